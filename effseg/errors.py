@@ -1,0 +1,24 @@
+"""What can go wrong by a user's hand. Every error here says what came, what was expected and what to do.
+
+Tools print these as one line and exit with status 2; anything else is a defect of ours and keeps its traceback.
+"""
+
+
+class EffsegError(Exception):
+    """Base of every error that a user can mend."""
+
+
+class StackError(EffsegError, ImportError):
+    """MMSegmentation is missing, installed twice, or unusable."""
+
+
+class ConfigError(EffsegError, ValueError):
+    """An option that does not exist, or a value it cannot take."""
+
+
+class WeightsError(EffsegError, RuntimeError):
+    """A checkpoint that is missing, unreadable, or made for another network."""
+
+
+class DataError(EffsegError, RuntimeError):
+    """A data set, image or label map that cannot be used."""

@@ -1,0 +1,161 @@
+"""The building blocks of EfficientFormer, in training form, from small to large.
+
+Li et al., "EfficientFormer: Vision Transformers at MobileNet Speed", NeurIPS 2022, https://arxiv.org/abs/2206.01191.
+Parameter names are timm's (``timm.models.efficientformer``), so that weights of its hub load without a table.
+
+Maps are (N, C, H, W); tokens are (N, L, C) with L = H * W in row-major order.
+"""
+import torch
+import torch.nn.functional as F
+from timm.layers import DropPath, LayerScale, LayerScale2d, Mlp, trunc_normal_
+from torch import Tensor, nn
+
+from ..errors import ConfigError
+from .attention_bias import BIAS_RESIZE, attention_bias
+
+ACTIVATIONS = {'GELU': nn.GELU, 'HardSwish': nn.Hardswish, 'ReLU': nn.ReLU}
+
+
+def activation(name: str) -> type[nn.Module]:
+    """The activation layer of that name.
+
+    Raises:
+        ConfigError: for a name outside :data:`ACTIVATIONS`.
+    """
+    if name not in ACTIVATIONS:
+        raise ConfigError(f"act={name!r} is unknown; use one of {', '.join(map(repr, ACTIVATIONS))}")
+    return ACTIVATIONS[name]
+
+
+class Stem(nn.Sequential):
+    """Two strided convs: (N, 3, H, W) -> (N, dim, ceil(H / 4), ceil(W / 4)). ReLU whatever ``act`` is, as published."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.add_module('conv1', nn.Conv2d(3, dim // 2, kernel_size=3, stride=2, padding=1))
+        self.add_module('norm1', nn.BatchNorm2d(dim // 2))
+        self.add_module('act1', nn.ReLU())
+        self.add_module('conv2', nn.Conv2d(dim // 2, dim, kernel_size=3, stride=2, padding=1))
+        self.add_module('norm2', nn.BatchNorm2d(dim))
+        self.add_module('act2', nn.ReLU())
+
+
+class Downsample(nn.Module):
+    """A strided conv between two stages: (N, dim_in, H, W) -> (N, dim_out, ceil(H / 2), ceil(W / 2))."""
+
+    def __init__(self, dim_in: int, dim_out: int):
+        super().__init__()
+        self.conv = nn.Conv2d(dim_in, dim_out, kernel_size=3, stride=2, padding=1)
+        self.norm = nn.BatchNorm2d(dim_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x))
+
+
+class Pooling(nn.Module):
+    """PoolFormer's token mixer: the 3 x 3 mean (padding not counted) minus the map itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.pool = nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pool(x) - x
+
+
+class ConvMlpWithNorm(nn.Module):
+    """Two 1 x 1 convs, each followed by BatchNorm, on a map."""
+
+    def __init__(self, dim: int, hidden_dim: int, act_layer: type[nn.Module]):
+        super().__init__()
+        self.fc1 = nn.Conv2d(dim, hidden_dim, 1)
+        self.norm1 = nn.BatchNorm2d(hidden_dim)
+        self.act = act_layer()
+        self.fc2 = nn.Conv2d(hidden_dim, dim, 1)
+        self.norm2 = nn.BatchNorm2d(dim)
+        for conv in (self.fc1, self.fc2):
+            trunc_normal_(conv.weight, std=.02)
+            nn.init.zeros_(conv.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm2(self.fc2(self.act(self.norm1(self.fc1(x)))))
+
+
+class MetaBlock2d(nn.Module):
+    """Pooling mixer and conv MLP on a map, each scaled per channel and added to its input."""
+
+    def __init__(self, dim: int, mlp_ratio: float, act_layer: type[nn.Module], drop_path: float, layer_scale_init: float):
+        super().__init__()
+        self.token_mixer = Pooling()
+        self.ls1 = LayerScale2d(dim, layer_scale_init)
+        self.drop_path1 = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+        self.mlp = ConvMlpWithNorm(dim, int(dim * mlp_ratio), act_layer)
+        self.ls2 = LayerScale2d(dim, layer_scale_init)
+        self.drop_path2 = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path1(self.ls1(self.token_mixer(x)))
+        return x + self.drop_path2(self.ls2(self.mlp(x)))
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over tokens with a bias looked up by offset.
+
+    Args:
+        dim: channels of the tokens.
+        key_dim: channels of queries and keys per head.
+        num_heads: heads.
+        attn_ratio: value channels per key channel.
+        resolution: side of the square offset table.
+        bias_resize: see :mod:`effseg.models.attention_bias`.
+    """
+
+    def __init__(self, dim: int, key_dim: int = 32, num_heads: int = 8, attn_ratio: int = 4, resolution: int = 7,
+                 bias_resize: str = 'interpolate'):
+        super().__init__()
+        if bias_resize not in BIAS_RESIZE:
+            raise ConfigError(f"bias_resize={bias_resize!r} is unknown; use one of {', '.join(map(repr, BIAS_RESIZE))}")
+        self.key_dim, self.value_dim, self.num_heads = key_dim, attn_ratio * key_dim, num_heads
+        self.scale = key_dim ** -0.5
+        self.resolution, self.bias_resize = (resolution, resolution), bias_resize
+        self.qkv = nn.Linear(dim, num_heads * (2 * key_dim + self.value_dim))
+        self.proj = nn.Linear(num_heads * self.value_dim, dim)
+        self.attention_biases = nn.Parameter(torch.zeros(num_heads, resolution * resolution))
+        for linear in (self.qkv, self.proj):
+            trunc_normal_(linear.weight, std=.02)
+            nn.init.zeros_(linear.bias)
+
+    def bias(self, grid: tuple[int, int]) -> Tensor:
+        """The bias (heads, L, L) for a map of ``grid`` = (H, W); computed anew, so that it can never be stale."""
+        return attention_bias(self.attention_biases, self.resolution, grid, self.bias_resize)
+
+    def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        batch, length, _ = x.shape
+        qkv = self.qkv(x).reshape(batch, length, self.num_heads, -1).transpose(1, 2)
+        q, k, v = qkv.split([self.key_dim, self.key_dim, self.value_dim], dim=3)
+        bias = self.bias(grid).to(q.dtype).expand(batch, -1, -1, -1)
+        x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=self.scale)
+        return self.proj(x.transpose(1, 2).reshape(batch, length, -1))
+
+
+class MetaBlock1d(nn.Module):
+    """Attention and MLP over tokens, each behind a LayerNorm, scaled per channel and added to its input."""
+
+    def __init__(self, dim: int, mlp_ratio: float, act_layer: type[nn.Module], drop_path: float, layer_scale_init: float,
+                 resolution: int, bias_resize: str):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim)
+        self.token_mixer = Attention(dim, resolution=resolution, bias_resize=bias_resize)
+        self.ls1 = LayerScale(dim, layer_scale_init)
+        self.drop_path1 = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = Mlp(dim, hidden_features=int(dim * mlp_ratio), act_layer=act_layer)
+        self.ls2 = LayerScale(dim, layer_scale_init)
+        self.drop_path2 = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+        for linear in (self.mlp.fc1, self.mlp.fc2):
+            trunc_normal_(linear.weight, std=.02)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        x = x + self.drop_path1(self.ls1(self.token_mixer(self.norm1(x), grid)))
+        return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))

@@ -1,0 +1,84 @@
+"""EfficientFormer, the first generation: L1, L3, L7.
+
+Li et al., "EfficientFormer: Vision Transformers at MobileNet Speed", NeurIPS 2022, https://arxiv.org/abs/2206.01191.
+Written from the paper and timm's public parameter names.
+"""
+from collections.abc import Sequence
+
+from mmseg.registry import MODELS
+from torch import nn
+
+from ..errors import ConfigError
+from .backbone import Backbone, Flat, Stage, drop_path_rates
+from .blocks import Downsample, MetaBlock1d, MetaBlock2d, Stem, activation
+
+ARCHS = {
+    'l1': dict(depths=(3, 2, 6, 4), embed_dims=(48, 96, 224, 448), num_vit=1),
+    'l3': dict(depths=(4, 4, 12, 6), embed_dims=(64, 128, 320, 512), num_vit=4),
+    'l7': dict(depths=(6, 6, 18, 8), embed_dims=(96, 192, 384, 768), num_vit=8),
+}
+
+
+@MODELS.register_module()
+class EfficientFormer(Backbone):
+    """Pooling blocks in the first three stages, attention in the last blocks of the fourth.
+
+    Args:
+        arch: ``'l1'``, ``'l3'``, ``'l7'``, or a dict of ``depths`` (blocks per stage), ``embed_dims`` (channels per stage)
+            and ``num_vit`` (how many blocks of the last stage attend).
+        out_indices: which stages' maps are returned.
+        drop_path_rate: stochastic depth of the last block, falling linearly to 0 at the first.
+        act: ``'GELU'`` (as trained on ImageNet), ``'HardSwish'`` or ``'ReLU'``: hardware differs in what it runs fast.
+        out_norm: norm on each returned map; the published segmenters use a GroupNorm of one group.
+        norm_eval: BatchNorm keeps its running statistics while training.
+        frozen_stages: -1 trains everything, 0 freezes the stem, k the stem and the first k stages.
+        with_cp: trade computation for memory in training.
+        resolution: side of the attention bias table: 7 as in the ImageNet weights, or the crop size / 32. Loading a
+            table of another size carries it over by offset.
+        bias_resize: where the bias of offsets beyond the table comes from: ``'interpolate'``, ``'hold'``, or ``'matrix'``
+            for checkpoints of the original segmentation code (:mod:`effseg.models.attention_bias`).
+        init_cfg: ``dict(type='Pretrained', checkpoint=...)`` with a name of timm's hub
+            (``'timm/efficientformer_l1.snap_dist_in1k'``), a path or a URL.
+
+    Raises:
+        ConfigError: for an unknown arch, option value or stage.
+    """
+
+    def __init__(self, arch: str | dict = 'l1', out_indices: Sequence[int] = (0, 1, 2, 3), drop_path_rate: float = 0.,
+                 act: str = 'GELU', out_norm: dict | None = dict(type='GN', num_groups=1), norm_eval: bool = False,
+                 frozen_stages: int = -1, with_cp: bool = False, resolution: int = 7, bias_resize: str = 'interpolate',
+                 init_cfg: dict | None = None):
+        arch = resolve_arch(arch)
+        depths, dims = arch['depths'], arch['embed_dims']
+        act_layer = activation(act)
+        rates = drop_path_rates(drop_path_rate, depths)
+        stages = []
+        for index, (depth, dim) in enumerate(zip(depths, dims)):
+            num_vit = arch['num_vit'] if index == len(depths) - 1 else 0
+            blocks = [MetaBlock2d(dim, 4., act_layer, rates[index][j], 1e-5) for j in range(depth - num_vit)]
+            if num_vit:
+                blocks.append(Flat())
+            blocks += [MetaBlock1d(dim, 4., act_layer, rates[index][j], 1e-5, resolution, bias_resize)
+                       for j in range(depth - num_vit, depth)]
+            downsample = Downsample(dims[index - 1], dim) if index else nn.Identity()
+            stages.append(Stage(downsample, blocks, with_cp))
+        super().__init__(Stem(dims[0]), stages, dims, out_indices, out_norm, norm_eval, frozen_stages, init_cfg)
+
+
+def resolve_arch(arch: str | dict) -> dict:
+    """The depths, widths and number of attention blocks of ``arch``.
+
+    Raises:
+        ConfigError: for an unknown name, missing or unknown keys, or numbers that make no network.
+    """
+    if isinstance(arch, str):
+        if arch not in ARCHS:
+            raise ConfigError(f"arch={arch!r} is unknown; use one of {', '.join(map(repr, ARCHS))} or a dict of "
+                              'depths, embed_dims and num_vit')
+        return ARCHS[arch]
+    expected = set(ARCHS['l1'])
+    if set(arch) != expected:
+        raise ConfigError(f'arch has the keys {sorted(arch)}; a dict of {sorted(expected)} was expected')
+    if len(arch['depths']) != 4 or len(arch['embed_dims']) != 4 or not 0 <= arch['num_vit'] <= arch['depths'][3]:
+        raise ConfigError(f"arch={dict(arch)} needs four depths, four embed_dims and num_vit between 0 and the last depth")
+    return arch
