@@ -1,0 +1,45 @@
+"""What every tool does around its one call: a user's mistake is one line and status 2, never a traceback."""
+import argparse
+import sys
+import traceback
+from collections.abc import Callable
+
+from .. import stack
+from ..errors import EffsegError
+
+
+def run(tool: Callable[[list[str]], None], needs_stack: bool = True) -> None:
+    """Runs ``tool`` on the command line's arguments.
+
+    An :class:`~effseg.errors.EffsegError` is printed as ``error: ...`` on stderr and ends the process with status 2;
+    with ``--debug`` among the arguments, behind its traceback. Ctrl-C ends it with status 130. Everything else is a
+    defect and keeps its traceback.
+
+    Args:
+        tool: takes the arguments; imports what it needs itself, so that a missing package is reported here.
+        needs_stack: whether it takes MMSegmentation.
+    """
+    debug = '--debug' in sys.argv
+    try:
+        if needs_stack:
+            stack.require()
+        tool([argument for argument in sys.argv[1:] if argument != '--debug'])
+    except EffsegError as error:
+        if debug:
+            traceback.print_exc()
+        message = ' '.join(str(error).split())
+        print(f'error: {message}', file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print('interrupted', file=sys.stderr)
+        sys.exit(130)
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """The options that every tool around a Runner has, under MMSegmentation's names."""
+    from mmengine.config import DictAction
+    parser.add_argument('--work-dir', help='for logs and checkpoints (default: work_dirs/NAME)')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value pairs merged over the config')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='how the processes were started')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument('--debug', action='store_true', help='show the traceback of an error')

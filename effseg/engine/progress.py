@@ -1,0 +1,55 @@
+"""One live line for a person at the terminal: how far, how well, how long still."""
+import sys
+import time
+from datetime import timedelta
+
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+
+
+class ProgressHook(Hook):
+    """Shows iteration, loss, learning rate, time left and the last validation mIoU.
+
+    On a terminal one line is rewritten; into a file or pipe a line is written at every logging interval.
+    """
+
+    def __init__(self):
+        self.live = sys.stdout.isatty()
+        self.score = ''
+
+    def before_train(self, runner) -> None:
+        self.start, self.first = time.monotonic(), runner.iter
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        done, total = runner.iter + 1, runner.max_iters
+        interval = getattr(runner, 'log_interval', 50)
+        if self.live or done % interval == 0 or done == total:
+            loss = float(outputs['loss'])
+            rate = runner.optim_wrapper.get_lr()
+            rate = next(iter(rate.values()))[0]
+            elapsed = time.monotonic() - self.start
+            left = timedelta(seconds=int(elapsed / (done - self.first) * (total - done)))
+            self._show(f'train {done}/{total}  loss {loss:.3f}  lr {rate:.1e}  left {left}{self.score}', done == total)
+
+    def after_val_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        self._count('validate', batch_idx, len(runner.val_dataloader))
+
+    def after_val_epoch(self, runner, metrics: dict | None = None) -> None:
+        if metrics and 'mIoU' in metrics:
+            self.score = f"  mIoU {metrics['mIoU']:.2f}"
+            at = f'at iteration {runner.iter}' if runner._train_loop is not None else ''
+            self._show(f"validate {at}  mIoU {metrics['mIoU']:.2f}  aAcc {metrics.get('aAcc', float('nan')):.2f}", True)
+
+    def after_test_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        self._count('test', batch_idx, len(runner.test_dataloader))
+
+    def _count(self, what: str, batch_idx: int, total: int) -> None:
+        if self.live:
+            self._show(f'{what} {batch_idx + 1}/{total}', batch_idx + 1 == total)
+
+    def _show(self, line: str, last: bool) -> None:
+        if not is_main_process():
+            return
+        end = '\n' if last or not self.live else ''
+        start = '\r\033[K' if self.live else ''
+        print(f'{start}{line}', end=end, flush=True)

@@ -1,0 +1,98 @@
+"""MMEngine's Runner with a terminal that shows what a person wants to see; the log file keeps everything."""
+import logging
+import os
+import warnings
+
+import torch
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.runner import Runner as MMRunner
+from torch import nn
+
+from ..errors import ConfigError
+from .progress import ProgressHook
+
+
+class Runner(MMRunner):
+    """MMEngine's Runner, quiet on the terminal, whose construction errors name the option at fault."""
+
+    def build_logger(self, log_level: int | str = 'INFO', log_file: str | None = None, **kwargs) -> MMLogger:
+        """As MMEngine's; on the terminal only warnings and the per-class table of a test stay."""
+        logger = super().build_logger(log_level, log_file, **kwargs)
+        for handler in logger.handlers:
+            if not isinstance(handler, logging.FileHandler):
+                handler.addFilter(self._for_terminal)
+        # Python's own warnings (deprecations of the stack's dependencies) go where the rest of the detail goes
+        logging.captureWarnings(True)
+        python_warnings = logging.getLogger('py.warnings')
+        python_warnings.handlers = [h for h in logger.handlers if isinstance(h, logging.FileHandler)] or [logging.NullHandler()]
+        python_warnings.propagate = False
+        return logger
+
+    def build_model(self, model: nn.Module | dict) -> nn.Module:
+        """As MMEngine's.
+
+        Raises:
+            ConfigError: when the config names an unknown type or option.
+        """
+        try:
+            return super().build_model(model)
+        except (TypeError, KeyError) as error:
+            if isinstance(error, ConfigError):
+                raise
+            raise ConfigError(f"the config's model cannot be built: {error} (an option inherited from a base config is dropped by "
+                              '_delete_=True in the inheriting dict)') from error
+
+    def register_default_hooks(self, hooks: dict | None = None) -> None:
+        """As MMEngine's, with the progress line."""
+        super().register_default_hooks(hooks)
+        self.register_hook(ProgressHook(), priority='VERY_LOW')
+
+    def _for_terminal(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        table = message.startswith(('per class results:', '\n+'))
+        testing = getattr(self, '_train_loop', None) is None
+        return record.levelno >= logging.WARNING or (table and testing)
+
+
+def build_runner(cfg: Config, launcher: str = 'none') -> Runner:
+    """The Runner of a config, in one process or as one of several.
+
+    Args:
+        cfg: from :func:`effseg.engine.config.load_config`.
+        launcher: ``'none'``, or how the processes were started: ``'pytorch'`` (torchrun), ``'slurm'``, ``'mpi'``.
+
+    Raises:
+        ConfigError: for a launcher without its environment or its GPUs, or a config that does not build.
+    """
+    cfg.launcher = launcher
+    if launcher != 'none':
+        _join_processes(cfg)
+    warnings.filterwarnings('ignore', category=DeprecationWarning)
+    return Runner.from_cfg(cfg)
+
+
+def _join_processes(cfg: Config) -> None:
+    """Checks what MMEngine's launcher takes for granted, and lets CPUs take part through gloo."""
+    backend = cfg.get('env_cfg', {}).get('dist_cfg', {}).get('backend', 'nccl')
+    if cfg.launcher == 'pytorch' and 'RANK' not in os.environ:
+        raise ConfigError('--launcher pytorch needs processes started by torchrun: torchrun --nproc_per_node N tools/train.py ...')
+    if torch.cuda.is_available():
+        return
+    if backend != 'gloo' or cfg.launcher != 'pytorch':
+        raise ConfigError(f'--launcher {cfg.launcher} with the backend {backend!r} needs GPUs and none is visible; on CPUs use torchrun, '
+                          '--launcher pytorch and --cfg-options env_cfg.dist_cfg.backend=gloo')
+    # MMEngine joins only what has not been joined yet; its own way selects a CUDA device first
+    torch.distributed.init_process_group('gloo')
+    cfg.model = _without_sync_bn(cfg.model)
+    cfg.sync_bn = None
+    cfg.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None)
+
+
+def _without_sync_bn(value):
+    """SyncBatchNorm runs on GPUs alone; on CPUs each process normalises by its own batch."""
+    if isinstance(value, dict):
+        return type(value)({k: 'BN' if k == 'type' and v == 'SyncBN' else _without_sync_bn(v) for k, v in value.items()})
+    if isinstance(value, (list, tuple)):
+        return type(value)(_without_sync_bn(v) for v in value)
+    return value

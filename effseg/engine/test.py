@@ -1,0 +1,49 @@
+"""Scoring a checkpoint, through MMEngine's Runner and MMSegmentation's IoUMetric."""
+from mmengine.model import is_model_wrapper
+
+from ..datasets.check import check_datasets
+from ..errors import ConfigError
+from ..models.pretrained import load_segmentor
+from .config import load_config
+from .runner import build_runner
+
+
+def test(config: str, checkpoint: str, work_dir: str | None = None, out: str | None = None, show_dir: str | None = None,
+         tta: bool = False, cfg_options: dict | None = None, launcher: str = 'none') -> dict[str, float]:
+    """Scores a trained segmenter on its config's test data.
+
+    Args:
+        config: path, or ``effseg::NAME.py``.
+        checkpoint: a file this project or MMSegmentation trained, or an original ADE20K checkpoint.
+        work_dir: for the log.
+        out: a folder for the predicted label maps.
+        show_dir: a folder for overlay pictures.
+        tta: average over the scales and flips of the config's ``tta_pipeline``.
+        cfg_options: overrides of the config.
+        launcher: see :func:`effseg.engine.runner.build_runner`.
+
+    Returns:
+        The metrics by name, in percent.
+
+    Raises:
+        EffsegError: for a config, data set or checkpoint that cannot be used.
+    """
+    cfg = load_config(config, cfg_options, work_dir)
+    check_datasets(cfg, ('test_dataloader',))
+    if show_dir:
+        cfg.default_hooks.visualization.update(draw=True)
+        cfg.visualizer.save_dir = show_dir
+    if out:
+        cfg.test_evaluator.update(output_dir=out, keep_results=True)
+    if tta:
+        if 'tta_pipeline' not in cfg or 'tta_model' not in cfg:
+            raise ConfigError(f"--tta needs 'tta_pipeline' and 'tta_model' in {config}")
+        cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+        cfg.model = dict(cfg.tta_model, module=cfg.model)
+    cfg.load_from = None
+    runner = build_runner(cfg, launcher)
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    print(load_segmentor(model.module if tta else model, checkpoint))
+    metrics = runner.test()
+    print('  '.join(f'{name} {value:.2f}' for name, value in metrics.items() if isinstance(value, float)))
+    return metrics

@@ -1,0 +1,35 @@
+"""Training, through MMEngine's Runner."""
+from mmengine.runner import find_latest_checkpoint
+
+from ..datasets.check import check_datasets
+from ..errors import ConfigError
+from .config import load_config
+from .runner import build_runner
+
+
+def train(config: str, work_dir: str | None = None, resume: bool = False, amp: bool = False, cfg_options: dict | None = None,
+          launcher: str = 'none') -> None:
+    """Trains the segmenter of a config.
+
+    Args:
+        config: path, or ``effseg::NAME.py``.
+        work_dir: for logs and checkpoints, see :func:`effseg.engine.config.load_config`.
+        resume: continue from the newest checkpoint of ``work_dir``.
+        amp: train in mixed precision.
+        cfg_options: overrides of the config.
+        launcher: see :func:`effseg.engine.runner.build_runner`.
+
+    Raises:
+        EffsegError: for a config, data set or checkpoint that cannot be used.
+    """
+    cfg = load_config(config, cfg_options, work_dir)
+    check_datasets(cfg, ('train_dataloader', 'val_dataloader'))
+    if resume and not find_latest_checkpoint(cfg.work_dir):
+        raise ConfigError(f'--resume found no checkpoint in {cfg.work_dir}; leave it out to start anew, or give the --work-dir of the run')
+    cfg.resume = resume
+    if amp:
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    runner = build_runner(cfg, launcher)
+    print(f'training {config}: logs and checkpoints in {cfg.work_dir}')
+    runner.train()

@@ -1,0 +1,43 @@
+"""Installs effseg; ``.mim`` inside the installed package holds configs/ and tools/, where MMEngine's tools look for them."""
+import shutil
+from pathlib import Path
+
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).parent
+VERSION = next(line.split("'")[1] for line in (ROOT / 'effseg/__init__.py').read_text().splitlines() if line.startswith('__version__'))
+
+EXTRAS = {
+    # the maintained line of MMSegmentation; an extra, since it must never be installed over an official one
+    'mmseg': ['onedl-mmsegmentation>=1.4.2', 'onedl-mmengine>=0.10.12', 'onedl-mmcv>=2.3.6'],
+    'test': ['pytest>=8', 'hypothesis'],
+}
+
+
+class BuildWithResources(build_py):
+    """Copies configs/ and tools/ into the package that is built; a checkout uses its own."""
+
+    def run(self):
+        super().run()
+        if not self.editable_mode:
+            for folder in ('configs', 'tools'):
+                target = Path(self.build_lib) / 'effseg' / '.mim' / folder
+                shutil.copytree(ROOT / folder, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns('__pycache__'))
+
+
+setup(
+    name='effseg',
+    version=VERSION,
+    description='EfficientFormer semantic segmentation for MMSegmentation, from training to the phone',
+    long_description=(ROOT / 'README.md').read_text() if (ROOT / 'README.md').exists() else '',
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    packages=find_packages(include=['effseg', 'effseg.*']),
+    python_requires='>=3.10',
+    # 2.1: scaled_dot_product_attention takes a scale; 1.0: timm.layers has the layers we use
+    install_requires=['torch>=2.1', 'timm>=1.0.12', 'numpy', 'pillow', 'safetensors'],
+    extras_require=EXTRAS,
+    entry_points={'console_scripts': ['effseg = effseg.__main__:main']},
+    cmdclass={'build_py': BuildWithResources},
+)

@@ -1,0 +1,21 @@
+"""Score a checkpoint: python tools/test.py configs/fpn_effformer_l1_ade20k.py CHECKPOINT"""
+import argparse
+
+from effseg.engine import cli
+
+
+def main(argv: list[str]) -> None:
+    from effseg.engine.test import test
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help="config file, or 'effseg::NAME.py' for a shipped one")
+    parser.add_argument('checkpoint', help='trained weights')
+    parser.add_argument('--out', help='folder for the predicted label maps')
+    parser.add_argument('--show-dir', help='folder for overlay pictures')
+    parser.add_argument('--tta', action='store_true', help='average over scales and flips')
+    cli.add_run_options(parser)
+    args = parser.parse_args(argv)
+    test(args.config, args.checkpoint, args.work_dir, args.out, args.show_dir, args.tta, args.cfg_options, args.launcher)
+
+
+if __name__ == '__main__':
+    cli.run(main)

@@ -1,0 +1,19 @@
+"""Train a segmenter: python tools/train.py configs/fpn_effformer_l1_ade20k.py"""
+import argparse
+
+from effseg.engine import cli
+
+
+def main(argv: list[str]) -> None:
+    from effseg.engine.train import train
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help="config file, or 'effseg::NAME.py' for a shipped one")
+    parser.add_argument('--resume', action='store_true', help='continue from the newest checkpoint of the work dir')
+    parser.add_argument('--amp', action='store_true', help='mixed precision')
+    cli.add_run_options(parser)
+    args = parser.parse_args(argv)
+    train(args.config, args.work_dir, args.resume, args.amp, args.cfg_options, args.launcher)
+
+
+if __name__ == '__main__':
+    cli.run(main)
