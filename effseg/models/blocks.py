@@ -11,7 +11,7 @@ from timm.layers import DropPath, LayerScale, LayerScale2d, Mlp, trunc_normal_
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from .attention_bias import BIAS_RESIZE, attention_bias
+from ..fuse.attention_bias import BIAS_RESIZE, attention_bias
 
 ACTIVATIONS = {'GELU': nn.GELU, 'HardSwish': nn.Hardswish, 'ReLU': nn.ReLU}
 
@@ -107,7 +107,7 @@ class Attention(nn.Module):
         num_heads: heads.
         attn_ratio: value channels per key channel.
         resolution: side of the square offset table.
-        bias_resize: see :mod:`effseg.models.attention_bias`.
+        bias_resize: see :mod:`effseg.fuse.attention_bias`.
     """
 
     def __init__(self, dim: int, key_dim: int = 32, num_heads: int = 8, attn_ratio: int = 4, resolution: int = 7,

@@ -12,8 +12,8 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from ..errors import WeightsError
+from ..fuse.attention_bias import resize_table
 from . import names
-from .attention_bias import resize_table
 from .checkpoint import Checkpoint, read_checkpoint
 
 _COUNTER = '.num_batches_tracked'  # BatchNorm's own count, unused with a fixed momentum; not every format keeps it
