@@ -22,3 +22,19 @@ class WeightsError(EffsegError, RuntimeError):
 
 class DataError(EffsegError, RuntimeError):
     """A data set, image or label map that cannot be used."""
+
+
+class MissingRuntimeError(EffsegError, ImportError):
+    """An export or runtime package that is not installed."""
+
+
+class ArtifactError(EffsegError, RuntimeError):
+    """An exported file that is cut, foreign, unsupported, or contradicted by its spec."""
+
+
+class ParityError(EffsegError, RuntimeError):
+    """An exported file that runs, and does not compute what its source computes."""
+
+
+class FuseError(EffsegError, ValueError):
+    """A network that has no exact fused form, or a fused file that does not fit."""
