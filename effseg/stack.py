@@ -3,8 +3,11 @@
 Two lines of it give the same import names (mmseg, mmengine, mmcv): the official one (mmsegmentation) and the maintained
 one (onedl-mmsegmentation). effseg runs on either, and on neither when both are installed over each other.
 """
+import contextlib
 import importlib
 import importlib.util
+import io
+import warnings
 from importlib import metadata
 from pathlib import Path
 
@@ -40,9 +43,9 @@ def require() -> None:
     if missing:
         raise StackError(f"MMSegmentation is not installed ({', '.join(missing)} cannot be imported). Install it with: {INSTALL}")
     _refuse_two(found)
-    for module in ('mmcv', 'mmengine', 'mmseg', 'mmseg.apis'):
+    for module in ('mmcv', 'mmengine', 'mmseg', 'mmseg.datasets', 'mmseg.apis'):
         try:
-            importlib.import_module(module)
+            _import_quietly(module)
         except (ImportError, AssertionError) as error:
             versions = ', '.join(name for names in found.values() for name in names)
             raise StackError(f'the installed MMSegmentation ({versions}) does not import: {module} says '
@@ -59,6 +62,7 @@ def prepare() -> None:
         StackError: when two stacks are installed over each other.
     """
     _refuse_two(distributions())
+    _import_quietly('mmcv.cnn')
     from mmengine.config import Config
     if getattr(Config._get_cfg_path, 'effseg', False):
         return
@@ -88,6 +92,13 @@ def resources() -> Path:
     """The folder that holds configs/ and tools/: inside the installed package, or the checkout it is run from."""
     package = Path(__file__).parent
     return package / '.mim' if (package / '.mim').is_dir() else package.parent
+
+
+def _import_quietly(module: str) -> None:
+    """Imports without what the stack says of optional parts that nobody asked for."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter('ignore')
+        importlib.import_module(module)
 
 
 def _refuse_two(found: dict[str, list[str]]) -> None:

@@ -2,6 +2,7 @@
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 
 from ..errors import ConfigError
 
@@ -26,6 +27,8 @@ def load_config(path: str, cfg_options: dict | None = None, work_dir: str | None
     if not file.is_file():
         shipped = sorted(p.name for p in config_root('effseg').glob('*.py'))
         raise ConfigError(f"no config at {path!r}; give a file, or 'effseg::NAME' with one of {', '.join(shipped)}")
+    # MMEngine's own logger, until a Runner makes one: its notes on variables would be the first thing on the terminal
+    MMLogger.get_instance('mmengine', log_level='WARNING')
     try:
         cfg = Config.fromfile(str(file))
         cfg.merge_from_dict(cfg_options or {})

@@ -4,7 +4,7 @@ import time
 from datetime import timedelta
 
 from mmengine.dist import is_main_process
-from mmengine.hooks import Hook
+from mmengine.hooks import Hook, LoggerHook
 
 
 class ProgressHook(Hook):
@@ -19,11 +19,11 @@ class ProgressHook(Hook):
 
     def before_train(self, runner) -> None:
         self.start, self.first = time.monotonic(), runner.iter
+        self.interval = next((hook.interval for hook in runner.hooks if isinstance(hook, LoggerHook)), 50)
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         done, total = runner.iter + 1, runner.max_iters
-        interval = getattr(runner, 'log_interval', 50)
-        if self.live or done % interval == 0 or done == total:
+        if self.live or done % self.interval == 0 or done == total:
             loss = float(outputs['loss'])
             rate = runner.optim_wrapper.get_lr()
             rate = next(iter(rate.values()))[0]

@@ -12,6 +12,9 @@ from torch import nn
 from ..errors import ConfigError
 from .progress import ProgressHook
 
+# said by the stack at every start, whatever the user does
+HABITUAL = ('The prefix is not set in metric class', '"FileClient" will be deprecated', '"HardDiskBackend" is the alias')
+
 
 class Runner(MMRunner):
     """MMEngine's Runner, quiet on the terminal, whose construction errors name the option at fault."""
@@ -50,9 +53,10 @@ class Runner(MMRunner):
 
     def _for_terminal(self, record: logging.LogRecord) -> bool:
         message = record.getMessage()
-        table = message.startswith(('per class results:', '\n+'))
+        if record.levelno >= logging.WARNING:
+            return not message.startswith(HABITUAL)
         testing = getattr(self, '_train_loop', None) is None
-        return record.levelno >= logging.WARNING or (table and testing)
+        return testing and message.startswith(('per class results:', '\n+'))
 
 
 def build_runner(cfg: Config, launcher: str = 'none') -> Runner:
