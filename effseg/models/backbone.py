@@ -3,11 +3,13 @@ from collections.abc import Sequence
 
 import torch
 from mmcv.cnn import build_norm_layer
-from mmengine.model import BaseModule
+from mmengine.model import BaseModule, PretrainedInit, update_init_info
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import ConfigError
+from . import names
+from .pretrained import load_pretrained, rename_in_place
 
 
 class Flat(nn.Module):
@@ -60,11 +62,14 @@ class Backbone(BaseModule):
         out_norm: MMCV's config of a norm layer on each returned map (``norm0`` to ``norm3``), or None.
         norm_eval: BatchNorm keeps its running statistics in training mode; its weights are still trained.
         frozen_stages: -1 trains everything, 0 freezes the stem, k the stem and the first k stages.
-        init_cfg: MMEngine's; ``dict(type='Pretrained', checkpoint=...)`` loads ImageNet weights.
+        init_cfg: MMEngine's; ``dict(type='Pretrained', checkpoint=...)`` loads ImageNet weights, all or none of them
+            (:func:`effseg.models.pretrained.load_pretrained`).
 
     Raises:
         ConfigError: for stages that do not exist.
     """
+
+    original_names: names.Rules = ()
 
     def __init__(self, stem: nn.Module, stages: Sequence[nn.Module], embed_dims: Sequence[int], out_indices: Sequence[int],
                  out_norm: dict | None, norm_eval: bool, frozen_stages: int, init_cfg: dict | None):
@@ -112,6 +117,40 @@ class Backbone(BaseModule):
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
         return self
+
+    def init_weights(self) -> None:
+        """Initialises as ``init_cfg`` says: MMEngine's initialisers first, then pretrained weights over them.
+
+        Raises:
+            ConfigError: for a ``Pretrained`` entry with keys it does not have.
+            WeightsError: for weights that are missing, unreadable or not this network's.
+        """
+        if self.is_init:
+            return super().init_weights()
+        given = self.init_cfg
+        entries = [given] if isinstance(given, dict) else list(given or [])
+        pretrained = [entry for entry in entries if entry['type'] in ('Pretrained', PretrainedInit)]
+        # MMEngine's own loader takes what happens to match and warns about the rest
+        self.init_cfg = [entry for entry in entries if entry not in pretrained]
+        try:
+            super().init_weights()
+        finally:
+            self.init_cfg = given
+        for entry in pretrained:
+            self._load_pretrained(**{key: value for key, value in entry.items() if key != 'type'})
+
+    def _load_pretrained(self, checkpoint: str | None = None, prefix: str | None = None, **unknown) -> None:
+        unknown.pop('map_location', None)
+        if unknown or not checkpoint:
+            raise ConfigError(f"init_cfg of type 'Pretrained' takes checkpoint= and prefix=; got "
+                              f"{', '.join(unknown) or 'no checkpoint'}")
+        load_pretrained(self, checkpoint, prefix)
+        if hasattr(self, '_params_init_info'):
+            update_init_info(self, init_info=f'Pretrained: load from {checkpoint}')
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
+        rename_in_place(state_dict, prefix, self.original_names)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _frozen_modules(self) -> list[nn.Module]:
         return [self.stem, *self.stages[:self.frozen_stages]] if self.frozen_stages >= 0 else []

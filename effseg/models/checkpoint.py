@@ -133,17 +133,17 @@ def _check_hash_in_name(path: Path) -> None:
     match = _HASH_IN_NAME.search(path.name)
     if not match or match[1].isdigit():
         return
-    with path.open('rb') as file:
-        digest = hashlib.file_digest(file, 'sha256').hexdigest() if hasattr(hashlib, 'file_digest') else _sha256(file)
+    digest = _sha256(path)
     if not digest.startswith(match[1]):
         raise WeightsError(f'{path} is damaged: its SHA-256 starts with {digest[:len(match[1])]}, its name says {match[1]}. '
                            'Get the file again, or rename it if that is no checksum.')
 
 
-def _sha256(file) -> str:
+def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
-    for block in iter(lambda: file.read(1 << 20), b''):
-        digest.update(block)
+    with path.open('rb') as file:
+        for block in iter(lambda: file.read(1 << 20), b''):
+            digest.update(block)
     return digest.hexdigest()
 
 

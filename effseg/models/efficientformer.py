@@ -9,6 +9,7 @@ from mmseg.registry import MODELS
 from torch import nn
 
 from ..errors import ConfigError
+from . import names
 from .backbone import Backbone, Flat, Stage, drop_path_rates
 from .blocks import Downsample, MetaBlock1d, MetaBlock2d, Stem, activation
 
@@ -36,13 +37,15 @@ class EfficientFormer(Backbone):
         resolution: side of the attention bias table: 7 as in the ImageNet weights, or the crop size / 32. Loading a
             table of another size carries it over by offset.
         bias_resize: where the bias of offsets beyond the table comes from: ``'interpolate'``, ``'hold'``, or ``'matrix'``
-            for checkpoints of the original segmentation code (:mod:`effseg.models.attention_bias`).
+            for checkpoints of the original segmentation code (:mod:`effseg.fuse.attention_bias`).
         init_cfg: ``dict(type='Pretrained', checkpoint=...)`` with a name of timm's hub
             (``'timm/efficientformer_l1.snap_dist_in1k'``), a path or a URL.
 
     Raises:
         ConfigError: for an unknown arch, option value or stage.
     """
+
+    original_names = names.EFFICIENTFORMER
 
     def __init__(self, arch: str | dict = 'l1', out_indices: Sequence[int] = (0, 1, 2, 3), drop_path_rate: float = 0.,
                  act: str = 'GELU', out_norm: dict | None = dict(type='GN', num_groups=1), norm_eval: bool = False,
