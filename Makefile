@@ -1,0 +1,31 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-fast clean
+
+# the environment, made anew when setup.py changes
+$(VENV)/.demo: setup.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -e '.[mmseg]'
+	touch $@
+
+$(VENV)/.test: $(VENV)/.demo
+	$(BIN)/python -m pip install -q -e '.[mmseg,test]'
+	touch $@
+
+demo: $(VENV)/.demo
+	$(BIN)/python -m effseg.datasets.demo data/demo
+	$(BIN)/python tools/train.py configs/fpn_effformer_l1_demo.py
+	$(BIN)/python tools/test.py configs/fpn_effformer_l1_demo.py work_dirs/fpn_effformer_l1_demo/best.pth
+	$(BIN)/python tools/predict.py configs/fpn_effformer_l1_demo.py work_dirs/fpn_effformer_l1_demo/best.pth data/demo/images/val --out-dir work_dirs/fpn_effformer_l1_demo/predictions
+	@echo "Look at the pictures in work_dirs/fpn_effformer_l1_demo/predictions"
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+test-fast: $(VENV)/.test
+	$(BIN)/python -m pytest -m 'not slow and not medium'
+
+clean:
+	rm -rf $(VENV) work_dirs data/demo
