@@ -1,0 +1,1 @@
+"""The network in inference form: the same labels from the same weights for less work. Needs torch alone."""

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import ConfigError
+from ..fuse import layers as fused
+from ..fuse.folding import batch_norm
 from . import names
 from .pretrained import load_pretrained, rename_in_place
 
@@ -44,6 +46,13 @@ class Stage(nn.Module):
             else:
                 x = self._run(block, x) if grid is None else self._run(block, x, grid)
         return x if grid is None else x.transpose(1, 2).unflatten(2, grid)
+
+    def fuse(self, grid: tuple[int, int]) -> fused.Sequence:
+        """The stage's inference form for an output map of ``grid`` = (H, W)."""
+        blocks = [block.fuse(grid) for block in self.blocks if not isinstance(block, Flat)]
+        if not isinstance(self.downsample, nn.Identity):
+            blocks.insert(0, self.downsample.fuse())
+        return fused.Sequence(blocks)
 
     def _run(self, block: nn.Module, *inputs) -> Tensor:
         if self.with_cp and self.training and torch.is_grad_enabled():
@@ -107,6 +116,17 @@ class Backbone(BaseModule):
                 maps.append(getattr(self, f'norm{index}')(x))
         return tuple(maps)
 
+    def fuse(self, size: tuple[int, int]) -> fused.Pyramid:
+        """The backbone's inference form, in float64, with what depends on the size stored for images of ``size`` = (H, W).
+
+        Raises:
+            FuseError: for a layer that has no exact fused form.
+        """
+        grids = [tuple(-(-side // 2 ** (index + 2)) for side in size) for index in range(len(self.stages))]
+        stages = [stage.fuse(grid) for stage, grid in zip(self.stages, grids)]
+        norms = [fuse_out_norm(getattr(self, f'norm{index}'), self.embed_dims[index]) for index in self.out_indices]
+        return fused.Pyramid(self.stem.fuse(), stages, norms, self.out_indices)
+
     def train(self, mode: bool = True) -> 'Backbone':
         """Sets training mode, frozen stages and (with ``norm_eval``) BatchNorm excepted; returns the module."""
         super().train(mode)
@@ -159,6 +179,19 @@ class Backbone(BaseModule):
         for module in self._frozen_modules():
             module.eval()
             module.requires_grad_(False)
+
+
+def fuse_out_norm(norm: nn.Module, channels: int) -> fused.MapNorm:
+    """The inference form of a norm on a returned map.
+
+    Raises:
+        FuseError: for a norm other than GroupNorm and BatchNorm.
+    """
+    if isinstance(norm, nn.Identity):
+        return fused.MapNorm(channels, groups=0, eps=0., affine=False)
+    if isinstance(norm, nn.GroupNorm):
+        return fused.MapNorm.of(channels, norm.num_groups, norm.eps, norm.weight, norm.bias)
+    return fused.MapNorm.of(channels, 0, 0., *batch_norm(norm))
 
 
 def drop_path_rates(rate: float, depths: Sequence[int]) -> list[list[float]]:

@@ -3,7 +3,8 @@
 Li et al., "EfficientFormer: Vision Transformers at MobileNet Speed", NeurIPS 2022, https://arxiv.org/abs/2206.01191.
 Parameter names are timm's (``timm.models.efficientformer``), so that weights of its hub load without a table.
 
-Maps are (N, C, H, W); tokens are (N, L, C) with L = H * W in row-major order.
+Maps are (N, C, H, W); tokens are (N, L, C) with L = H * W in row-major order. Each block's ``fuse()`` gives its inference
+form, on maps throughout and in float64 (:mod:`effseg.fuse.layers`); ``grid`` is the (H, W) of the block's map.
 """
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,10 @@ from timm.layers import DropPath, LayerScale, LayerScale2d, Mlp, trunc_normal_
 from torch import Tensor, nn
 
 from ..errors import ConfigError
+from ..fuse import layers as fused
 from ..fuse.attention_bias import BIAS_RESIZE, attention_bias
+from ..fuse.folding import Affine, fold_norm, linear_part
+from ..fuse.layer import activation_name
 
 ACTIVATIONS = {'GELU': nn.GELU, 'HardSwish': nn.Hardswish, 'ReLU': nn.ReLU}
 
@@ -39,6 +43,13 @@ class Stem(nn.Sequential):
         self.add_module('norm2', nn.BatchNorm2d(dim))
         self.add_module('act2', nn.ReLU())
 
+    def fuse(self) -> fused.Sequence:
+        """Two convs."""
+        return fused.Sequence([
+            fused.Conv.of(fold_norm(self.conv1, self.norm1), stride=2, act=activation_name(self.act1)),
+            fused.Conv.of(fold_norm(self.conv2, self.norm2), stride=2, act=activation_name(self.act2)),
+        ])
+
 
 class Downsample(nn.Module):
     """A strided conv between two stages: (N, dim_in, H, W) -> (N, dim_out, ceil(H / 2), ceil(W / 2))."""
@@ -50,6 +61,10 @@ class Downsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(self.conv(x))
+
+    def fuse(self) -> fused.Conv:
+        """One conv."""
+        return fused.Conv.of(fold_norm(self.conv, self.norm), stride=2)
 
 
 class Pooling(nn.Module):
@@ -80,6 +95,11 @@ class ConvMlpWithNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.norm2(self.fc2(self.act(self.norm1(self.fc1(x)))))
 
+    def fuse(self, scale: Tensor) -> list[fused.Conv]:
+        """Two convs, the second multiplied by the layer scale behind the block."""
+        return [fused.Conv.of(fold_norm(self.fc1, self.norm1), act=activation_name(self.act)),
+                fused.Conv.of(fold_norm(self.fc2, self.norm2).scaled(scale))]
+
 
 class MetaBlock2d(nn.Module):
     """Pooling mixer and conv MLP on a map, each scaled per channel and added to its input."""
@@ -96,6 +116,10 @@ class MetaBlock2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path1(self.ls1(self.token_mixer(x)))
         return x + self.drop_path2(self.ls2(self.mlp(x)))
+
+    def fuse(self, grid: tuple[int, int]) -> fused.Sequence:
+        """A depthwise conv and a residual pair of convs."""
+        return fused.Sequence([fused.PoolMixer.of(self.ls1.gamma, grid), fused.Residual(self.mlp.fuse(self.ls2.gamma))])
 
 
 class Attention(nn.Module):
@@ -137,6 +161,20 @@ class Attention(nn.Module):
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=self.scale)
         return self.proj(x.transpose(1, 2).reshape(batch, length, -1))
 
+    def fuse(self, norm: nn.LayerNorm, scale: Tensor, grid: tuple[int, int]) -> fused.Attention:
+        """Attention on a map that ``norm`` has centred and normalised but not scaled, with the bias stored for ``grid``."""
+        whole = linear_part(self.qkv).after(norm.weight, norm.bias)
+        sizes = [self.key_dim, self.key_dim, self.value_dim]
+        query, key, value = (
+            Affine(weight.flatten(0, 1), bias.flatten())
+            for weight, bias in zip(whole.weight.unflatten(0, (self.num_heads, -1)).split(sizes, 1),
+                                    whole.bias.unflatten(0, (self.num_heads, -1)).split(sizes, 1)))
+        query = Affine(query.weight * self.scale, query.bias * self.scale)
+        proj = linear_part(self.proj).scaled(scale)
+        layer = fused.Attention(*(fused.Conv.of(part) for part in (query, key, value, proj)), self.num_heads, grid,
+                                self.resolution, self.bias_resize)
+        return layer.set_table(self.attention_biases)
+
 
 class MetaBlock1d(nn.Module):
     """Attention and MLP over tokens, each behind a LayerNorm, scaled per channel and added to its input."""
@@ -159,3 +197,14 @@ class MetaBlock1d(nn.Module):
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
         x = x + self.drop_path1(self.ls1(self.token_mixer(self.norm1(x), grid)))
         return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
+
+    def fuse(self, grid: tuple[int, int]) -> fused.Sequence:
+        """Attention and a pair of 1 x 1 convs, each behind a bare normalisation and added to its input."""
+        attention = self.token_mixer.fuse(self.norm1, self.ls1.gamma, grid)
+        hidden = linear_part(self.mlp.fc1).after(self.norm2.weight, self.norm2.bias)
+        return fused.Sequence([
+            fused.Residual([fused.ChannelNorm(self.norm1.eps), attention]),
+            fused.Residual([fused.ChannelNorm(self.norm2.eps),
+                            fused.Conv.of(hidden, act=activation_name(self.mlp.act)),
+                            fused.Conv.of(linear_part(self.mlp.fc2).scaled(self.ls2.gamma))]),
+        ])

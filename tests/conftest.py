@@ -1,0 +1,35 @@
+"""Networks with statistics, scales and norms of a trained one, which fresh ones lack: fresh, half of the folding is a no-op."""
+import pytest
+import torch
+from torch import nn
+
+
+def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
+    """Draws every number that folding has to carry: BatchNorm statistics, affine norms, layer scales, biases, bias tables."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(tensor, mean=0., std=1.):
+        tensor.data.copy_(torch.randn(tensor.shape, generator=generator) * std + mean)
+
+    for layer in module.modules():
+        if isinstance(layer, (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)):
+            normal(layer.weight, 1., .3)
+            normal(layer.bias, 0., .3)
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            normal(layer.running_mean, 0., .3)
+            layer.running_var.copy_(torch.rand(layer.running_var.shape, generator=generator) * 1.5 + .3)
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            fan_in = layer.weight[0].numel()
+            normal(layer.weight, 0., fan_in ** -.5)
+            if layer.bias is not None:
+                normal(layer.bias, 0., .3)
+    for name, parameter in module.named_parameters():
+        if name.endswith(('.gamma', 'attention_biases')):
+            normal(parameter, 0., .5)
+    return module.double().eval()
+
+
+@pytest.fixture
+def random_stats():
+    """The function that makes a fresh module look trained, in float64 and eval mode."""
+    return randomise
