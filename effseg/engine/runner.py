@@ -56,7 +56,7 @@ class Runner(MMRunner):
         if record.levelno >= logging.WARNING:
             return not message.startswith(HABITUAL)
         testing = getattr(self, '_train_loop', None) is None
-        return testing and message.startswith(('per class results:', '\n+'))
+        return ' tensors loaded from ' in message or (testing and message.startswith(('per class results:', '\n+')))
 
 
 def build_runner(cfg: Config, launcher: str = 'none') -> Runner:

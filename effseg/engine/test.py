@@ -43,7 +43,7 @@ def test(config: str, checkpoint: str, work_dir: str | None = None, out: str | N
     cfg.load_from = None
     runner = build_runner(cfg, launcher)
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    print(load_segmentor(model.module if tta else model, checkpoint))
+    load_segmentor(model, checkpoint)
     metrics = runner.test()
     print('  '.join(f'{name} {value:.2f}' for name, value in metrics.items() if isinstance(value, float)))
     return metrics
