@@ -8,10 +8,23 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).parent
 VERSION = next(line.split("'")[1] for line in (ROOT / 'effseg/__init__.py').read_text().splitlines() if line.startswith('__version__'))
 
+RUNTIMES = {
+    # torch.onnx's exporter needs onnxscript; 1.22 is the first onnxruntime with numpy 2 wheels for every supported Python
+    'onnx': ['onnx>=1.18', 'onnxscript>=0.5', 'onnxruntime>=1.22'],
+    # what its XNNPACK delegate takes is proved on 1.5, which asks for this torchao, the home of its quantizer
+    'executorch': ['executorch>=1.5.1,<1.6', 'torchao>=0.18,<0.19'],
+    # 9.0 is the first to read torch.export programs of current torch; newer cattrs wants a typing-extensions that litert-torch refuses
+    'coreml': ['coremltools>=9.0,<10', 'cattrs<25.3'],
+    # released together, pinning each other
+    'litert': ['litert-torch>=0.10,<0.11', 'ai-edge-litert>=2.3,<2.4', 'ai-edge-quantizer>=0.10,<0.11'],
+}
+ALL = sorted({requirement for runtime in RUNTIMES.values() for requirement in runtime})
 EXTRAS = {
     # the maintained line of MMSegmentation; an extra, since it must never be installed over an official one
     'mmseg': ['onedl-mmsegmentation>=1.4.2', 'onedl-mmengine>=0.10.12', 'onedl-mmcv>=2.3.6'],
-    'test': ['pytest>=8', 'hypothesis'],
+    **RUNTIMES,
+    'all': ALL,
+    'test': ['pytest>=8', 'hypothesis', *ALL],
 }
 
 
