@@ -1,0 +1,68 @@
+"""Running an artifact: one image in, logits or labels out."""
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import ArtifactError, DataError
+from .backends import Session, backend_of
+from .spec import Spec, read_beside
+
+
+class Artifact:
+    """An exported segmenter that is ready to run. Made by :func:`load`."""
+
+    def __init__(self, path: Path, spec: Spec, session: Session):
+        self.path = path
+        self.spec = spec
+        self._run = session.run
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """
+        Args:
+            image: (H, W, 3) uint8 RGB of the artifact's size (``spec.height``, ``spec.width``), not normalised.
+
+        Returns:
+            Logits (classes, H / 4, W / 4) float32, or labels (H, W) int32, as ``spec.output`` says.
+
+        Raises:
+            DataError: for an image of another shape or type.
+        """
+        if not isinstance(image, np.ndarray) or image.shape != self.spec.image_shape or image.dtype != np.uint8:
+            came = f'{image.dtype} {image.shape}' if isinstance(image, np.ndarray) else type(image).__name__
+            raise DataError(f'{self.path.name} takes a uint8 RGB array of shape {self.spec.image_shape} (height, width, 3) and got {came}; '
+                            'resize or pad the image, and do not normalise it')
+        result = self._run(np.ascontiguousarray(image))[0]
+        return result.astype(np.int32 if self.spec.output == 'labels' else np.float32, copy=False)
+
+
+def load(path: str | Path, threads: int | None = None) -> Artifact:
+    """Opens an artifact: .onnx, .pte or .tflite, and on macOS .mlpackage.
+
+    Args:
+        path: of the file.
+        threads: for the runtimes that can be told; None is the runtime's own choice.
+
+    Raises:
+        ArtifactError: when there is no such file, it is cut or foreign, or its spec contradicts it.
+        MissingRuntimeError: when its runtime is not installed; names the extra.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ArtifactError(f'no artifact at {path}')
+    backend = backend_of(path)
+    expected = read_beside(path)
+    session = backend.load(path, threads)
+    if session.spec is None:
+        raise ArtifactError(f'{path} runs, and was not written by effseg: it does not say what it expects and returns. Export with tools/export.py')
+    spec = Spec.from_json(session.spec, str(path))
+    if expected is not None and expected != spec:
+        raise ArtifactError(f'{path} and the spec beside it contradict each other; copy both files again or delete the spec')
+    _check_shapes(path, spec, session)
+    return Artifact(path, spec, session)
+
+
+def _check_shapes(path: Path, spec: Spec, session: Session) -> None:
+    image, result = session.shapes
+    if sorted(image) != sorted((1, *spec.image_shape)) or tuple(result) != (1, *spec.result_shape):
+        raise ArtifactError(f'{path} takes {image} and returns {result}; its spec says {(1, *spec.image_shape)} and {(1, *spec.result_shape)}. '
+                            'One of them was exchanged; export the model again')

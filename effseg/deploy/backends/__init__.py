@@ -1,0 +1,81 @@
+"""One file per runtime: ``export(network, spec, path, images)`` and ``load(path, threads)``. Importing them loads none."""
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from ...errors import ArtifactError, ConfigError, MissingRuntimeError
+
+SUFFIXES = {'onnx': '.onnx', 'executorch': '.pte', 'coreml': '.mlpackage', 'litert': '.tflite'}
+
+
+@dataclass(frozen=True)
+class Delegation:
+    """What of a graph its runtime's accelerated backend took.
+
+    Attributes:
+        backend: its name.
+        delegates: the parts the graph was cut into; 1 is best.
+        left: operators outside all of them, by name and count.
+    """
+    backend: str
+    delegates: int
+    left: dict[str, int] = field(default_factory=dict)
+
+    def __str__(self):
+        left = ', '.join(f'{name} x{count}' for name, count in sorted(self.left.items())) or 'nothing'
+        return f'{self.backend}: {self.delegates} delegate(s); not delegated: {left}'
+
+
+@dataclass(frozen=True)
+class Session:
+    """A loaded artifact.
+
+    Attributes:
+        spec: the JSON inside the file, None where it holds none.
+        shapes: of its input and its output as the file declares them, batch included.
+        run: takes (H, W, 3) uint8, gives what the file returns, batch included.
+    """
+    spec: str | None
+    shapes: tuple[tuple[int, ...], tuple[int, ...]]
+    run: Callable[[np.ndarray], np.ndarray]
+
+
+def backend(name: str) -> ModuleType:
+    """The module of a runtime.
+
+    Raises:
+        ConfigError: for a name that is none.
+    """
+    if name not in SUFFIXES:
+        raise ConfigError(f"no runtime {name!r}; use one of {', '.join(SUFFIXES)}")
+    return importlib.import_module(f'.{name}', __name__)
+
+
+def backend_of(path: Path) -> ModuleType:
+    """The module of the runtime that reads files of this name.
+
+    Raises:
+        ArtifactError: for a suffix that no runtime has.
+    """
+    for name, suffix in SUFFIXES.items():
+        if path.suffix == suffix:
+            return backend(name)
+    raise ArtifactError(f"{path} is not an artifact; artifacts end in {', '.join(SUFFIXES.values())}")
+
+
+def require(extra: str, *modules: str) -> None:
+    """Imports a runtime's modules.
+
+    Raises:
+        MissingRuntimeError: naming the extra to install.
+    """
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise MissingRuntimeError(f"{module} cannot be imported ({str(error).splitlines()[0]}); install the runtime with: "
+                                      f"pip install 'effseg[{extra}]'") from error

@@ -1,0 +1,68 @@
+"""ExecuTorch with XNNPACK: a .pte file. The image is float32 (1, H, W, 3): a cast would stay outside the delegate.
+
+Its Python runtime imports torch itself; the phone's runtimes do not need it.
+"""
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from ...errors import ArtifactError
+from ..quiet import quiet
+from ..spec import Spec
+from . import Delegation, Session, require
+
+PRECISIONS = ('fp32', 'int8')
+METHOD = 'effseg_spec'
+
+
+def export(network, spec: Spec, path: Path, images: list[np.ndarray]) -> Delegation:
+    """Writes a .pte file; arguments and errors as in :func:`effseg.deploy.backends.onnx.export`."""
+    require('executorch', 'torchao', 'executorch.exir')
+    import torch
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+
+    from ..program import Program
+    program = Program(network, spec, compare=True).eval()
+    example = (torch.zeros(1, *spec.image_shape),)
+    with quiet(), torch.no_grad():
+        exported = torch.export.export(program, example)
+        if spec.precision == 'int8':
+            from ..quantize import executorch_int8
+            exported = executorch_int8(exported, images)
+        edge = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()], constant_methods={METHOD: spec.to_json()})
+        # counted first: making the file rewrites the graph
+        delegation = _delegation(edge.exported_program().graph)
+        path.write_bytes(edge.to_executorch().buffer)
+    return delegation
+
+
+def load(path: Path, threads: int | None = None) -> Session:
+    """Opens a .pte file; errors as in :func:`effseg.deploy.backends.onnx.load`."""
+    require('executorch', 'executorch.runtime')
+    import torch
+    from executorch.runtime import Runtime, Verification
+    try:
+        with quiet():
+            program = Runtime.get().load_program(path, verification=Verification.InternalConsistency)
+            method = program.load_method('forward')
+            spec = program.load_method(METHOD).execute([])[0] if METHOD in program.method_names else None
+    except Exception as error:  # the runtime raises bare RuntimeErrors
+        raise ArtifactError(f'ExecuTorch cannot read {path}: {str(error).splitlines()[0]}; it is cut or not a .pte file') from error
+    meta = method.metadata
+    return Session(spec=spec, shapes=(tuple(meta.input_tensor_meta(0).sizes()), tuple(meta.output_tensor_meta(0).sizes())),
+                   run=lambda array: method.execute([torch.from_numpy(array[None].astype(np.float32))])[0].numpy())
+
+
+def _delegation(graph) -> Delegation:
+    delegates, left = 0, Counter()
+    for node in graph.nodes:
+        name = str(getattr(node.target, '_name', None) or getattr(node.target, '__name__', node.target))
+        if node.op != 'call_function' or name == 'getitem':
+            continue
+        if 'call_delegate' in name:
+            delegates += 1
+        else:
+            left[name] += 1
+    return Delegation('XNNPACK', delegates, dict(left))

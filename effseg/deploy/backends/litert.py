@@ -1,0 +1,101 @@
+"""LiteRT: a .tflite file, run by the interpreter under its XNNPACK delegate. The image is float32 (1, H, W, 3)."""
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from ...errors import ArtifactError
+from ..quiet import quiet
+from ..spec import Spec
+from . import Delegation, Session, require
+
+PRECISIONS = ('fp32', 'fp16', 'int8')
+METADATA = b'effseg'
+
+
+def export(network, spec: Spec, path: Path, images: list[np.ndarray]) -> Delegation:
+    """Writes a .tflite file; arguments and errors as in :func:`effseg.deploy.backends.onnx.export`."""
+    require('litert', 'litert_torch', 'ai_edge_litert.interpreter')
+    import litert_torch
+    import torch
+
+    from ..program import Program
+    program = Program(network, spec).eval()
+    with quiet(), torch.no_grad():
+        litert_torch.convert(program, (torch.zeros(1, *spec.image_shape),)).export(str(path))
+    if spec.precision == 'fp16':
+        from ..quantize import litert_fp16
+        litert_fp16(path)
+    if spec.precision == 'int8':
+        from ..quantize import litert_int8
+        litert_int8(path, images)
+    _write_metadata(path, spec.to_json())
+    return _delegation(_interpreter(path))
+
+
+def load(path: Path, threads: int | None = None) -> Session:
+    """Opens a .tflite file; errors as in :func:`effseg.deploy.backends.onnx.load`."""
+    require('litert', 'ai_edge_litert.interpreter')
+    try:
+        spec = _read_metadata(path)
+        interpreter = _interpreter(path, threads)
+        image, result = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    except Exception as error:  # a cut flatbuffer ends in whatever the byte it stops at leads to
+        raise ArtifactError(f'LiteRT cannot read {path}: {error}; it is cut or not a .tflite file') from error
+
+    def run(array: np.ndarray) -> np.ndarray:
+        interpreter.set_tensor(image['index'], array[None].astype(np.float32))
+        interpreter.invoke()
+        return interpreter.get_tensor(result['index'])
+
+    return Session(spec=spec, shapes=(tuple(image['shape'].tolist()), tuple(result['shape'].tolist())), run=run)
+
+
+def _interpreter(path: Path, threads: int | None = None):
+    from ai_edge_litert.interpreter import Interpreter
+    with quiet():
+        interpreter = Interpreter(str(path), num_threads=threads)
+        interpreter.allocate_tensors()
+    return interpreter
+
+
+def _delegation(interpreter) -> Delegation:
+    """The delegate replaces operators and leaves them in the list: what is left is what nothing delegated produces."""
+    operators = interpreter._get_ops_details()
+    delegates = [op for op in operators if op['op_name'] == 'DELEGATE']
+    made_by = {int(tensor): op for op in operators if op['op_name'] != 'DELEGATE' for tensor in op['outputs']}
+    delegated = {int(tensor) for op in delegates for tensor in op['outputs']}
+    left, seen = Counter(), set()
+    wanted = [detail['index'] for detail in interpreter.get_output_details()]
+    while wanted:
+        tensor = int(wanted.pop())
+        if tensor in seen:
+            continue
+        seen.add(tensor)
+        if tensor in delegated:
+            wanted += [i for op in delegates if tensor in op['outputs'] for i in op['inputs']]
+        elif tensor in made_by:
+            left[made_by[tensor]['op_name']] += 1
+            wanted += list(made_by[tensor]['inputs'])
+    return Delegation('XNNPACK', len(delegates), dict(left))
+
+
+def _write_metadata(path: Path, text: str) -> None:
+    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_litert.tools import flatbuffer_utils
+    model = flatbuffer_utils.read_model(str(path))
+    buffer, entry = schema.BufferT(), schema.MetadataT()
+    buffer.data = np.frombuffer(text.encode(), dtype=np.uint8)
+    entry.name, entry.buffer = METADATA.decode(), len(model.buffers)
+    model.buffers.append(buffer)
+    model.metadata = [*(model.metadata or []), entry]
+    flatbuffer_utils.write_model(model, str(path))
+
+
+def _read_metadata(path: Path) -> str | None:
+    from ai_edge_litert import schema_py_generated as schema
+    model = schema.Model.GetRootAs(path.read_bytes(), 0)
+    for i in range(model.MetadataLength()):
+        if model.Metadata(i).Name() == METADATA:
+            return bytes(model.Buffers(model.Metadata(i).Buffer()).DataAsNumpy()).decode()
+    return None

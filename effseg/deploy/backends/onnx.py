@@ -1,0 +1,75 @@
+"""ONNX: written by torch.onnx's exporter, read by ONNX Runtime. The image is uint8 (1, H, W, 3)."""
+from pathlib import Path
+
+import numpy as np
+
+from ...errors import ArtifactError
+from ..quiet import quiet
+from ..spec import Spec
+from . import Delegation, Session, require
+
+PRECISIONS = ('fp32', 'fp16', 'int8')
+
+
+def export(network, spec: Spec, path: Path, images: list[np.ndarray]) -> Delegation:
+    """Writes an .onnx file.
+
+    Args:
+        network: see :class:`~effseg.deploy.program.Program`.
+        spec: of the file.
+        path: where to.
+        images: (H, W, 3) uint8 to calibrate int8 with.
+
+    Raises:
+        MissingRuntimeError: without the extra ``onnx``.
+    """
+    require('onnx', 'onnx', 'onnxscript', 'onnxruntime')
+    import onnx
+    import torch
+
+    from ..program import Program
+    program = Program(network, spec).eval()
+    example = torch.zeros(1, *spec.image_shape, dtype=torch.uint8)
+    with quiet(), torch.no_grad():
+        torch.onnx.export(program, (example,), str(path), dynamo=True, external_data=False, verbose=False,
+                          input_names=['image'], output_names=[spec.output])
+    if spec.precision == 'fp16':
+        _to_fp16(path)
+    if spec.precision == 'int8':
+        from ..quantize import onnx_int8
+        onnx_int8(path, images)
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, {'effseg': spec.to_json()})
+    onnx.save(model, path)
+    return Delegation('ONNX Runtime CPU', 1)
+
+
+def load(path: Path, threads: int | None = None) -> Session:
+    """Opens an .onnx file.
+
+    Raises:
+        MissingRuntimeError: without ONNX Runtime.
+        ArtifactError: when the file is not one that ONNX Runtime reads.
+    """
+    require('onnx', 'onnxruntime')
+    import onnxruntime as ort
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    if threads:
+        options.intra_op_num_threads = threads
+    try:
+        session = ort.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
+    except Exception as error:  # ONNX Runtime's errors share no base below Exception
+        raise ArtifactError(f'ONNX Runtime cannot read {path}: {str(error).splitlines()[0]}; it is cut or not an ONNX file') from error
+    image, result = session.get_inputs()[0], session.get_outputs()[0]
+    return Session(spec=session.get_modelmeta().custom_metadata_map.get('effseg'),
+                   shapes=(tuple(image.shape), tuple(result.shape)),
+                   run=lambda array: session.run(None, {image.name: array[None]})[0])
+
+
+def _to_fp16(path: Path) -> None:
+    """Weights and arithmetic in half precision; input and output keep their types."""
+    import onnx
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+    with quiet():
+        onnx.save(convert_float_to_float16(onnx.load(path), keep_io_types=True), path)

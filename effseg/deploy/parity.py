@@ -1,0 +1,116 @@
+"""The proof of an artifact: the file that was written, run by its runtime on real images, against the unfused torch model."""
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ..errors import ParityError
+from .program import Program
+from .spec import Spec
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """What an artifact of a precision must reach.
+
+    Attributes:
+        difference: largest allowed difference of a logit, relative to the largest logit of the images; None: not bounded.
+        agreement: smallest allowed share of pixels with the same label.
+    """
+    difference: float | None
+    agreement: float
+
+
+THRESHOLDS = {
+    # fp32 sums of a few thousand products in another order, through twenty layers: seen 1e-5; ExecuTorch's own bound is 1e-3
+    'fp32': Threshold(1e-3, .999),
+    # eleven bits of mantissa; Core ML's own bound for fp16 is a hundred times that for fp32
+    'fp16': Threshold(1e-1, .99),
+    # judged by the task's metric (tools/test.py); below this the file is broken, not imprecise
+    'int8': Threshold(None, .90),
+}
+
+
+@dataclass(frozen=True)
+class Parity:
+    """The numbers of a proof.
+
+    Attributes:
+        images: how many were compared.
+        largest, mean: absolute difference of the logits; None for artifacts that return labels.
+        scale: the largest absolute logit of the reference.
+        agreement: share of the pixels with the same label.
+        pixels: how many were compared.
+    """
+    images: int
+    largest: float | None
+    mean: float | None
+    scale: float
+    agreement: float
+    pixels: int
+
+    def __str__(self):
+        logits = '' if self.largest is None else (f'largest logit difference {self.largest:.2e}, mean {self.mean:.2e} '
+                                                  f'(largest logit {self.scale:.1f}); ')
+        return f'{logits}same label at {100 * self.agreement:.4f} % of {self.pixels} pixels of {self.images} images'
+
+    def as_dict(self) -> dict:
+        return asdict(self)
+
+
+def compare(run: Callable[[np.ndarray], np.ndarray], network: torch.nn.Module, spec: Spec, images: Iterable[np.ndarray]) -> Parity:
+    """Runs both on every image.
+
+    Args:
+        run: the artifact; (H, W, 3) uint8 -> logits (classes, H / 4, W / 4) or labels (H, W).
+        network: the reference, see :class:`~effseg.deploy.program.Program`.
+        spec: of the artifact.
+        images: (H, W, 3) uint8 RGB.
+
+    Raises:
+        ParityError: when the artifact returns another shape, or a value that is not a number.
+    """
+    reference = Program(network, spec).eval()
+    reference.labels = False
+    largest = total = scale = 0.
+    same = count = pixels = values = 0
+    for count, image in enumerate(images, 1):
+        result = run(image)
+        if result.shape != spec.result_shape or not np.isfinite(result).all():
+            raise ParityError(f'the artifact returned {result.shape} where {spec.result_shape} was expected'
+                              if result.shape != spec.result_shape else 'the artifact returned values that are not numbers')
+        with torch.no_grad():
+            logits = reference(torch.from_numpy(image[None]))
+        scale = max(scale, logits.abs().max().item())
+        if spec.output == 'logits':
+            result = torch.from_numpy(np.array(result))[None]
+            difference = (result.double() - logits.double()).abs()
+            largest, total, values = max(largest, difference.max().item()), total + difference.sum().item(), values + difference.numel()
+            labels = _labels(result, spec)
+        else:
+            labels = torch.from_numpy(np.array(result))[None]
+        agree = labels == _labels(logits, spec)
+        same, pixels = same + int(agree.sum()), pixels + agree.numel()
+    measured = spec.output == 'logits' and count > 0
+    return Parity(count, largest if measured else None, total / values if measured else None, scale, same / max(pixels, 1), pixels)
+
+
+def judge(parity: Parity, precision: str) -> None:
+    """
+    Raises:
+        ParityError: when the numbers do not reach the threshold of the precision, or nothing was compared.
+    """
+    threshold = THRESHOLDS[precision]
+    if not parity.images:
+        raise ParityError('there was no image to compare the artifact on')
+    too_far = parity.largest is not None and threshold.difference is not None and parity.largest > threshold.difference * max(parity.scale, 1)
+    if too_far or parity.agreement < threshold.agreement:
+        bound = '' if threshold.difference is None else f'logits within {threshold.difference:g} of the largest, '
+        raise ParityError(f'the artifact does not compute what the trained model computes: {parity}. {precision} needs {bound}'
+                          f'the same label at {100 * threshold.agreement:g} % of the pixels. No file was written')
+
+
+def _labels(logits: torch.Tensor, spec: Spec) -> torch.Tensor:
+    return F.interpolate(logits, size=(spec.height, spec.width), mode='bilinear', align_corners=False).argmax(1)

@@ -1,0 +1,89 @@
+"""The one wrapper that is exported: an RGB image in, logits or labels out, the normalisation inside.
+
+Its operators are those that every runtime takes into its accelerated part; ``docs/deploy.md`` lists them.
+"""
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .spec import Spec
+
+# Larger than the inverse of any difference of two float32 logits that matters, small enough not to overflow.
+_STEP = 1e30
+
+
+class Program(nn.Module):
+    """An image of one fixed size through a segmenter.
+
+    Args:
+        network: has ``logits(x)``: (1, 3, H, W) normalised -> (1, classes, H / 4, W / 4).
+        spec: sizes, normalisation and output.
+        channels_first: the image is (1, 3, H, W) instead of (1, H, W, 3).
+        compare: find the largest class by comparisons instead of argmax, for runtimes that delegate the former only.
+    """
+
+    def __init__(self, network: nn.Module, spec: Spec, channels_first: bool = False, compare: bool = False):
+        super().__init__()
+        self.network = network
+        self.size = (spec.height, spec.width)
+        self.labels = spec.output == 'labels'
+        self.channels_first = channels_first
+        self.compare = compare
+        self.register_buffer('mean', torch.tensor(spec.mean).reshape(1, 3, 1, 1))
+        self.register_buffer('scale', 1 / torch.tensor(spec.std).reshape(1, 3, 1, 1))
+        self.register_buffer('index', torch.arange(len(spec.classes), dtype=torch.float32).reshape(1, -1, 1, 1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """
+        Args:
+            image: (1, H, W, 3) RGB, 0-255, float32 or uint8; (1, 3, H, W) with ``channels_first``.
+
+        Returns:
+            Logits (1, classes, H / 4, W / 4), or labels (1, H, W): int32 by argmax, whole float32 by comparisons.
+        """
+        x = image if image.dtype == torch.float32 else image.float()
+        x = x if self.channels_first else x.permute(0, 3, 1, 2)
+        logits = self.network.logits((x - self.mean) * self.scale)
+        if not self.labels:
+            return logits
+        logits = F.interpolate(logits, size=self.size, mode='bilinear', align_corners=False)
+        if self.compare:
+            return largest(logits, self.index).reshape(1, *self.size)
+        return logits.argmax(1).to(torch.int32)
+
+
+def largest(values: Tensor, index: Tensor) -> Tensor:
+    """``values.argmax(1, keepdim=True)`` as float32, by halving: each half's winners meet until one is left.
+
+    Args:
+        values: (1, C, H, W).
+        index: (1, C, 1, 1), the numbers 0 to C - 1.
+    """
+    while (count := values.shape[1]) > 1:
+        half = (count + 1) // 2
+        a, b = values[:, :count - half], values[:, half:]
+        ia, ib = index[:, :count - half], index[:, half:]
+        # 0 or 1: the lower half wins a tie, as in argmax
+        upper = torch.clamp((b - a) * _STEP, 0, 1)
+        winners, index_of = torch.maximum(a, b), ia + upper * (ib - ia)
+        if half > count - half:
+            odd = values[:, count - half:half]
+            winners = torch.cat([winners, odd], 1)
+            index_of = torch.cat([index_of, index[:, count - half:half] + 0 * odd], 1)
+        values, index = winners, index_of
+    return index
+
+
+class Unfused(nn.Module):
+    """MMSegmentation's model as it was trained, under the name that :class:`Program` calls: the reference of every proof."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model.eval()
+
+    def logits(self, x: Tensor) -> Tensor:
+        """(1, 3, H, W) normalised -> (1, classes, H / 4, W / 4)."""
+        features = self.model.backbone(x)
+        if getattr(self.model, 'neck', None) is not None:
+            features = self.model.neck(features)
+        return self.model.decode_head(features)
