@@ -196,5 +196,5 @@ def fuse_out_norm(norm: nn.Module, channels: int) -> fused.MapNorm:
 
 def drop_path_rates(rate: float, depths: Sequence[int]) -> list[list[float]]:
     """Stochastic depth per block, per stage: linear from 0 at the first block to ``rate`` at the last."""
-    rates = torch.linspace(0, rate, sum(depths)).split(list(depths))
+    rates = torch.linspace(0, rate, sum(depths), device='cpu').split(list(depths))
     return [stage.tolist() for stage in rates]
