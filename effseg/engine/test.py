@@ -3,6 +3,7 @@ from mmengine.model import is_model_wrapper
 
 from ..datasets.check import check_datasets
 from ..errors import ConfigError
+from ..evaluation.artifact import is_artifact, use_artifact
 from ..models.pretrained import load_segmentor
 from .config import load_config
 from .runner import build_runner
@@ -14,7 +15,7 @@ def test(config: str, checkpoint: str, work_dir: str | None = None, out: str | N
 
     Args:
         config: path, or ``effseg::NAME.py``.
-        checkpoint: a file this project or MMSegmentation trained, or an original ADE20K checkpoint.
+        checkpoint: a file this project or MMSegmentation trained, an original ADE20K checkpoint, or an exported artifact.
         work_dir: for the log.
         out: a folder for the predicted label maps.
         show_dir: a folder for overlay pictures.
@@ -35,6 +36,9 @@ def test(config: str, checkpoint: str, work_dir: str | None = None, out: str | N
         cfg.visualizer.save_dir = show_dir
     if out:
         cfg.test_evaluator.update(output_dir=out, keep_results=True)
+    artifact = is_artifact(checkpoint)
+    if artifact:
+        use_artifact(cfg, checkpoint)
     if tta:
         if 'tta_pipeline' not in cfg or 'tta_model' not in cfg:
             raise ConfigError(f"--tta needs 'tta_pipeline' and 'tta_model' in {config}")
@@ -43,7 +47,8 @@ def test(config: str, checkpoint: str, work_dir: str | None = None, out: str | N
     cfg.load_from = None
     runner = build_runner(cfg, launcher)
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    load_segmentor(model, checkpoint)
+    if not artifact:
+        load_segmentor(model, checkpoint)
     metrics = runner.test()
     print('  '.join(f'{name} {value:.2f}' for name, value in metrics.items() if isinstance(value, float)))
     return metrics

@@ -1,0 +1,33 @@
+"""Write a proven artifact: python tools/export.py CONFIG CHECKPOINT --to onnx|executorch|coreml|litert"""
+import argparse
+
+from effseg.engine import cli
+
+
+def main(argv: list[str]) -> None:
+    from mmengine.config import DictAction
+
+    from effseg.deploy.backends import SUFFIXES
+    from effseg.deploy.spec import OUTPUTS, PRECISIONS
+    from effseg.engine.export import PROOF_IMAGES, export
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help="config file, or 'effseg::NAME.py' for a shipped one")
+    parser.add_argument('checkpoint', help='trained weights')
+    parser.add_argument('--to', required=True, choices=SUFFIXES, help='the runtime')
+    parser.add_argument('--size', nargs=2, type=int, metavar=('H', 'W'), help="of the image, multiples of 32 (default: the config's crop)")
+    parser.add_argument('--output', choices=OUTPUTS, default='labels', help='the class of every pixel, or the logits at a quarter of the size')
+    parser.add_argument('--precision', choices=PRECISIONS, default='fp32')
+    parser.add_argument('--calibration', type=int, default=64, metavar='N', help='training images that choose the ranges of int8')
+    parser.add_argument('--images', nargs='+', help="files and folders to compare and calibrate on (default: the config's data)")
+    parser.add_argument('--proof-images', type=int, default=PROOF_IMAGES, metavar='N', help='images to compare on')
+    parser.add_argument('--unfused', action='store_true', help='export the network as it was trained, to compare with')
+    parser.add_argument('-o', '--out', metavar='PATH', help='the artifact (default: beside the checkpoint)')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value pairs merged over the config')
+    parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
+    args = parser.parse_args(argv)
+    print(export(args.config, args.checkpoint, args.to, tuple(args.size) if args.size else None, args.output, args.precision,
+                 args.calibration, args.images, args.proof_images, not args.unfused, args.out, args.cfg_options))
+
+
+if __name__ == '__main__':
+    cli.run(main)
