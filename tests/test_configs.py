@@ -1,0 +1,87 @@
+"""Every shipped config is whole, short, and builds."""
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import init_default_scope
+from mmseg.registry import DATASETS, MODELS
+from torch import nn
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = sorted((ROOT / 'configs').glob('*.py'))
+ADE20K = [path for path in CONFIGS if 'ade20k' in path.name]
+# arch: (channels, published mIoU)
+PUBLISHED = {'l1': ([48, 96, 224, 448], '38.9'), 'l3': ([64, 128, 320, 512], '43.5'), 'l7': ([96, 192, 384, 768], '45.1')}
+
+
+def read(path: Path) -> Config:
+    init_default_scope('mmseg')
+    return Config.fromfile(str(path))
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+class TestEveryConfig:
+
+    def test_is_short_and_complete_in_itself(self, path):
+        text = path.read_text()
+        assert len(text.splitlines()) <= 25
+        assert 'mmseg::' not in text
+
+    def test_names_its_data_root_once(self, path):
+        cfg = read(path)
+        roots = {cfg[f'{split}_dataloader'].dataset.data_root for split in ('train', 'val', 'test')}
+        assert roots == {cfg.data_root}
+
+    def test_ignores_one_label_everywhere(self, path):
+        cfg = read(path)
+        ignored = {cfg.model.decode_head.get('ignore_index', 255), cfg.model.data_preprocessor.seg_pad_val,
+                   cfg.test_evaluator.get('ignore_index', 255), cfg.val_evaluator.get('ignore_index', 255)}
+        ignored |= {step.get('ignore_index', 255) for step in cfg.train_pipeline if step.type == 'RandomCrop'}
+        assert len(ignored) == 1
+
+    @pytest.mark.medium
+    def test_builds_and_runs(self, path):
+        cfg = read(path)
+        cfg.model.backbone.pop('init_cfg', None)
+        model = MODELS.build(cfg.model)
+        synced = any(isinstance(layer, nn.SyncBatchNorm) for layer in model.modules())
+        assert synced == ('ade20k' in path.name)  # the form of several GPUs
+        model = revert_sync_batchnorm(model).eval()  # what MMEngine does in a single process
+        with torch.no_grad():
+            logits = model(torch.zeros(1, 3, 64, 96), mode='tensor')
+        assert logits.shape == (1, cfg.model.decode_head.num_classes, 16, 24)
+
+    def test_classes_fit_the_head(self, path):
+        cfg = read(path)
+        dataset = DATASETS.build(dict(cfg.train_dataloader.dataset, lazy_init=True, pipeline=[]))
+        assert len(dataset.metainfo['classes']) == cfg.model.decode_head.num_classes
+        assert len(dataset.metainfo['palette']) == cfg.model.decode_head.num_classes
+
+
+@pytest.mark.parametrize('arch', PUBLISHED)
+def test_ade20k_follows_the_reference_recipe(arch):
+    path = ROOT / f'configs/fpn_effformer_{arch}_ade20k.py'
+    cfg, (channels, published) = read(path), PUBLISHED[arch]
+    assert f'Published: {published} mIoU' in path.read_text()
+    assert cfg.model.neck.in_channels == channels
+    assert cfg.optim_wrapper.optimizer == dict(type='AdamW', lr=2e-4, weight_decay=1e-4)
+    assert cfg.param_scheduler == [dict(type='PolyLR', power=0.9, eta_min=0.0, begin=0, end=40000, by_epoch=False)]
+    assert cfg.train_dataloader.batch_size == 4 and cfg.train_cfg.max_iters == 40000
+    assert cfg.model.backbone.init_cfg.checkpoint == f'timm/efficientformer_{arch}.snap_dist_in1k'
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('tool', ['train', 'test'])
+def test_mmsegmentation_takes_our_config(tool, tmp_path):
+    """Its own command-line tools, in a process of their own, get as far as the missing data."""
+    import mmseg
+    script = Path(mmseg.__file__).parent / '.mim/tools' / f'{tool}.py'
+    arguments = [str(ROOT / 'configs/fpn_effformer_l1_ade20k.py'), *(['none.pth'] if tool == 'test' else [])]
+    result = subprocess.run([sys.executable, str(script), *arguments, '--work-dir', str(tmp_path), '--cfg-options',
+                             'model.backbone.init_cfg=None'], capture_output=True, text=True, cwd=tmp_path)
+    assert 'EfficientFormer' in result.stdout + result.stderr  # the dumped config or model
+    assert 'ADEChallengeData2016' in result.stderr
