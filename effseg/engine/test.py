@@ -1,4 +1,6 @@
 """Scoring a checkpoint, through MMEngine's Runner and MMSegmentation's IoUMetric."""
+from numbers import Real
+
 from mmengine.model import is_model_wrapper
 
 from ..datasets.check import check_datasets
@@ -50,5 +52,5 @@ def test(config: str, checkpoint: str, work_dir: str | None = None, out: str | N
     if not artifact:
         load_segmentor(model, checkpoint)
     metrics = runner.test()
-    print('  '.join(f'{name} {value:.2f}' for name, value in metrics.items() if isinstance(value, float)))
+    print('  '.join(f'{name} {value:.2f}' for name, value in metrics.items() if isinstance(value, Real)))
     return metrics
