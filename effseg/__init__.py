@@ -14,6 +14,8 @@ _SUBPACKAGES = ('datasets', 'deploy', 'evaluation', 'fuse', 'models')
 if stack.installed():
     stack.prepare()
     from . import models
+    from .engine import reader
+    reader.take_over()
 
 
 def __getattr__(name: str):

@@ -38,3 +38,11 @@ class ParityError(EffsegError, RuntimeError):
 
 class FuseError(EffsegError, ValueError):
     """A network that has no exact fused form, or a fused file that does not fit."""
+
+
+class DiskError(EffsegError, OSError):
+    """A file that could not be written."""
+
+
+class TrainingError(EffsegError, RuntimeError):
+    """A training that cannot go on."""

@@ -9,8 +9,13 @@ from mmengine.logging import MMLogger
 from mmengine.runner import Runner as MMRunner
 from torch import nn
 
-from ..errors import ConfigError
+from ..errors import ConfigError, EffsegError, WeightsError
+from ..models.checkpoint import Checkpoint, read_checkpoint
+from ..models.pretrained import load_segmentor
+from .plain import PlainCheckpointHook
 from .progress import ProgressHook
+from .reader import read
+from .saving import newest_whole_checkpoint
 
 # said by the stack at every start, whatever the user does
 HABITUAL = ('The prefix is not set in metric class', '"FileClient" will be deprecated', '"HardDiskBackend" is the alias')
@@ -47,9 +52,68 @@ class Runner(MMRunner):
                               '_delete_=True in the inheriting dict)') from error
 
     def register_default_hooks(self, hooks: dict | None = None) -> None:
-        """As MMEngine's, with the progress line."""
+        """As MMEngine's, with the progress line, and checkpoints that are safe to write and to read."""
+        hooks = dict(hooks or {})
+        checkpoint = hooks.setdefault('checkpoint', dict(type='CheckpointHook', interval=1))
+        if isinstance(checkpoint, dict) and checkpoint.get('type') == 'CheckpointHook':
+            hooks['checkpoint'] = dict(checkpoint, type='SafeCheckpointHook')
         super().register_default_hooks(hooks)
         self.register_hook(ProgressHook(), priority='VERY_LOW')
+        self.register_hook(PlainCheckpointHook())
+
+    def load_or_resume(self) -> None:
+        """As MMEngine's; resumes from the newest checkpoint of ``work_dir`` that is whole, and says which it passed over.
+
+        Raises:
+            WeightsError: when none is, or ``load_from`` does not fit.
+        """
+        if self._resume and self._load_from is None and not self._has_loaded:
+            path, passed_over = newest_whole_checkpoint(self.work_dir)
+            for reason in passed_over:
+                self.logger.warning(f'passed over: {reason}')
+            if path is None:
+                raise WeightsError(f"no checkpoint to resume from in {self.work_dir}{': ' if passed_over else ''}{'; '.join(passed_over)}")
+            self._load_from = str(path)
+        super().load_or_resume()
+
+    def load_checkpoint(self, filename: str, map_location='cpu', strict: bool = True, revise_keys=()) -> dict:
+        """Loads the weights of ``load_from`` or ``resume``, all of them or none, and logs the report.
+
+        Args:
+            filename: a path or a URL.
+            map_location: where MMEngine would put the file's tensors; they are copied from the CPU.
+            strict: must be true; the option is MMEngine's.
+            revise_keys: unused; names of wrappers are known.
+
+        Returns:
+            Everything in the file.
+
+        Raises:
+            WeightsError: when a tensor is missing, left over, of another shape or not finite.
+        """
+        if not strict:
+            raise ConfigError('weights are loaded whole or not at all; strict=False is not offered')
+        content = read(filename)
+        self.call_hook('after_load_checkpoint', checkpoint=content)
+        if not isinstance(content.get('state_dict'), dict):
+            content = {'state_dict': read_checkpoint(filename).state_dict}
+        meta = content.get('meta')
+        load_segmentor(self.model, Checkpoint(str(filename), content['state_dict'], meta if isinstance(meta, dict) else {}))
+        self._has_loaded = True
+        return content
+
+    def resume(self, filename: str, resume_optimizer: bool = True, resume_param_scheduler: bool = True, map_location='default') -> None:
+        """As MMEngine's.
+
+        Raises:
+            WeightsError: when the file holds no state of a training, or another network's.
+        """
+        try:
+            super().resume(filename, resume_optimizer, resume_param_scheduler, map_location)
+        except EffsegError:
+            raise
+        except (KeyError, ValueError, AttributeError, AssertionError, TypeError) as error:
+            raise WeightsError(f'{filename} cannot be resumed from: {type(error).__name__}: {error}') from error
 
     def _for_terminal(self, record: logging.LogRecord) -> bool:
         message = record.getMessage()

@@ -1,5 +1,5 @@
 """Training, through MMEngine's Runner."""
-from mmengine.runner import find_latest_checkpoint
+from pathlib import Path
 
 from ..datasets.check import check_datasets
 from ..errors import ConfigError
@@ -24,7 +24,7 @@ def train(config: str, work_dir: str | None = None, resume: bool = False, amp: b
     """
     cfg = load_config(config, cfg_options, work_dir)
     check_datasets(cfg, ('train_dataloader', 'val_dataloader'))
-    if resume and not find_latest_checkpoint(cfg.work_dir):
+    if resume and not cfg.get('load_from') and not any(Path(cfg.work_dir).glob('*.pth')):
         raise ConfigError(f'--resume found no checkpoint in {cfg.work_dir}; leave it out to start anew, or give the --work-dir of the run')
     cfg.resume = resume
     if amp:

@@ -65,11 +65,19 @@ def read_checkpoint(source: str | Path) -> Checkpoint:
     source = str(source)
     if source.startswith('timm/'):
         return Checkpoint(source, _tensors(_from_hub(source), source))
-    path = _downloaded(source) if urlparse(source).scheme in ('http', 'https') else Path(source).expanduser()
-    content = read_file(path)
+    content = read_file(local_file(source))
     entry = next((name for name in ENTRIES if isinstance(content.get(name), Mapping)), None)
     meta = content.get('meta') if entry else None
     return Checkpoint(source, _tensors(content[entry] if entry else content, source), meta if isinstance(meta, dict) else {})
+
+
+def local_file(source: str) -> Path:
+    """Where a path points, or where the file behind a URL was downloaded to.
+
+    Raises:
+        WeightsError: when a URL cannot be reached.
+    """
+    return _downloaded(source) if urlparse(source).scheme in ('http', 'https') else Path(source).expanduser()
 
 
 def read_file(path: str | Path) -> dict:

@@ -80,7 +80,7 @@ def load_pretrained(backbone: nn.Module, source: str | Path, prefix: str | None 
     return report
 
 
-def load_segmentor(model: nn.Module, source: str | Path, new_head: bool = False) -> LoadReport:
+def load_segmentor(model: nn.Module, source: str | Path | Checkpoint, new_head: bool = False) -> LoadReport:
     """Restores a whole segmenter, to test, predict, fuse or export it, and logs the report.
 
     The original code's released segmenters load as well; their attention bias tables are 16 x 16
@@ -88,7 +88,7 @@ def load_segmentor(model: nn.Module, source: str | Path, new_head: bool = False)
 
     Args:
         model: an MMSegmentation segmentor, or a wrapper that holds one as ``module``.
-        source: see :func:`effseg.models.checkpoint.read_checkpoint`.
+        source: see :func:`effseg.models.checkpoint.read_checkpoint`; or what that returned.
         new_head: let the layers that give one channel per class (``conv_seg``) keep their values where the file has another
             number of classes: to continue training on other data.
 
@@ -97,7 +97,7 @@ def load_segmentor(model: nn.Module, source: str | Path, new_head: bool = False)
     """
     while isinstance(getattr(model, 'module', None), nn.Module):
         model = model.module
-    checkpoint = read_checkpoint(source)
+    checkpoint = source if isinstance(source, Checkpoint) else read_checkpoint(source)
     state_dict = names.unwrapped(checkpoint.state_dict)
     if not any(key.startswith('decode_head.') for key in state_dict):
         raise WeightsError(f'{checkpoint.source} holds no segmenter: no decode_head among its {len(state_dict)} tensors '
@@ -177,7 +177,9 @@ def _require_match(source: str, own: Mapping[str, Tensor], given: Mapping[str, T
     misfits = [key for key in given if key in own and own[key].shape != given[key].shape]
     if misfits:
         key = misfits[0]
-        advice = f'; set model.backbone.resolution={round(given[key].shape[-1] ** .5)}' if key.endswith('attention_biases') else ''
+        # the table between the stages of V2 has twice the side
+        side = round(given[key].shape[-1] ** .5) // (2 if '.downsample.' in key else 1)
+        advice = f'; set model.backbone.resolution={side}' if key.endswith('attention_biases') else ''
         raise WeightsError(f'{source} is for another network: {key} is {tuple(given[key].shape)} in the file and '
                            f'{tuple(own[key].shape)} in the model, {len(misfits)} tensors differ in shape{advice}')
     missing = [key for key in wanted if key not in given]
