@@ -174,7 +174,7 @@ def _paint_sky(canvas, mood, ground):
 
 
 def _paint_sun(canvas, mood, ground):
-    radius = canvas.height * canvas.rng.uniform(0.04, 0.08)
+    radius = canvas.height * canvas.rng.uniform(0.05, 0.09)
     x = canvas.width * canvas.rng.uniform(0.06, 0.94)
     y = ground.horizon * (canvas.rng.uniform(0.45, 0.85) if mood.low_sun else canvas.rng.uniform(0.12, 0.5))
     rows, columns = np.mgrid[:canvas.height, :canvas.width].astype(np.float32)

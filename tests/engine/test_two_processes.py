@@ -32,7 +32,7 @@ def test_two_processes_train_the_demo_and_score_a_checkpoint_as_one_does(tmp_pat
     write_demo_data(tmp_path / 'data', train=8, val=5, size=(64, 96))
     data = f'data_root={tmp_path / "data"}'
     train = ('tools/train.py', CONFIG, '--work-dir', tmp_path / 'train', '--launcher', 'pytorch', '--cfg-options', data,
-             'crop_size=(64,96)', 'train_dataloader.batch_size=2', 'train_cfg.max_iters=4', 'train_cfg.val_interval=4',
+             'model.data_preprocessor.size=(64,96)', 'train_dataloader.batch_size=2', 'train_cfg.max_iters=4', 'train_cfg.val_interval=4',
              'default_hooks.checkpoint.interval=4', 'default_hooks.logger.interval=1')
     python(*TORCHRUN, *train)
     checkpoint = tmp_path / 'train/iter_4.pth'
