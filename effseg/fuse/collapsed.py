@@ -177,6 +177,10 @@ class CollapsedLevel(Layer):
         layer.frame_columns.copy_(columns)
         return layer
 
+    def strip(self) -> None:
+        """Drops the table of the border's biases that is laid out for the grid."""
+        self.frame = None
+
     def _frame(self, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """What the biases miss of their inner value: in the outer rows (2, C, 2, W), then in the outer columns (2, C, H, 2)
         without those rows."""

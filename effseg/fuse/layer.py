@@ -29,6 +29,12 @@ class Layer(nn.Module):
                 module.portable = portable
         return self
 
+    def strip(self) -> None:
+        """Drops, in all layers inside, what only images of another size than the built one take."""
+        for module in self.children():
+            for layer in [module] if isinstance(module, Layer) else module.children():
+                layer.strip()
+
     def describe(self) -> dict:
         """The layer's class and arguments as plain data."""
         return dict(layer=type(self).__name__, **{name: _describe(getattr(self, name)) for name in self.ARGS})

@@ -242,6 +242,11 @@ class Attention(Layer):
         self.bias.copy_(self._expanded(self.grid))
         return self
 
+    def strip(self) -> None:
+        """Drops the offset table, in all layers inside what only other sizes take."""
+        super().strip()
+        self.table = None
+
     def _expanded(self, grid: tuple[int, int]) -> Tensor:
         bias = attention_bias(self.table, self.resolution, grid, self.bias_resize, self.query_stride)
         if self.mix_in is not None:  # what is added before a linear map of the heads can be added behind it

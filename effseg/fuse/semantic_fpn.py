@@ -52,8 +52,7 @@ class SemanticFpn(Layer):
         Returns:
             (N, classes, H_0, W_0).
         """
-        levels = list(self.levels) if self._halving(maps) else []
-        levels += [None] * (len(maps) - len(levels))
+        levels = self._levels(halving([x.shape[2:] for x in maps]))
         # a collapsed level reads P of the level behind the last map it takes, a plain one its own
         tops = [index if level is None else index + len(level.above) for index, level in enumerate(levels)]
         pyramid = self._top_down(maps, min(tops))
@@ -70,9 +69,20 @@ class SemanticFpn(Layer):
             scales.append(y)
         return self.classifier(self._sum(*scales))
 
-    @staticmethod
-    def _halving(maps: Many[Tensor]) -> bool:
-        return all(fine.shape[axis] == 2 * coarse.shape[axis] for fine, coarse in zip(maps, maps[1:]) for axis in (2, 3))
+    def _levels(self, collapsed: bool) -> list[CollapsedLevel | None]:
+        levels = list(self.levels) if collapsed else []
+        return levels + [None] * (len(self.laterals) - len(levels))
+
+    def strip_to(self, grids: Many[Many[int]]) -> None:
+        """Drops the weights that maps of these sizes do not take; the others must go through :meth:`forward` no more."""
+        self.strip()
+        levels = self._levels(halving(grids))
+        if not any(levels):
+            self.levels = nn.ModuleList()
+        for index, level in enumerate(levels):
+            if level is not None:  # both are inside the level's own kernels
+                self.outputs[index] = nn.Identity()
+                self.heads[index].layers[0] = nn.Identity()
 
     def _top_down(self, maps: Many[Tensor], lowest: int) -> dict[int, Tensor]:
         """P of the levels from ``lowest`` upwards."""
@@ -101,6 +111,11 @@ class SemanticFpn(Layer):
         for y in others:
             finest = finest + y if self.portable else finest.add_(y)
         return finest
+
+
+def halving(grids: Many[Many[int]]) -> bool:
+    """Whether each of ``grids`` (H, W) is exactly twice the next."""
+    return all(fine[axis] == 2 * coarse[axis] for fine, coarse in zip(grids, grids[1:]) for axis in (0, 1))
 
 
 def nearest(x: Tensor, size: Many[int], portable: bool) -> Tensor:
