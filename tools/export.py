@@ -1,16 +1,12 @@
 """Write a proven artifact: python tools/export.py CONFIG CHECKPOINT --to onnx|executorch|coreml|litert"""
-import argparse
-
 from effseg.engine import cli
 
 
 def main(argv: list[str]) -> None:
-    from mmengine.config import DictAction
-
     from effseg.deploy.backends import SUFFIXES
     from effseg.deploy.spec import OUTPUTS, PRECISIONS
     from effseg.engine.export import PROOF_IMAGES, export
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = cli.Parser(description=__doc__)
     parser.add_argument('config', help="config file, or 'effseg::NAME.py' for a shipped one")
     parser.add_argument('checkpoint', help='trained weights')
     parser.add_argument('--to', required=True, choices=SUFFIXES, help='the runtime')
@@ -22,7 +18,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument('--proof-images', type=int, default=PROOF_IMAGES, metavar='N', help='images to compare on')
     parser.add_argument('--unfused', action='store_true', help='export the network as it was trained, to compare with')
     parser.add_argument('-o', '--out', metavar='PATH', help='the artifact (default: beside the checkpoint)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value pairs merged over the config')
+    cli.add_cfg_options(parser)
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
     args = parser.parse_args(argv)
     print(export(args.config, args.checkpoint, args.to, tuple(args.size) if args.size else None, args.output, args.precision,

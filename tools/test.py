@@ -1,12 +1,10 @@
 """Score a checkpoint: python tools/test.py configs/fpn_effformer_l1_ade20k.py CHECKPOINT"""
-import argparse
-
 from effseg.engine import cli
 
 
 def main(argv: list[str]) -> None:
     from effseg.engine.test import test
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = cli.Parser(description=__doc__)
     parser.add_argument('config', help="config file, or 'effseg::NAME.py' for a shipped one")
     parser.add_argument('checkpoint', help='trained weights')
     parser.add_argument('--out', help='folder for the predicted label maps')

@@ -1,12 +1,10 @@
 """Train a segmenter: python tools/train.py configs/fpn_effformer_l1_ade20k.py"""
-import argparse
-
 from effseg.engine import cli
 
 
 def main(argv: list[str]) -> None:
     from effseg.engine.train import train
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = cli.Parser(description=__doc__)
     parser.add_argument('config', help="config file, or 'effseg::NAME.py' for a shipped one")
     parser.add_argument('--resume', action='store_true', help='continue from the newest checkpoint of the work dir')
     parser.add_argument('--amp', action='store_true', help='mixed precision')

@@ -35,11 +35,30 @@ def run(tool: Callable[[list[str]], None], needs_stack: bool = True) -> None:
         sys.exit(130)
 
 
+class Parser(argparse.ArgumentParser):
+    """argparse's, whose complaint is one line like every other error."""
+
+    def error(self, message: str):
+        print(f'error: {message} (see {self.prog} --help)', file=sys.stderr)
+        sys.exit(2)
+
+
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """The options that every tool around a Runner has, under MMSegmentation's names."""
-    from mmengine.config import DictAction
     parser.add_argument('--work-dir', help='for logs and checkpoints (default: work_dirs/NAME)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value pairs merged over the config')
+    add_cfg_options(parser)
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='how the processes were started')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
+
+
+def add_cfg_options(parser: argparse.ArgumentParser) -> None:
+    """MMSegmentation's way to change a config from the command line."""
+    from mmengine.config import DictAction
+    parser.add_argument('--cfg-options', nargs='+', type=_pair, action=DictAction, metavar='KEY=VALUE', help='pairs merged over the config')
+
+
+def _pair(text: str) -> str:
+    if '=' not in text:
+        raise argparse.ArgumentTypeError(f'{text!r} is no key=value')
+    return text

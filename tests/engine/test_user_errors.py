@@ -1,0 +1,171 @@
+"""A user's mistake is one line that says what to do, status 2, and no traceback, whichever tool it is made with."""
+import os
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from .conftest import TINY
+
+pytestmark = pytest.mark.usefixtures('scenes')
+
+
+def assert_refused(outcome, *words):
+    lines = outcome.err.strip().splitlines()
+    assert outcome.status == 2, outcome
+    assert len(lines) == 1 and lines[0].startswith('error: '), outcome.err
+    for word in words:
+        assert str(word) in lines[0], lines[0]
+
+
+class Touch:
+    """Unpickling it makes a file: the sign that a loader ran code."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def test_a_config_that_is_not_there_is_answered_with_those_that_are(tool):
+    assert_refused(tool('train', 'no_such.py'), 'no_such.py', 'fpn_effformer_l1_ade20k.py')
+
+
+def test_a_broken_config_is_named(tool, tmp_path):
+    config = tmp_path / 'broken.py'
+    config.write_text('model = dict(')
+    assert_refused(tool('train', config), 'broken.py', 'SyntaxError')
+
+
+def test_a_config_without_model_is_named(tool, tmp_path):
+    config = tmp_path / 'empty.py'
+    config.write_text('a = 1')
+    assert_refused(tool('train', config), "no 'model'")
+
+
+def test_missing_data_says_how_to_get_them(tool, tmp_path):
+    outcome = tool('train', 'effseg::fpn_effformer_l1_ade20k.py', '--cfg-options', f'data_root={tmp_path}')
+    assert_refused(outcome, tmp_path, 'ADEChallengeData2016', 'ADE20K_ROOT', 'annotations/{training,validation}')
+
+
+@pytest.mark.parametrize('arguments', [['train'], ['test', 'weights.pth']])
+def test_an_image_without_label_map_is_named(tool, scenes, tmp_path, arguments):
+    root = tmp_path / 'data'
+    shutil.copytree(scenes, root)
+    for split in ('train', 'val'):
+        (root / 'annotations' / split / '0001.png').unlink()
+    name, *rest = arguments
+    assert_refused(tool(name, TINY, *rest, '--cfg-options', f'data_root={root}'), '0001.jpg', 'label map', '.png')
+
+
+def test_a_wrong_suffix_is_named(tool):
+    assert_refused(tool('train', TINY, '--cfg-options', 'train_dataloader.dataset.img_suffix=.tif'), "'.tif'", 'img_suffix')
+
+
+def test_classes_of_data_and_head_must_agree(tool):
+    assert_refused(tool('train', TINY, '--cfg-options', 'model.decode_head.num_classes=5'), '8 classes', '5')
+
+
+def test_an_unknown_arch_is_answered_with_the_known(tool, tmp_path):
+    options = ['--cfg-options', 'model.backbone.arch=l9']
+    assert_refused(tool('train', 'effseg::fpn_effformer_l1_demo.py', '--work-dir', tmp_path, *options), "'l9'", "'l1'")
+
+
+def test_an_unknown_option_is_named(tool, tmp_path):
+    assert_refused(tool('train', TINY, '--work-dir', tmp_path, '--cfg-options', 'model.backbone.depth=9'), 'depth')
+
+
+def test_resume_needs_a_checkpoint(tool, tmp_path):
+    assert_refused(tool('train', TINY, '--work-dir', tmp_path, '--resume'), '--resume', tmp_path)
+
+
+def test_resume_refuses_a_folder_of_cut_checkpoints(tool, tmp_path, checkpoint):
+    (tmp_path / 'iter_2.pth').write_bytes(checkpoint.read_bytes()[:1000])
+    outcome = tool('train', TINY, '--work-dir', tmp_path, '--resume')
+    assert outcome.status == 2 and 'error: no checkpoint to resume from' in outcome.err and 'iter_2.pth is damaged' in outcome.err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='this machine has a GPU')
+def test_a_gpu_launcher_needs_gpus(tool, tmp_path, monkeypatch):
+    monkeypatch.setenv('RANK', '0')
+    options = ['--launcher', 'pytorch', '--cfg-options', 'env_cfg.dist_cfg.backend=nccl']
+    assert_refused(tool('train', TINY, '--work-dir', tmp_path, *options), 'GPUs', 'gloo')
+
+
+def test_a_launcher_needs_torchrun(tool, tmp_path, monkeypatch):
+    monkeypatch.delenv('RANK', raising=False)
+    assert_refused(tool('train', TINY, '--work-dir', tmp_path, '--launcher', 'pytorch'), 'torchrun')
+
+
+def spoilt(name, state_dict, path):
+    """A checkpoint file with one thing wrong."""
+    state_dict = dict(state_dict)
+    if name == 'classes':
+        for end in ('weight', 'bias'):
+            state_dict[f'decode_head.conv_seg.{end}'] = state_dict[f'decode_head.conv_seg.{end}'][:5]
+    if name == 'arch':
+        state_dict = {key.replace('stages.1', 'stages.7'): value for key, value in state_dict.items()}
+    if name == 'missing':
+        del state_dict['decode_head.conv_seg.bias']
+    if name == 'nan':
+        state_dict['decode_head.conv_seg.bias'] = state_dict['decode_head.conv_seg.bias'] * float('nan')
+    if name == 'code':
+        state_dict['backbone.extra'] = Touch(path.with_suffix('.ran'))
+    torch.save({'state_dict': state_dict}, path)
+    if name == 'truncated':
+        path.write_bytes(path.read_bytes()[:5000])
+    if name == 'empty':
+        path.write_bytes(b'')
+    if name == 'absent':
+        path.unlink()
+
+
+@pytest.mark.parametrize('name, word', [
+    ('classes', '5 classes'), ('arch', 'another network'), ('missing', 'conv_seg.bias'), ('nan', 'NaN'), ('code', 'without running code'),
+    ('truncated', 'damaged'), ('empty', 'no checkpoint'), ('absent', 'there is no checkpoint')])
+@pytest.mark.parametrize('door', ['test', 'predict', 'load_from'])
+def test_a_checkpoint_that_does_not_fit_is_refused_at_every_door(tool, segmentor, scenes, tmp_path, name, word, door):
+    path = tmp_path / 'given.pth'
+    spoilt(name, segmentor.state_dict(), path)
+    arguments = {'test': ['test', TINY, path, '--work-dir', tmp_path],
+                 'predict': ['predict', TINY, path, scenes / 'images' / 'val', '--out-dir', tmp_path / 'out'],
+                 'load_from': ['train', TINY, '--work-dir', tmp_path, '--cfg-options', f'load_from={path}']}[door]
+    outcome = tool(*arguments)
+    assert outcome.status == 2
+    assert_refused(type(outcome)(2, outcome.out, outcome.err.strip().splitlines()[-1]), 'given.pth', word)
+    assert 'Traceback' not in outcome.err
+    assert not path.with_suffix('.ran').exists()
+    assert not list(tmp_path.glob('iter_*'))
+
+
+def test_predict_names_a_missing_image(tool, checkpoint, tmp_path):
+    assert_refused(tool('predict', TINY, checkpoint, tmp_path / 'no.jpg', '--out-dir', tmp_path / 'out'), 'no.jpg')
+
+
+def test_predict_says_what_it_looked_for_in_an_empty_folder(tool, checkpoint, tmp_path):
+    assert_refused(tool('predict', TINY, checkpoint, tmp_path, '--out-dir', tmp_path / 'out'), tmp_path, '.jpg')
+
+
+def test_predict_wants_an_opacity_between_0_and_1(tool, checkpoint, tmp_path):
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / 'a.png')
+    assert_refused(tool('predict', TINY, checkpoint, tmp_path, '--out-dir', tmp_path / 'out', '--opacity', 7), 'opacity=7')
+
+
+def test_tta_needs_its_pipeline(tool, checkpoint, tmp_path):
+    config = tmp_path / 'plain.py'
+    config.write_text(f"_base_ = ['{TINY}']\ntta_model = dict(_delete_=True)\n")
+    outcome = tool('test', config, checkpoint, '--tta', '--work-dir', tmp_path)
+    assert outcome.status == 2 and 'Traceback' not in outcome.err
+
+
+def test_the_traceback_is_there_for_the_asking(tool):
+    outcome = tool('train', 'no_such.py', '--debug')
+    assert outcome.status == 2 and 'Traceback' in outcome.err and outcome.err.strip().splitlines()[-1].startswith('error: ')
+
+
+@pytest.mark.parametrize('arguments', [[], ['a.py', '--no-such-option'], ['a.py', '--launcher', 'elves'], ['a.py', '--cfg-options', 'x']])
+def test_wrong_arguments_are_one_line(tool, arguments):
+    assert_refused(tool('train', *arguments), '--help')
