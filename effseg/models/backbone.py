@@ -1,5 +1,5 @@
 """What every backbone of the family shares: a stem, four stages, the maps they give, and what is trained of them."""
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from mmcv.cnn import build_norm_layer
@@ -47,11 +47,11 @@ class Stage(nn.Module):
                 x = self._run(block, x) if grid is None else self._run(block, x, grid)
         return x if grid is None else x.transpose(1, 2).unflatten(2, grid)
 
-    def fuse(self, grid: tuple[int, int]) -> fused.Sequence:
-        """The stage's inference form for an output map of ``grid`` = (H, W)."""
+    def fuse(self, grid_in: tuple[int, int], grid: tuple[int, int]) -> fused.Sequence:
+        """The stage's inference form for an input of ``grid_in`` and an output map of ``grid`` = (H, W)."""
         blocks = [block.fuse(grid) for block in self.blocks if not isinstance(block, Flat)]
         if not isinstance(self.downsample, nn.Identity):
-            blocks.insert(0, self.downsample.fuse())
+            blocks.insert(0, self.downsample.fuse(grid_in))
         return fused.Sequence(blocks)
 
     def _run(self, block: nn.Module, *inputs) -> Tensor:
@@ -122,8 +122,8 @@ class Backbone(BaseModule):
         Raises:
             FuseError: for a layer that has no exact fused form.
         """
-        grids = [tuple(-(-side // 2 ** (index + 2)) for side in size) for index in range(len(self.stages))]
-        stages = [stage.fuse(grid) for stage, grid in zip(self.stages, grids)]
+        grids = [tuple(-(-side // 2 ** (index + 1)) for side in size) for index in range(len(self.stages) + 1)]
+        stages = [stage.fuse(*pair) for stage, pair in zip(self.stages, zip(grids, grids[1:]))]
         norms = [fuse_out_norm(getattr(self, f'norm{index}'), self.embed_dims[index]) for index in self.out_indices]
         return fused.Pyramid(self.stem.fuse(), stages, norms, self.out_indices)
 
@@ -192,6 +192,34 @@ def fuse_out_norm(norm: nn.Module, channels: int) -> fused.MapNorm:
     if isinstance(norm, nn.GroupNorm):
         return fused.MapNorm.of(channels, norm.num_groups, norm.eps, norm.weight, norm.bias)
     return fused.MapNorm.of(channels, 0, 0., *batch_norm(norm))
+
+
+def resolve_arch(arch: str | dict, known: Mapping[str, dict], attention_stages: Sequence[int]) -> dict:
+    """The numbers that make the network of ``arch``.
+
+    Args:
+        arch: a name in ``known``, or a dict with the keys that its entries have.
+        known: arch dicts by name.
+        attention_stages: where ``num_vit`` counts blocks.
+
+    Raises:
+        ConfigError: for an unknown name, missing or unknown keys, or numbers that make no network.
+    """
+    keys = list(next(iter(known.values())))
+    if isinstance(arch, str):
+        if arch not in known:
+            raise ConfigError(f"arch={arch!r} is unknown; use one of {', '.join(map(repr, known))} or a dict of "
+                              f"{', '.join(keys)}")
+        return known[arch]
+    if set(arch) != set(keys):
+        raise ConfigError(f'arch has the keys {sorted(arch)}; a dict of {sorted(keys)} was expected')
+    depths = arch['depths']
+    if len(depths) != 4 or len(arch['embed_dims']) != 4 or not all(0 <= arch['num_vit'] <= depths[i] for i in attention_stages):
+        raise ConfigError(f'arch={dict(arch)} needs four depths, four embed_dims and num_vit between 0 and the depth of '
+                          f'stage {" and ".join(str(i) for i in attention_stages)}')
+    if 'mlp_ratios' in arch and [len(ratios) for ratios in arch['mlp_ratios']] != list(depths):
+        raise ConfigError(f'arch={dict(arch)} needs mlp_ratios of one number per block: tuples of the lengths {tuple(depths)}')
+    return arch
 
 
 def drop_path_rates(rate: float, depths: Sequence[int]) -> list[list[float]]:

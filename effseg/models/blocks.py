@@ -31,6 +31,12 @@ def activation(name: str) -> type[nn.Module]:
     return ACTIVATIONS[name]
 
 
+def check_bias_resize(bias_resize: str) -> None:
+    """Raises ConfigError for a way of resizing that does not exist."""
+    if bias_resize not in BIAS_RESIZE:
+        raise ConfigError(f"bias_resize={bias_resize!r} is unknown; use one of {', '.join(map(repr, BIAS_RESIZE))}")
+
+
 class Stem(nn.Sequential):
     """Two strided convs: (N, 3, H, W) -> (N, dim, ceil(H / 4), ceil(W / 4)). ReLU whatever ``act`` is, as published."""
 
@@ -62,8 +68,8 @@ class Downsample(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(self.conv(x))
 
-    def fuse(self) -> fused.Conv:
-        """One conv."""
+    def fuse(self, grid: tuple[int, int] | None = None) -> fused.Conv:
+        """One conv; it does not depend on ``grid``, the (H, W) of its input."""
         return fused.Conv.of(fold_norm(self.conv, self.norm), stride=2)
 
 
@@ -137,8 +143,7 @@ class Attention(nn.Module):
     def __init__(self, dim: int, key_dim: int = 32, num_heads: int = 8, attn_ratio: int = 4, resolution: int = 7,
                  bias_resize: str = 'interpolate'):
         super().__init__()
-        if bias_resize not in BIAS_RESIZE:
-            raise ConfigError(f"bias_resize={bias_resize!r} is unknown; use one of {', '.join(map(repr, BIAS_RESIZE))}")
+        check_bias_resize(bias_resize)
         self.key_dim, self.value_dim, self.num_heads = key_dim, attn_ratio * key_dim, num_heads
         self.scale = key_dim ** -0.5
         self.resolution, self.bias_resize = (resolution, resolution), bias_resize

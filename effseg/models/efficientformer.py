@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from mmseg.registry import MODELS
 from torch import nn
 
-from ..errors import ConfigError
 from . import names
-from .backbone import Backbone, Flat, Stage, drop_path_rates
+from .backbone import Backbone, Flat, Stage, drop_path_rates, resolve_arch
 from .blocks import Downsample, MetaBlock1d, MetaBlock2d, Stem, activation
 
 ARCHS = {
@@ -51,7 +50,7 @@ class EfficientFormer(Backbone):
                  act: str = 'GELU', out_norm: dict | None = dict(type='GN', num_groups=1), norm_eval: bool = False,
                  frozen_stages: int = -1, with_cp: bool = False, resolution: int = 7, bias_resize: str = 'interpolate',
                  init_cfg: dict | None = None):
-        arch = resolve_arch(arch)
+        arch = resolve_arch(arch, ARCHS, attention_stages=(3,))
         depths, dims = arch['depths'], arch['embed_dims']
         act_layer = activation(act)
         rates = drop_path_rates(drop_path_rate, depths)
@@ -66,22 +65,3 @@ class EfficientFormer(Backbone):
             downsample = Downsample(dims[index - 1], dim) if index else nn.Identity()
             stages.append(Stage(downsample, blocks, with_cp))
         super().__init__(Stem(dims[0]), stages, dims, out_indices, out_norm, norm_eval, frozen_stages, init_cfg)
-
-
-def resolve_arch(arch: str | dict) -> dict:
-    """The depths, widths and number of attention blocks of ``arch``.
-
-    Raises:
-        ConfigError: for an unknown name, missing or unknown keys, or numbers that make no network.
-    """
-    if isinstance(arch, str):
-        if arch not in ARCHS:
-            raise ConfigError(f"arch={arch!r} is unknown; use one of {', '.join(map(repr, ARCHS))} or a dict of "
-                              'depths, embed_dims and num_vit')
-        return ARCHS[arch]
-    expected = set(ARCHS['l1'])
-    if set(arch) != expected:
-        raise ConfigError(f'arch has the keys {sorted(arch)}; a dict of {sorted(expected)} was expected')
-    if len(arch['depths']) != 4 or len(arch['embed_dims']) != 4 or not 0 <= arch['num_vit'] <= arch['depths'][3]:
-        raise ConfigError(f"arch={dict(arch)} needs four depths, four embed_dims and num_vit between 0 and the last depth")
-    return arch

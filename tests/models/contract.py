@@ -22,7 +22,9 @@ def randomised(model: nn.Module) -> nn.Module:
         if 'running_var' in key or value.dim() == 1 and key.endswith('weight'):
             noise = noise.abs() * .3 + .5
         elif key.endswith('gamma'):
-            noise *= .3
+            noise *= .2
+        elif 'talking_head2.bias' in key:  # adds up over all keys
+            noise *= .01
         elif value.dim() > 1 and 'attention_biases' not in key:
             noise /= value[0].numel() ** .5
         value.copy_(noise)
@@ -37,7 +39,7 @@ class BackboneContract:
     backbone: type[nn.Module]
     archs: tuple[str, ...]  # smallest first
     timm_name: str  # with {arch}
-    published: dict[str, tuple[float, float]]  # arch: (parameters in M of the classifier, GMAC at 224)
+    published: dict[str, tuple[float, float]]  # arch: (parameters of the classifier in M, GMAC at 224), as the papers give them
     tiny: dict  # an arch to train in no time
 
     @pytest.fixture(scope='class')
@@ -48,14 +50,19 @@ class BackboneContract:
     def by_arch(self, original_shapes):
         return {arch: original_shapes[arch] for arch in self.archs}
 
+    def holding(self, weights, arch, **options):
+        """The backbone with these weights, without the time that initialising it takes."""
+        with torch.device('meta'):
+            model = self.backbone(arch, **options)
+        model.load_state_dict(weights, assign=True)
+        return model.eval()
+
     @pytest.mark.medium
     @torch.no_grad()
     def test_equals_timm_at_224(self, arch):
-        theirs = timm.create_model(self.timm_name.format(arch=arch))
-        theirs = randomised(theirs)
-        ours = self.backbone(arch, out_norm=None).double().eval()
-        trunk = {key: value for key, value in theirs.state_dict().items() if key in ours.state_dict()}
-        ours.load_state_dict(trunk)
+        theirs = randomised(timm.create_model(self.timm_name.format(arch=arch)))
+        ours = self.holding({key: value for key, value in theirs.state_dict().items() if key.startswith(('stem.', 'stages.'))
+                             and not key.endswith('bias_idxs')}, arch, out_norm=None)
         x = image(224, 224)
         for got, expected in zip(ours(x), theirs.forward_intermediates(x, intermediates_only=True), strict=True):
             torch.testing.assert_close(got, expected, **EXACT)
@@ -69,7 +76,7 @@ class BackboneContract:
         width = model.embed_dims[-1]
         classifier = 2 * (width + 1) * 1000 + 2 * width  # two heads and a norm
         parameters, macs = self.published[arch]
-        assert (sum(p.numel() for p in model.parameters()) + classifier) / 1e6 == pytest.approx(parameters, abs=.05)
+        assert (sum(p.numel() for p in model.parameters()) + classifier) / 1e6 == pytest.approx(parameters, rel=.03)
         assert counter.get_total_flops() / 2e9 == pytest.approx(macs, rel=.04)
 
     @pytest.mark.medium
@@ -77,8 +84,7 @@ class BackboneContract:
     def test_equals_the_original_at_512(self, by_arch):
         arch = self.archs[0]
         weights = random_weights(by_arch[arch])
-        ours = self.backbone(arch, resolution=16).double().eval()
-        ours.load_state_dict(weights)
+        ours = self.holding(weights, arch, resolution=16)
         x = image(512, 512)
         for got, expected in zip(ours(x), Original(weights)(x), strict=True):
             torch.testing.assert_close(got, expected, **EXACT)
@@ -87,8 +93,7 @@ class BackboneContract:
     @torch.no_grad()
     def test_equals_the_original_at_other_sizes_with_its_bias_resize(self, arch, by_arch):
         weights = random_weights(by_arch[arch])
-        ours = self.backbone(arch, resolution=16, bias_resize='matrix').double().eval()
-        ours.load_state_dict(weights)
+        ours = self.holding(weights, arch, resolution=16, bias_resize='matrix')
         x = image(64, 128)
         for got, expected in zip(ours(x), Original(weights)(x), strict=True):
             torch.testing.assert_close(got, expected, **EXACT)

@@ -10,7 +10,7 @@ class TestEfficientFormer(BackboneContract):
     backbone = EfficientFormer
     archs = ('l1', 'l3', 'l7')
     timm_name = 'efficientformer_{arch}'
-    published = {'l1': (12.3, 1.3), 'l3': (31.4, 3.9), 'l7': (82.2, 10.2)}
+    published = {'l1': (12.3, 1.3), 'l3': (31.3, 3.9), 'l7': (82.1, 10.2)}
     tiny = dict(depths=(1, 1, 1, 2), embed_dims=(8, 8, 16, 16), num_vit=1)
 
     @pytest.fixture(params=archs)
