@@ -8,14 +8,17 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner as MMRunner
 from torch import nn
+from torch.utils.data import DataLoader
 
-from ..errors import ConfigError, EffsegError, WeightsError
+from ..errors import ConfigError, DataError, EffsegError, WeightsError
 from ..models.checkpoint import Checkpoint, read_checkpoint
 from ..models.pretrained import load_segmentor
 from .plain import PlainCheckpointHook
 from .progress import ProgressHook
 from .reader import read
+from .samples import guarded, out_of_worker
 from .saving import newest_whole_checkpoint
+from .watch import DueValidationHook, FiniteHook, IterationSeedHook, StopHook
 
 # said by the stack at every start, whatever the user does
 HABITUAL = ('The prefix is not set in metric class', '"FileClient" will be deprecated', '"HardDiskBackend" is the alias')
@@ -59,7 +62,37 @@ class Runner(MMRunner):
             hooks['checkpoint'] = dict(checkpoint, type='SafeCheckpointHook')
         super().register_default_hooks(hooks)
         self.register_hook(ProgressHook(), priority='VERY_LOW')
-        self.register_hook(PlainCheckpointHook())
+        for hook in (PlainCheckpointHook, IterationSeedHook, FiniteHook, DueValidationHook, StopHook):
+            self.register_hook(hook())
+
+    def build_dataloader(self, dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False) -> DataLoader:
+        """As MMEngine's, with seeds by sample, and errors that name the sample; see :mod:`effseg.engine.samples`."""
+        if isinstance(dataloader, dict) and isinstance(dataloader['dataset'], dict) and dataloader['dataset']['type'] != 'GuardedDataset':
+            dataloader = guarded(dataloader, self.cfg.model, self.cfg.get('skip_bad_samples', 0))
+        return MMRunner.build_dataloader(dataloader, seed, diff_rank_seed)
+
+    def train(self) -> nn.Module:
+        """As MMEngine's.
+
+        Raises:
+            DataError: for a sample that cannot be used, with its files.
+            TrainingError: for a loss that is not finite.
+        """
+        try:
+            return super().train()
+        except DataError as error:
+            raise out_of_worker(error) from error
+
+    def test(self) -> dict[str, float]:
+        """As MMEngine's.
+
+        Raises:
+            DataError: for a sample that cannot be used, with its files.
+        """
+        try:
+            return super().test()
+        except DataError as error:
+            raise out_of_worker(error) from error
 
     def load_or_resume(self) -> None:
         """As MMEngine's; resumes from the newest checkpoint of ``work_dir`` that is whole, and says which it passed over.

@@ -128,6 +128,7 @@ class SafeCheckpointHook(CheckpointHook):
         return kept[:-self.max_keep_ckpts]
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
+        runner.message_hub.update_info('validated', runner.iter)
         if not self.save_best or not isinstance(self.file_backend, AtomicBackend):
             return super()._save_best_checkpoint(runner, metrics)
         with self.file_backend.removals_last() as removals:

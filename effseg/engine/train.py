@@ -8,7 +8,7 @@ from .runner import build_runner
 
 
 def train(config: str, work_dir: str | None = None, resume: bool = False, amp: bool = False, cfg_options: dict | None = None,
-          launcher: str = 'none') -> None:
+          launcher: str = 'none', skip_bad_samples: int = 0) -> None:
     """Trains the segmenter of a config.
 
     Args:
@@ -18,6 +18,7 @@ def train(config: str, work_dir: str | None = None, resume: bool = False, amp: b
         amp: train in mixed precision.
         cfg_options: overrides of the config.
         launcher: see :func:`effseg.engine.runner.build_runner`.
+        skip_bad_samples: how many different samples that cannot be used may be left out, by name.
 
     Raises:
         EffsegError: for a config, data set or checkpoint that cannot be used.
@@ -27,6 +28,7 @@ def train(config: str, work_dir: str | None = None, resume: bool = False, amp: b
     if resume and not cfg.get('load_from') and not any(Path(cfg.work_dir).glob('*.pth')):
         raise ConfigError(f'--resume found no checkpoint in {cfg.work_dir}; leave it out to start anew, or give the --work-dir of the run')
     cfg.resume = resume
+    cfg.skip_bad_samples = skip_bad_samples
     if amp:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
