@@ -1,24 +1,61 @@
-"""What must be true of the data before a run starts."""
+"""What must be true of the data before a run starts: a quick look for every run, a whole one on request."""
+import sys
 from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from ..errors import ConfigError, DataError
+from .pairs import ERROR
+from .splits import find_splits
+from .survey import shared_between, survey, table, write_json
 
 ADE20K = ('Get ADEChallengeData2016.zip of the MIT scene parsing benchmark, unpack it, and set ADE20K_ROOT (or --cfg-options '
           'data_root=...) to the folder that holds images/{training,validation} and annotations/{training,validation}.')
+QUICK = 32  # pairs of a split that the quick look reads
 
 
-def check_datasets(cfg: Config, loaders: tuple[str, ...]) -> None:
+def check_data(config: str, split: str | None = None, workers: int | None = None, json_file: str | None = None,
+               cfg_options: dict | None = None) -> bool:
+    """Reads every image and label map of a config's data sets, and prints what is wrong with them.
+
+    Args:
+        config: path, or ``effseg::NAME.py``.
+        split: ``'train'``, ``'val'`` or ``'test'``; all of them when None.
+        workers: processes; one per core when None.
+        json_file: where to write the report for programs.
+        cfg_options: overrides of the config.
+
+    Returns:
+        Whether training would go right; warnings do not count.
+
+    Raises:
+        EffsegError: for a config that cannot be used.
+    """
+    from ..engine.config import load_config
+    if workers is not None and workers < 0:
+        raise ConfigError(f'workers={workers} must be 0 or more')
+    surveys = [survey(found, workers, progress=sys.stdout.isatty())
+               for found in find_splits(load_config(config, cfg_options), (split,) if split else ('train', 'val', 'test'))]
+    findings = [finding for found in surveys for finding in found.findings] + shared_between(surveys)
+    print(table(surveys, findings))
+    if json_file:
+        write_json(json_file, surveys, findings)
+    errors = sum(finding.severity == ERROR for finding in findings)
+    print(f'\n{errors} errors: training would go wrong' if errors else '\nno errors')
+    return not errors
+
+
+def check_datasets(cfg: Config, loaders: tuple[str, ...], sample: int = 0) -> None:
     """Checks that the data sets of a config are there, complete, and of as many classes as the model.
 
     Args:
         cfg: the config.
         loaders: which of its dataloaders, such as ``'train_dataloader'``.
+        sample: how many pairs of each to read as well, spread evenly.
 
     Raises:
-        DataError: for a missing or empty folder, or an image without label map.
+        DataError: for a missing or empty folder, an image without label map, or an error among the pairs that were read.
         ConfigError: when data set and decode head differ in their number of classes.
     """
     from mmseg.registry import DATASETS
@@ -35,6 +72,21 @@ def check_datasets(cfg: Config, loaders: tuple[str, ...]) -> None:
         if classes is not None and len(classes) != num_classes:
             raise ConfigError(f'{loader} has {len(classes)} classes but decode_head.num_classes is {num_classes}; make them equal '
                               '(--cfg-options model.decode_head.num_classes=... or metainfo in the config)')
+    if sample:
+        _check_sample(cfg, tuple(loader.removesuffix('_dataloader') for loader in loaders), sample)
+
+
+def _check_sample(cfg: Config, names: tuple[str, ...], sample: int) -> None:
+    for split in find_splits(cfg, names):
+        found = survey(split, workers=0, sample=sample)
+        errors = [finding for finding in found.findings if finding.severity == ERROR]
+        if errors:
+            first = errors[0]
+            raise DataError(f'{first.path}: {first.message}. What to do: {first.remedy}. {len(errors)} errors in a quick look at {found.pairs} pairs of {split.name}; '
+                            'tools/check_data.py shows all, --no-data-check trains all the same')
+        for finding in found.findings:
+            if finding.kind.startswith(('labels', 'config')):
+                print(f'warning: {finding.path}: {finding.message}. What to do: {finding.remedy}')
 
 
 def _check_folders(dataset_cfg: Config) -> None:

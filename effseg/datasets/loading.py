@@ -1,17 +1,12 @@
 """Label maps as MMSegmentation loads them, minus what it gets wrong in silence."""
-from pathlib import Path
-
 import numpy as np
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import TRANSFORMS
 from PIL import Image
 
 from ..errors import DataError
+from .orientation import turn_of_label_map
 
-# EXIF's Orientation, and how the stored pixels are turned into the picture
-_ORIENTATION = 0x0112
-_TURN = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-         5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90}
 ONE_CHANNEL = ('L', 'P', '1')
 
 
@@ -41,21 +36,3 @@ class LoadLabelMap(LoadAnnotations):
         if results['gt_seg_map'].shape != shown:
             height, width = results['gt_seg_map'].shape
             raise DataError(f"{path} is {width} x {height}, its image {results.get('img_path')} {shown[1]} x {shown[0]}; they must be of one size")
-
-
-def turn_of_label_map(image_path: str | Path, size: tuple[int, int]) -> Image.Transpose | None:
-    """How a label map of ``size`` (width, height) must be turned to lie over its image as the image is shown."""
-    with Image.open(image_path) as image:
-        stored, orientation = image.size, orientation_of(image)
-    if orientation not in _TURN or (size != stored and size == stored[::-1] and orientation >= 5):
-        return None
-    return _TURN[orientation]
-
-
-def orientation_of(image: Image.Image) -> int:
-    """EXIF's Orientation, 1 to 8; 1 where there is none that can be read."""
-    try:
-        orientation = image.getexif().get(_ORIENTATION, 1)
-    except (OSError, SyntaxError, ValueError):
-        return 1
-    return orientation if orientation in _TURN else 1

@@ -1,14 +1,14 @@
 """Training, through MMEngine's Runner."""
 from pathlib import Path
 
-from ..datasets.check import check_datasets
+from ..datasets.check import QUICK, check_datasets
 from ..errors import ConfigError
 from .config import load_config
 from .runner import build_runner
 
 
 def train(config: str, work_dir: str | None = None, resume: bool = False, amp: bool = False, cfg_options: dict | None = None,
-          launcher: str = 'none', skip_bad_samples: int = 0) -> None:
+          launcher: str = 'none', skip_bad_samples: int = 0, data_check: bool = True) -> None:
     """Trains the segmenter of a config.
 
     Args:
@@ -19,12 +19,13 @@ def train(config: str, work_dir: str | None = None, resume: bool = False, amp: b
         cfg_options: overrides of the config.
         launcher: see :func:`effseg.engine.runner.build_runner`.
         skip_bad_samples: how many different samples that cannot be used may be left out, by name.
+        data_check: read a few pairs of every data set first, see :mod:`effseg.datasets.check`.
 
     Raises:
         EffsegError: for a config, data set or checkpoint that cannot be used.
     """
     cfg = load_config(config, cfg_options, work_dir)
-    check_datasets(cfg, ('train_dataloader', 'val_dataloader'))
+    check_datasets(cfg, ('train_dataloader', 'val_dataloader'), QUICK if data_check else 0)
     if resume and not cfg.get('load_from') and not any(Path(cfg.work_dir).glob('*.pth')):
         raise ConfigError(f'--resume found no checkpoint in {cfg.work_dir}; leave it out to start anew, or give the --work-dir of the run')
     cfg.resume = resume
