@@ -10,9 +10,11 @@ def main(argv: list[str]) -> None:
     parser.add_argument('--out', help='folder for the predicted label maps')
     parser.add_argument('--show-dir', help='folder for overlay pictures')
     parser.add_argument('--tta', action='store_true', help='average over scales and flips')
+    parser.add_argument('--fused', action='store_true', help='score the fused form of the model: the same labels, faster')
     cli.add_run_options(parser)
     args = parser.parse_args(argv)
-    test(args.config, args.checkpoint, args.work_dir, args.out, args.show_dir, args.tta, args.cfg_options, args.launcher)
+    test(args.config, args.checkpoint, args.work_dir, args.out, args.show_dir, args.tta, args.cfg_options, args.launcher,
+         args.fused)
 
 
 if __name__ == '__main__':

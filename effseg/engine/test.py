@@ -6,13 +6,14 @@ from mmengine.model import is_model_wrapper
 from ..datasets.check import check_datasets
 from ..errors import ConfigError
 from ..evaluation.artifact import is_artifact, use_artifact
+from ..evaluation.fused import Speed, fused_segmentor, label_segmentor
 from ..models.pretrained import load_segmentor
 from .config import load_config
 from .runner import build_runner
 
 
 def test(config: str, checkpoint: str, work_dir: str | None = None, out: str | None = None, show_dir: str | None = None,
-         tta: bool = False, cfg_options: dict | None = None, launcher: str = 'none') -> dict[str, float]:
+         tta: bool = False, cfg_options: dict | None = None, launcher: str = 'none', fused: bool = False) -> dict[str, float]:
     """Scores a trained segmenter on its config's test data.
 
     Args:
@@ -24,6 +25,7 @@ def test(config: str, checkpoint: str, work_dir: str | None = None, out: str | N
         tta: average over the scales and flips of the config's ``tta_pipeline``.
         cfg_options: overrides of the config.
         launcher: see :func:`effseg.engine.runner.build_runner`.
+        fused: score the fused form of the model.
 
     Returns:
         The metrics by name, in percent.
@@ -39,6 +41,10 @@ def test(config: str, checkpoint: str, work_dir: str | None = None, out: str | N
     if out:
         cfg.test_evaluator.update(output_dir=out, keep_results=True)
     artifact = is_artifact(checkpoint)
+    if fused and artifact:
+        raise ConfigError(f'{checkpoint} is an artifact and cannot be fused; tools/export.py fused it when it was written')
+    if fused and tta:
+        raise ConfigError('--tta averages full-size logits, which --fused never makes; give one of them')
     if artifact:
         use_artifact(cfg, checkpoint)
     if tta:
@@ -51,6 +57,10 @@ def test(config: str, checkpoint: str, work_dir: str | None = None, out: str | N
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     if not artifact:
         load_segmentor(model, checkpoint)
-    metrics = runner.test()
+        if not tta:
+            runner.model = fused_segmentor(model.eval()) if fused else label_segmentor(model)
+    with Speed(runner.model) as speed:
+        metrics = runner.test()
     print('  '.join(f'{name} {value:.2f}' for name, value in metrics.items() if isinstance(value, Real)))
+    print(speed)
     return metrics

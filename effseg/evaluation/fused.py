@@ -1,0 +1,170 @@
+"""A segmenter in MMSegmentation's test loop that gives labels alone, from stride-4 logits: the trained model, or its fused form."""
+import time
+from types import SimpleNamespace
+
+import torch
+import torch.nn.functional as F
+from mmengine.structures import PixelData
+from mmseg.models import EncoderDecoder
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.models.segmentors.base import BaseSegmentor
+from mmseg.structures import SegDataSample
+from torch import Tensor, nn
+
+from ..errors import FuseError
+from ..fuse.labels import Crop, Resize, label_map
+from ..fuse.segmentor import fuse
+from .latency import peak_memory
+
+Steps = list[Resize | Crop]
+
+
+class LabelSegmentor(EncoderDecoder):
+    """MMSegmentation's EncoderDecoder as far as testing takes it; its predictions have ``pred_sem_seg`` and no ``seg_logits``.
+
+    With ``test_cfg.mode='whole'`` full-size logits never exist. With ``'slide'`` they are what MMSegmentation averages, so
+    they are made as it makes them.
+
+    Args:
+        model: the trained EncoderDecoder; its data preprocessor, ``test_cfg``, ``cfg`` and ``dataset_meta`` go over.
+        network: has ``logits(x)``: (N, 3, H, W) normalised -> (N, classes, H / 4, W / 4).
+
+    Attributes:
+        images: how many went through ``test_step``.
+        seconds: that it took.
+    """
+
+    def __init__(self, model: EncoderDecoder, network: nn.Module):
+        # past EncoderDecoder's constructor, which builds the network that is already there
+        BaseSegmentor.__init__(self, data_preprocessor=model.data_preprocessor)
+        self.network = network
+        self.test_cfg, self.train_cfg = model.test_cfg, None
+        self.align_corners, self.num_classes, self.out_channels = model.align_corners, model.num_classes, model.out_channels
+        # its threshold is all that postprocess_result reads of the head
+        self.decode_head = SimpleNamespace(threshold=model.decode_head.threshold)
+        for name in ('cfg', 'dataset_meta'):
+            if hasattr(model, name):
+                setattr(self, name, getattr(model, name))
+        self.images, self.seconds = 0, 0.
+        self.eval()
+
+    def test_step(self, data: dict) -> list[SegDataSample]:
+        """As MMEngine's, with a clock."""
+        started = time.perf_counter()
+        samples = super().test_step(data)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.seconds += time.perf_counter() - started
+        self.images += len(samples)
+        return samples
+
+    def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
+        """
+        Args:
+            inputs: (N, 3, H, W) normalised.
+            data_samples: say how each image came to its size, as MMSegmentation's pipelines note it.
+
+        Returns:
+            The samples, with ``pred_sem_seg`` (1, H, W) at the size of the photo: ``ori_shape``, or that of ``inputs``.
+        """
+        if self.test_cfg.get('mode', 'whole') != 'whole':
+            return super().predict(inputs, data_samples)
+        logits = self.network.logits(inputs)
+        samples = data_samples if data_samples is not None else [SegDataSample() for _ in inputs]
+        for index, sample in enumerate(samples):
+            steps = [Resize(*inputs.shape[2:])]
+            if data_samples is not None:
+                steps = resize_steps(samples[0].metainfo, sample.metainfo)
+            labels = label_map(logits[index:index + 1], steps, self.align_corners, self.decode_head.threshold)
+            labels = _unflipped(labels, sample.metainfo if data_samples is not None else {})
+            sample.set_data(dict(pred_sem_seg=PixelData(data=labels)))
+        return samples
+
+    def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
+        """(N, 3, H, W) of one window -> (N, classes, H, W), for MMSegmentation's ``slide_inference``."""
+        size = _input_size(batch_img_metas[0])
+        return F.interpolate(self.network.logits(inputs), size=size, mode='bilinear', align_corners=self.align_corners)
+
+
+def _input_size(meta: dict) -> tuple[int, int]:
+    """The size that MMSegmentation's head resizes its logits to."""
+    if isinstance(meta['img_shape'], torch.Size) or 'pad_shape' not in meta:
+        return tuple(meta['img_shape'][:2])
+    return tuple(meta['pad_shape'][:2])
+
+
+def resize_steps(first: dict, meta: dict) -> Steps:
+    """What MMSegmentation does to the logits of an image on their way to its labels.
+
+    Args:
+        first: metainfo of the batch's first image, which decides the padded size of all.
+        meta: metainfo of the image.
+    """
+    height, width = _input_size(first)
+    left, right, top, bottom = meta['img_padding_size'] if 'img_padding_size' in meta else meta.get('padding_size', [0] * 4)
+    crop = Crop(top, left, height - bottom - top, width - right - left)
+    return [Resize(height, width), crop, Resize(*meta['ori_shape'][:2])]
+
+
+def _unflipped(labels: Tensor, meta: dict) -> Tensor:
+    if not meta.get('flip'):
+        return labels
+    return labels.flip(2 if meta['flip_direction'] == 'horizontal' else 1)
+
+
+class _Unfused(nn.Module):
+    def __init__(self, model: EncoderDecoder):
+        super().__init__()
+        self.model = model
+
+    def logits(self, x: Tensor) -> Tensor:
+        return self.model.decode_head(self.model.extract_feat(x))
+
+
+def label_segmentor(model: nn.Module) -> nn.Module:
+    """A trained model that skips full-size logits; the model itself where its labels do not come from them."""
+    head = getattr(model, 'decode_head', None)
+    own = isinstance(head, BaseDecodeHead) and type(head).predict is BaseDecodeHead.predict
+    if type(model) is not EncoderDecoder or not own or type(head).predict_by_feat is not BaseDecodeHead.predict_by_feat:
+        return model
+    return LabelSegmentor(model, _Unfused(model))
+
+
+def fused_segmentor(model: nn.Module, size: tuple[int, int] | None = None) -> LabelSegmentor:
+    """The fused form of a trained model in eval mode, in its place.
+
+    Args:
+        model: MMSegmentation's EncoderDecoder.
+        size: (H, W) to build for; the training crop when left out.
+
+    Raises:
+        FuseError: when the model has no exact fused form.
+    """
+    if not isinstance(model, EncoderDecoder):
+        raise FuseError(f'a {type(model).__name__} cannot be fused; an EncoderDecoder was expected')
+    size = size or getattr(model.data_preprocessor, 'size', None) or (512, 512)
+    return LabelSegmentor(model, fuse(model, size))
+
+
+class Speed:
+    """Images per second and peak memory of a test; a context around it, to be printed behind it.
+
+    Args:
+        model: of the test.
+    """
+
+    def __init__(self, model: nn.Module):
+        self.model = model
+
+    def __enter__(self) -> 'Speed':
+        self._memory = peak_memory()
+        self._memory.__enter__()
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._memory.__exit__(*error)
+
+    def __str__(self):
+        images, seconds = getattr(self.model, 'images', 0), getattr(self.model, 'seconds', 0.)
+        rate = f'{images / seconds:.2f} images/s in the model and its labels ({torch.get_num_threads()} threads)' if images else ''
+        return ', '.join(part for part in (rate, str(self._memory)) if part)
