@@ -19,12 +19,16 @@ RUNTIMES = {
     'litert': ['litert-torch>=0.10,<0.11', 'ai-edge-litert>=2.3,<2.4', 'ai-edge-quantizer>=0.10,<0.11'],
 }
 ALL = sorted({requirement for runtime in RUNTIMES.values() for requirement in runtime})
+# charts as HTML that needs no network, and the page around them
+REPORT = ['plotly>=6', 'jinja2']
 EXTRAS = {
     # the maintained line of MMSegmentation; an extra, since it must never be installed over an official one
     'mmseg': ['onedl-mmsegmentation>=1.4.2', 'onedl-mmengine>=0.10.12', 'onedl-mmcv>=2.3.6'],
     **RUNTIMES,
+    'report': REPORT,
     'all': ALL,
-    'test': ['pytest>=8', 'hypothesis', *ALL],
+    # selenium drives the browser of the tests; newer ones want a typing-extensions that litert-torch refuses
+    'test': ['pytest>=8', 'hypothesis', 'selenium>=4.20,<4.33', *REPORT, *ALL],
 }
 
 
@@ -47,6 +51,7 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['effseg', 'effseg.*']),
+    package_data={'effseg.report': ['*.html'], 'effseg.web': ['page/*']},
     python_requires='>=3.10',
     # 2.1: scaled_dot_product_attention takes a scale; 1.0: timm.layers has the layers we use
     install_requires=['torch>=2.1', 'timm>=1.0.12', 'numpy', 'pillow', 'safetensors'],

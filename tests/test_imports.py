@@ -13,6 +13,7 @@ ALLOWED = {
     'datasets': {'datasets'},
     'evaluation': {'evaluation', 'deploy', 'fuse', 'models', 'datasets', 'engine', 'stack'},
     'engine': {'engine', 'datasets', 'models', 'fuse', 'deploy', 'evaluation', 'stack'},
+    'report': {'report', 'engine', 'datasets', 'models', 'fuse', 'deploy', 'evaluation', 'stack'},
 }
 HOST = {'mmseg', 'mmengine', 'mmcv', 'timm'}
 

@@ -1,43 +1,38 @@
-"""Predictions on pictures, as overlays and label maps."""
+"""Predictions on pictures, folders, videos and cameras: overlays, label maps, and how much of each class there is."""
+import json
+import os
+import time
+from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from mmengine.registry import init_default_scope
 from PIL import Image
-from torch import nn
+from tqdm import tqdm
 
 from ..errors import ConfigError, DataError
-from ..models.pretrained import load_segmentor
-from .config import load_config
+from .labeller import Labeller, build_segmentor, open_labeller
+from .video import VIDEO_SUFFIXES, label_video
 
+__all__ = ['build_segmentor', 'find_images', 'predict', 'read_image']
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 
 
-def build_segmentor(config: str, checkpoint: str, cfg_options: dict | None = None, device: str | None = None) -> nn.Module:
-    """A trained segmenter in eval mode, as MMSegmentation's ``inference_model`` takes it.
+@dataclass(frozen=True)
+class Predictions:
+    """What was written.
 
-    Args:
-        config: path, or ``effseg::NAME.py``.
-        checkpoint: trained weights.
-        cfg_options: overrides of the config.
-        device: ``'cpu'``, ``'cuda'``, ...; the GPU if there is one when left out.
-
-    Returns:
-        The model, with ``cfg`` and ``dataset_meta`` (classes and palette).
-
-    Raises:
-        EffsegError: for a config or checkpoint that cannot be used.
+    Attributes:
+        overlays: pictures and videos.
+        shares: the JSON file: share of the pixels of each class, by picture or video.
+        images: how many pictures and frames were labelled.
+        seconds: for all of it, reading and writing included.
     """
-    from mmseg.registry import DATASETS, MODELS
-    cfg = load_config(config, cfg_options)
-    init_default_scope(cfg.get('default_scope', 'mmseg'))
-    model = MODELS.build(cfg.model)
-    load_segmentor(model, checkpoint)
-    dataset = DATASETS.build(dict(cfg.test_dataloader.dataset, lazy_init=True, pipeline=[]))
-    model.cfg, model.dataset_meta = cfg, dataset.metainfo
-    return model.to(device or ('cuda' if torch.cuda.is_available() else 'cpu')).eval()
+    overlays: list[Path]
+    shares: Path
+    images: int
+    seconds: float
 
 
 def find_images(sources: Iterable[str]) -> list[Path]:
@@ -46,54 +41,75 @@ def find_images(sources: Iterable[str]) -> list[Path]:
     Raises:
         DataError: when a source does not exist, or none of them holds an image.
     """
-    images = []
-    for source in map(Path, sources):
-        if source.is_dir():
-            images += sorted(path for path in source.rglob('*') if path.suffix.lower() in IMAGE_SUFFIXES)
-        elif source.is_file():
-            images.append(source)
-        else:
-            raise DataError(f'no image or folder at {source}')
-    if not images:
-        raise DataError(f"no image in {', '.join(map(str, sources))}; looked for {', '.join(IMAGE_SUFFIXES)}")
-    return images
+    return _find(sources, IMAGE_SUFFIXES, 'image')
 
 
 def predict(config: str, checkpoint: str, sources: list[str], out_dir: str, opacity: float = 0.5, cfg_options: dict | None = None,
-            device: str | None = None) -> list[Path]:
-    """Writes ``NAME_overlay.jpg`` and ``NAME_labels.png`` (8-bit class numbers, with the palette) for every picture.
+            device: str | None = None, fused: bool = False, frames: int | None = None, frame_labels: bool = False,
+            show: bool = False) -> Predictions:
+    """Writes ``NAME_overlay.jpg`` and ``NAME_labels.png`` (8-bit class numbers, with the palette) for every picture,
+    ``NAME_overlay.mp4`` for every video, and ``shares.json`` for all.
 
     Args:
-        config, checkpoint, cfg_options, device: see :func:`build_segmentor`.
-        sources: image files and folders.
+        config, checkpoint, cfg_options, device, fused: see :func:`effseg.engine.labeller.open_labeller`.
+        sources: image files, video files, folders of them, and the numbers of cameras.
         out_dir: made if missing; files of an earlier call are replaced.
         opacity: of the colours over the picture, 0 to 1.
-
-    Returns:
-        The overlays.
+        frames: at most so many of each video or camera.
+        frame_labels: also a label map for every frame, in ``NAME_labels/``.
+        show: a window with the overlay, for videos and cameras.
 
     Raises:
-        EffsegError: for a config, checkpoint or picture that cannot be used.
+        EffsegError: for a config, checkpoint, picture, video or camera that cannot be used.
     """
-    from mmseg.apis import inference_model
-    images = find_images(sources)
     if not 0 <= opacity <= 1:
         raise ConfigError(f'opacity={opacity} must lie between 0 and 1')
-    model = build_segmentor(config, checkpoint, cfg_options, device)
-    palette = np.array(model.dataset_meta['palette'], dtype=np.uint8)
-    out, overlays = Path(out_dir), []
+    if frames is not None and frames < 1:
+        raise ConfigError(f'frames={frames} must be 1 or more')
+    cameras = [source for source in sources if source.isdigit() and not Path(source).exists()]
+    files = _find([source for source in sources if source not in cameras], IMAGE_SUFFIXES + VIDEO_SUFFIXES, 'image or video') \
+        if len(cameras) < len(sources) else []
+    labeller = open_labeller(config, checkpoint, fused, cfg_options, device)
+    out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
-    for number, path in enumerate(images, 1):
-        picture = read_image(path)
-        labels = inference_model(model, picture[..., ::-1]).pred_sem_seg.data[0].cpu().numpy().astype(np.uint8)
-        overlay = (picture * (1 - opacity) + palette[labels] * opacity).astype(np.uint8)
-        overlays.append(out / f'{path.stem}_overlay.jpg')
-        Image.fromarray(overlay).save(overlays[-1], quality=92)
-        label_map = Image.fromarray(labels, mode='P')
-        label_map.putpalette(palette.flatten().tolist())
-        label_map.save(out / f'{path.stem}_labels.png')
-        print(f'predict {number}/{len(images)}  {path.name}', flush=True)
-    return overlays
+    images = [file for file in files if file.suffix.lower() not in VIDEO_SUFFIXES]
+    videos = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
+    overlays, shares, count, started = [], {}, 0, time.perf_counter()
+    try:
+        names = output_names(files)
+        for path in tqdm(images, unit=' images', disable=None):
+            overlay, shares[str(path)] = _label_image(labeller, path, out / names[path], opacity)
+            overlays.append(overlay)
+            count += 1
+        for video in videos + [int(camera) for camera in cameras]:
+            stem = out / (f'camera{video}' if isinstance(video, int) else names[video])
+            result = label_video(labeller, video, stem, opacity, frames, frame_labels, show)
+            overlays.append(result.overlay)
+            shares[str(video)] = class_shares(result.counts, labeller.classes)
+            count += result.frames
+    finally:
+        _write_shares(out / 'shares.json', shares)
+    return Predictions(overlays, out / 'shares.json', count, time.perf_counter() - started)
+
+
+def output_names(files: list[Path]) -> dict[Path, str]:
+    """What each file's results are called: its stem, with suffix, folder or number where stems meet."""
+    names, taken = {}, set()
+    stems = Counter(file.stem for file in files)
+    for file in files:
+        for name in (file.stem if stems[file.stem] == 1 else '', f'{file.stem}_{file.suffix[1:]}', f'{file.parent.name}_{file.stem}_{file.suffix[1:]}',
+                     *(f'{file.stem}_{number}' for number in range(2, len(files) + 2))):
+            if name and name not in taken:
+                break
+        taken.add(name)
+        names[file] = name
+    return names
+
+
+def class_shares(counts: np.ndarray, classes: list[str]) -> dict[str, float]:
+    """Share of the pixels, 0 to 1, of each class that is there, the largest first."""
+    total = max(int(counts.sum()), 1)
+    return {classes[index]: round(int(counts[index]) / total, 6) for index in np.argsort(-counts, kind='stable') if counts[index]}
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -106,5 +122,34 @@ def read_image(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as image:
             return np.asarray(ImageOps.exif_transpose(image).convert('RGB'))
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f'{path} cannot be read as an image: {error}') from error
+
+
+def _label_image(labeller: Labeller, path: Path, stem: Path, opacity: float) -> tuple[Path, dict[str, float]]:
+    picture = read_image(path)
+    labels = labeller(picture)
+    overlay = stem.with_name(f'{stem.name}_overlay.jpg')
+    Image.fromarray(labeller.overlay(picture, labels, opacity)).save(overlay, quality=92)
+    labeller.label_image(labels).save(stem.with_name(f'{stem.name}_labels.png'))
+    return overlay, class_shares(np.bincount(labels.ravel(), minlength=len(labeller.classes)), labeller.classes)
+
+
+def _write_shares(path: Path, shares: dict) -> None:
+    partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
+    partial.write_text(json.dumps(shares, indent=1) + '\n')
+    os.replace(partial, path)
+
+
+def _find(sources: Iterable[str], suffixes: tuple[str, ...], what: str) -> list[Path]:
+    sources, found = list(sources), []
+    for source in map(Path, sources):
+        if source.is_dir():
+            found += sorted(path for path in source.rglob('*') if path.suffix.lower() in suffixes)
+        elif source.is_file():
+            found.append(source)
+        else:
+            raise DataError(f'no {what} or folder at {source}')
+    if not found:
+        raise DataError(f"no {what} in {', '.join(map(str, sources))}; looked for {', '.join(suffixes)}")
+    return list(dict.fromkeys(found))

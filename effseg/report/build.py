@@ -1,0 +1,70 @@
+"""From a config and candidates to the page."""
+import shlex
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import ConfigError
+from . import charts, page
+from .candidates import Row, find_candidates, measure
+from .curve import read_curve
+from .facts import environment
+from .pictures import choose, picture
+from .scoring import read_config, score
+
+PICTURES = 6  # worst ones, and as many best ones
+
+
+def report(config: str, weights: list[str], out: str | None = None, fused: bool = False, work_dir: str | None = None,
+           pictures: int = PICTURES, cfg_options: dict | None = None) -> Path:
+    """Scores every candidate on the config's test data and writes one HTML file about them.
+
+    Args:
+        config: path, or ``effseg::NAME.py``.
+        weights: checkpoints and artifacts; the first one is shown in full, the others are compared with it.
+        out: folder for ``report.html``; ``report/`` beside the first candidate when left out.
+        fused: adds the fused form of every checkpoint.
+        work_dir: of the training, for its curve; the first candidate's folder when left out.
+        pictures: how many of the worst and how many of the best.
+        cfg_options: overrides of the config.
+
+    Returns:
+        The file.
+
+    Raises:
+        EffsegError: for a config, data set, checkpoint or artifact that cannot be used.
+    """
+    charts.plotly()
+    if pictures < 0:
+        raise ConfigError(f'pictures={pictures} must be 0 or more')
+    cfg = read_config(config, cfg_options)
+    candidates = find_candidates(weights, fused)
+    folder = Path(out) if out else candidates[0].path.parent / 'report'
+    curve = read_curve(Path(work_dir) if work_dir else candidates[0].path.parent, required=work_dir is not None)
+    with tempfile.TemporaryDirectory(prefix='effseg-report-') as scratch:
+        scores = {}
+        for number, candidate in enumerate(candidates):
+            place = Path(scratch) / str(number)
+            place.mkdir()
+            print(f'report {number + 1}/{len(candidates)}  scoring {candidate.name}', flush=True)
+            scores[candidate] = score(config, candidate, place, cfg_options)
+        first = scores[candidates[0]]
+        rows = measure(config, candidates, scores, cfg_options)
+        classes, palette = rows[0].classes, np.array(rows[0].palette, dtype=np.uint8)
+        worst, best = choose(first.scenes, pictures)
+        gallery = [[picture(scene, classes, palette) for scene in group] for group in (worst, best)]
+    content = page.Content(
+        config=config, data=f"{cfg.test_dataloader.dataset.get('data_root', '')}", images=len(first.scenes), classes=classes,
+        colours=palette, rows=rows, confusion=first.confusion, confusions={row.name: scores[row.candidate].confusion for row in rows},
+        worst=gallery[0], best=gallery[1], curve=curve, environment=environment(), command=command())
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / 'report.html'
+    page.write(content, path)
+    return path
+
+
+def command() -> str:
+    """The command line of this process."""
+    return shlex.join(['python', *sys.argv])

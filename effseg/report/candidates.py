@@ -1,0 +1,129 @@
+"""The candidates of a report: what they are, and the numbers they stand side by side with."""
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..engine.labeller import Labeller, open_labeller
+from ..engine.predict import read_image
+from ..errors import ConfigError, WeightsError
+from ..evaluation.artifact import is_artifact
+from ..evaluation.latency import time_in_turn
+from . import facts
+from .recorder import Scene
+from .scoring import Candidate, Score
+
+TIMED_IMAGES, ROUNDS = 5, 3
+FOLDED = ('BatchNorm', 'SyncBatchNorm', 'LayerScale', 'Dropout')  # what a fused network has none of
+
+
+@dataclass(frozen=True)
+class Row:
+    """A candidate and its numbers.
+
+    Attributes:
+        candidate: what it is.
+        metrics: see :class:`~effseg.report.scoring.Score`.
+        agreement: share of all pixels with the first candidate's label, in percent.
+        milliseconds: from picture to label map, median.
+        megabytes: of the file; of a fused network, of its numbers.
+        parameters, gmacs: of a torch network; None for an artifact.
+        size: (H, W) the work was counted at, or that an artifact takes.
+        sha256: of the file.
+        notes: what it is made of.
+        classes, palette: by label.
+    """
+    candidate: Candidate
+    metrics: dict[str, float]
+    agreement: float
+    milliseconds: float
+    megabytes: float
+    parameters: int | None
+    gmacs: float | None
+    size: tuple[int, int]
+    sha256: str
+    notes: list[str]
+    classes: list[str]
+    palette: list[tuple[int, int, int]]
+
+    @property
+    def name(self) -> str:
+        return self.candidate.name
+
+
+def find_candidates(weights: list[str], fused: bool) -> list[Candidate]:
+    """
+    Raises:
+        WeightsError: for a file that is not there.
+        ConfigError: for one that came twice, or nothing to fuse.
+    """
+    candidates = []
+    for path in map(Path, weights):
+        if not path.exists():
+            raise WeightsError(f'no checkpoint or artifact at {path}')
+        same = sum(Path(other).name == path.name for other in weights)
+        name = path.name if same == 1 else str(path)
+        candidates.append(Candidate(name, path))
+        if fused and not is_artifact(str(path)):
+            candidates.append(Candidate(f'{name}, fused', path, fused=True))
+    if len({candidate.name for candidate in candidates}) < len(candidates):
+        raise ConfigError('a checkpoint or artifact was given twice')
+    if fused and not any(candidate.fused for candidate in candidates):
+        raise ConfigError('--fused takes a checkpoint; artifacts were fused when they were written')
+    return candidates
+
+
+def measure(config: str, candidates: list[Candidate], scores: dict[Candidate, Score], cfg_options: dict | None) -> list[Row]:
+    """The rows of the table; all candidates are timed in turn on the same pictures, in this process.
+    """
+    labellers = [open_labeller(config, str(candidate.path), candidate.fused, cfg_options) for candidate in candidates]
+    first = scores[candidates[0]].scenes
+    chosen = np.linspace(0, len(first) - 1, min(TIMED_IMAGES, len(first))).round().astype(int)
+    times = _times(labellers, [read_image(first[index].image) for index in chosen])
+    rows = [_row(candidate, scores[candidate], labeller, taken, first) for candidate, labeller, taken in zip(candidates, labellers, times)]
+    for index, row in enumerate(rows):
+        if row.candidate.fused:  # find_candidates puts it behind its trained form
+            row.notes.append(f"folded away: {', '.join(_layers(labellers[index - 1].model, FOLDED))}")
+    return rows
+
+
+def _row(candidate: Candidate, own: Score, labeller: Labeller, milliseconds: float, first: list[Scene]) -> Row:
+    model = labeller.model
+    artifact = getattr(model, 'artifact', None)
+    if artifact is not None:
+        spec = artifact.spec
+        size, numbers, work = (spec.height, spec.width), None, None
+        notes = [f'{spec.backend}, {spec.precision}, returns {spec.output}', f'weights of the checkpoint {spec.checkpoint_sha256[:12]}']
+    else:
+        size = tuple(model.cfg.model.data_preprocessor.get('size') or (512, 512))
+        network, forward = (model.network, model.network.logits) if candidate.fused else (model, model._forward)
+        numbers, work, notes = facts.parameters(network), facts.gmacs(forward, size, next(network.parameters()).device), _layers(network)
+    size_mb = 4e-6 * numbers if candidate.fused else facts.megabytes(candidate.path)
+    return Row(candidate, own.metrics, _agreement(own.scenes, first), milliseconds, size_mb, numbers, work, size,
+               facts.sha256(candidate.path), notes, labeller.classes, labeller.palette.tolist())
+
+
+def _layers(network: torch.nn.Module, kinds_of: tuple[str, ...] = ('',)) -> list[str]:
+    kinds = {}
+    for module in network.modules():
+        if not list(module.children()) and type(module).__name__.startswith(kinds_of):
+            kinds[type(module).__name__] = kinds.get(type(module).__name__, 0) + 1
+    return [f'{count} {kind}' for kind, count in sorted(kinds.items(), key=lambda item: -item[1])]
+
+
+def _agreement(scenes: list[Scene], first: list[Scene]) -> float:
+    same = total = 0
+    for own, other in zip(scenes, first):
+        equal = np.asarray(Image.open(own.labels)) == np.asarray(Image.open(other.labels))
+        same, total = same + int(equal.sum()), total + equal.size
+    return 100 * same / max(total, 1)
+
+
+def _times(labellers: list[Labeller], pictures: list[np.ndarray]) -> list[float]:
+    """Median milliseconds per picture of each."""
+    def run(labeller):
+        return lambda: [labeller(picture) for picture in pictures]
+    timings = time_in_turn({number: run(labeller) for number, labeller in enumerate(labellers)}, runs=ROUNDS, warmup=1)
+    return [1000 * timing.median / len(pictures) for timing in timings.values()]

@@ -1,0 +1,107 @@
+"""The page: one HTML file that takes nothing from anywhere."""
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from . import charts
+from .candidates import Row
+from .curve import Curve
+from .pictures import Picture, css
+from .recorder import iou
+
+WORST_PAIRS = 15
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a report says.
+
+    Attributes:
+        config: as given.
+        data: the data set's root.
+        images: how many were scored.
+        classes: names.
+        colours: (classes, 3) uint8.
+        rows: candidates; the first is shown in full.
+        confusion: the first one's.
+        confusions: all, by name.
+        worst, best: pictures.
+        curve: of the training, if known.
+        environment: by name.
+        command: that made the report.
+    """
+    config: str
+    data: str
+    images: int
+    classes: list[str]
+    colours: np.ndarray
+    rows: list[Row]
+    confusion: np.ndarray
+    confusions: dict[str, np.ndarray]
+    worst: list[Picture]
+    best: list[Picture]
+    curve: Curve | None
+    environment: dict[str, str]
+    command: str
+
+
+def write(content: Content, path: Path) -> None:
+    """Writes the file whole, or leaves what was there."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+    from plotly.offline import get_plotlyjs
+    figures = {'bars': charts.class_bars(content.classes, content.confusions), 'confusion': charts.confusion_map(content.classes, content.confusion)}
+    if content.curve:
+        figures['curve'] = charts.training_curve(content.curve)
+    templates = Environment(loader=PackageLoader('effseg.report', '.'), autoescape=select_autoescape(), undefined=StrictUndefined,
+                            trim_blocks=True, lstrip_blocks=True)
+    text = templates.get_template('page.html').render(
+        content=content, first=content.rows[0], pairs=worst_pairs(content.confusion, content.classes), weakest=weakest(content),
+        colours=[css(colour) for colour in content.colours], figures=_script_safe(figures), plotly=get_plotlyjs(), commands=commands(content))
+    partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
+    partial.write_text(text, encoding='utf-8')
+    os.replace(partial, path)
+
+
+def worst_pairs(confusion: np.ndarray, classes: list[str]) -> list[tuple[str, str, float, float]]:
+    """The largest confusions: true class, predicted class, percent of the true class's pixels, percent of all pixels."""
+    wrong = confusion.astype(np.float64)
+    np.fill_diagonal(wrong, 0)
+    shares, total = charts.row_shares(confusion), max(confusion.sum(), 1)
+    order = np.argsort(-wrong, axis=None)[:WORST_PAIRS]
+    rows, columns = np.unravel_index(order, wrong.shape)
+    return [(classes[r], classes[c], 100 * shares[r, c], 100 * wrong[r, c] / total) for r, c in zip(rows, columns) if wrong[r, c]]
+
+
+def weakest(content: Content) -> list[str]:
+    """The up to three classes of lowest IoU among those that are in the truth."""
+    scores = iou(content.confusion)
+    known = [index for index in np.argsort(scores) if content.confusion[index].sum()]
+    return [content.classes[index] for index in known[:3]]
+
+
+def commands(content: Content) -> list[str]:
+    """What prints these numbers again."""
+    import shlex
+    lines = [content.command]
+    for row in content.rows:
+        fused = ' --fused' if row.candidate.fused else ''
+        lines.append(f'python tools/test.py {shlex.quote(content.config)} {shlex.quote(str(row.candidate.path))}{fused}')
+    return lines
+
+
+def _script_safe(values: dict) -> str:
+    # inside a script element nothing may end it; nan is no JSON
+    return json.dumps(_without_nan(values), allow_nan=False, separators=(',', ':')).replace('<', '\\u003c')
+
+
+def _without_nan(value):
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return _without_nan(value.tolist())
+    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -1,0 +1,95 @@
+"""What a report needs of every test image, taken down beside MMSegmentation's own metric."""
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from mmengine.evaluator import BaseMetric
+from mmseg.registry import METRICS
+from PIL import Image
+
+from ..errors import DataError
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One test image.
+
+    Attributes:
+        image: the picture.
+        labels: PNG of the predicted labels.
+        truth: PNG of the true labels, 255 where ignored.
+        iou: mean IoU over the classes that are in the truth or the prediction, 0 to 1.
+        accuracy: share of the pixels that are right, 0 to 1.
+    """
+    image: Path
+    labels: Path
+    truth: Path
+    iou: float
+    accuracy: float
+
+
+@METRICS.register_module()
+class SceneRecorder(BaseMetric):
+    """Adds up the confusion matrix and keeps every label map. For one process.
+
+    Args:
+        folder: for the label maps.
+        ignore_index: the value of the truth that counts for nothing.
+
+    Attributes:
+        confusion: (classes, classes) int64; pixels by true label (row) and predicted label (column).
+        scenes: one per image, in the data set's order.
+    """
+
+    default_prefix = 'report'
+
+    def __init__(self, folder: str, ignore_index: int = 255):
+        super().__init__()
+        self.folder, self.ignore_index = Path(folder), ignore_index
+        self.confusion: np.ndarray | None = None
+        self.scenes: list[Scene] = []
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        """Takes down a batch.
+
+        Raises:
+            DataError: for a true label that no class has.
+        """
+        classes = len(self.dataset_meta['classes'])
+        if self.confusion is None:
+            self.confusion = np.zeros((classes, classes), dtype=np.int64)
+        for sample in data_samples:
+            predicted = sample['pred_sem_seg']['data'].squeeze(0).cpu().numpy()
+            truth = sample['gt_sem_seg']['data'].squeeze(0).cpu().numpy()
+            counted = truth != self.ignore_index
+            if counted.any() and not 0 <= truth[counted].min() <= truth[counted].max() < classes:
+                strange = sorted(set(truth[counted].tolist()) - set(range(classes)))
+                raise DataError(f"{sample['seg_map_path']} holds the labels {', '.join(map(str, strange[:5]))}; the config knows 0 to "
+                                f'{classes - 1} and {self.ignore_index} (ignored)')
+            matrix = np.bincount(truth[counted].astype(np.int64) * classes + predicted[counted], minlength=classes ** 2).reshape(classes, classes)
+            self.confusion += matrix
+            self.scenes.append(self._keep(sample['img_path'], predicted, np.where(counted, truth, 255), matrix))
+            self.results.append(None)
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        """Nothing of its own: the numbers are IoUMetric's."""
+        return {}
+
+    def _keep(self, image: str, predicted: np.ndarray, truth: np.ndarray, matrix: np.ndarray) -> Scene:
+        number = len(self.scenes)
+        paths = [self.folder / f'{number:05d}_{kind}.png' for kind in ('labels', 'truth')]
+        for path, labels in zip(paths, (predicted, truth)):
+            Image.fromarray(labels.astype(np.uint8)).save(path, compress_level=1)
+        return Scene(Path(image), *paths, float(np.nanmean(iou(matrix))) if matrix.any() else 1., matrix.trace() / max(matrix.sum(), 1))
+
+
+def iou(confusion: np.ndarray) -> np.ndarray:
+    """Intersection over union of each class, nan for a class that is in neither truth nor prediction.
+
+    Args:
+        confusion: (classes, classes), true label by predicted label.
+    """
+    right = confusion.diagonal().astype(np.float64)
+    union = confusion.sum(0) + confusion.sum(1) - right
+    return np.divide(right, union, out=np.full(len(right), np.nan), where=union > 0)

@@ -1,0 +1,93 @@
+"""One model or artifact through MMSegmentation's test loop."""
+from dataclasses import dataclass
+from numbers import Real
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.config import Config
+
+from ..datasets.check import check_datasets
+from ..deploy import load
+from ..engine.config import load_config
+from ..engine.labeller import check_classes, dataset_meta
+from ..engine.runner import build_runner
+from ..errors import ConfigError
+from ..evaluation.artifact import is_artifact, use_artifact
+from ..evaluation.fused import fused_segmentor
+from ..models.pretrained import load_segmentor
+from .recorder import Scene, SceneRecorder
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What is scored.
+
+    Attributes:
+        name: for people, such as ``'best.pth'`` or ``'best.pth, fused'``.
+        path: the checkpoint or artifact.
+        fused: whether a checkpoint is fused first.
+    """
+    name: str
+    path: Path
+    fused: bool = False
+
+
+@dataclass(frozen=True)
+class Score:
+    """What came out.
+
+    Attributes:
+        metrics: of MMSegmentation's metric, in percent, by name.
+        confusion: (classes, classes), pixels by true label (row) and predicted label (column).
+        scenes: every image with its label maps.
+    """
+    metrics: dict[str, float]
+    confusion: np.ndarray
+    scenes: list[Scene]
+
+
+def read_config(config: str, cfg_options: dict | None) -> Config:
+    """The config with a test set that can be scored.
+
+    Raises:
+        EffsegError: when the config or its data cannot be used.
+    """
+    cfg = load_config(config, cfg_options)
+    if 'test_dataloader' not in cfg or 'seg_map_path' not in cfg.test_dataloader.dataset.get('data_prefix', {}):
+        raise ConfigError(f"{config} has no test data with label maps (test_dataloader.dataset.data_prefix.seg_map_path); a report scores against them")
+    check_datasets(cfg, ('test_dataloader',))
+    return cfg
+
+
+def score(config: str, candidate: Candidate, folder: Path, cfg_options: dict | None = None) -> Score:
+    """Scores a candidate on the config's test data.
+
+    Args:
+        config: path, or ``effseg::NAME.py``.
+        candidate: a checkpoint or an artifact.
+        folder: empty; for the label maps and the log.
+        cfg_options: overrides of the config.
+
+    Raises:
+        EffsegError: for a config, data set, checkpoint or artifact that cannot be used.
+    """
+    cfg = read_config(config, cfg_options)
+    cfg.work_dir, cfg.load_from, cfg.launcher = str(folder), None, 'none'
+    metric = cfg.test_evaluator
+    ignore = metric.get('ignore_index', 255) if isinstance(metric, dict) else 255
+    metrics = [metric] if isinstance(metric, dict) else list(metric)
+    cfg.test_evaluator = [*metrics, dict(type='SceneRecorder', folder=str(folder), ignore_index=ignore)]
+    artifact = is_artifact(str(candidate.path))
+    if artifact:
+        check_classes(load(candidate.path).spec.classes, dataset_meta(cfg)['classes'], str(candidate.path), config)
+        use_artifact(cfg, str(candidate.path))
+    runner = build_runner(cfg)
+    if not artifact:
+        load_segmentor(runner.model, str(candidate.path))
+        if candidate.fused:
+            runner.model = fused_segmentor(runner.model.eval())
+    with torch.no_grad():
+        numbers = runner.test()
+    recorder = next(metric for metric in runner.test_evaluator.metrics if isinstance(metric, SceneRecorder))
+    return Score({name: float(value) for name, value in numbers.items() if isinstance(value, Real)}, recorder.confusion, recorder.scenes)

@@ -1,0 +1,133 @@
+"""Pictures, folders, videos and cameras become overlays, label maps and shares."""
+import json
+import shutil
+import subprocess
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from effseg.engine import video
+from effseg.engine.labeller import check_classes
+from effseg.engine.predict import output_names, predict
+from effseg.errors import ArtifactError
+
+from .conftest import TINY
+from .test_user_errors import assert_refused
+
+pytestmark = pytest.mark.usefixtures('scenes')
+FRAMES = 4
+needs_ffmpeg = pytest.mark.skipif(not shutil.which('ffmpeg'), reason='needs ffmpeg (apt-get install ffmpeg)')
+
+
+@pytest.fixture
+def film(scenes, tmp_path):
+    """The scenes as a film without sound, of odd height."""
+    path = tmp_path / 'film.mp4'
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), 5, (72, 46))
+    for number in range(FRAMES):
+        writer.write(cv2.imread(str(scenes / 'images' / 'train' / f'{number:04d}.jpg'))[:46])
+    writer.release()
+    return path
+
+
+def frames_of(path):
+    capture, frames = cv2.VideoCapture(str(path)), []
+    while (read := capture.read())[0]:
+        frames.append(read[1])
+    return frames
+
+
+@pytest.mark.parametrize('fused', [False, True], ids=['trained', 'fused'])
+def test_a_folder(scenes, checkpoint, tmp_path, fused):
+    done = predict(TINY, str(checkpoint), [str(scenes / 'images' / 'val')], str(tmp_path), fused=fused)
+    assert done.images == 2 and [path.name for path in done.overlays] == ['0000_overlay.jpg', '0001_overlay.jpg']
+    labels = Image.open(tmp_path / '0000_labels.png')
+    assert labels.mode == 'P' and labels.size == (72, 48) and labels.getpalette()[:3] == [110, 180, 230]
+    shares = json.loads(done.shares.read_text())[str(scenes / 'images' / 'val' / '0000.jpg')]
+    counts = np.bincount(np.asarray(labels).ravel(), minlength=8)
+    assert sum(shares.values()) == pytest.approx(1, abs=1e-5) and shares['sky'] == pytest.approx(counts[0] / counts.sum(), abs=1e-6)
+
+
+def test_an_overlay_without_opacity_is_the_picture(scenes, checkpoint, tmp_path):
+    source = scenes / 'images' / 'val' / '0000.jpg'
+    predict(TINY, str(checkpoint), [str(source)], str(tmp_path), opacity=0.)
+    difference = np.asarray(Image.open(tmp_path / '0000_overlay.jpg')).astype(int) - np.asarray(Image.open(source))
+    assert np.abs(difference).mean() < 3  # JPEG, twice
+
+
+def test_pictures_of_one_name_do_not_replace_each_other(tmp_path):
+    files = [tmp_path / name for name in ('a/x.jpg', 'b/x.jpg', 'a/x.png', 'y.jpg')]
+    names = output_names(files)
+    assert len(set(names.values())) == 4 and names[files[3]] == 'y'
+
+
+def test_a_film(checkpoint, film, tmp_path):
+    done = predict(TINY, str(checkpoint), [str(film)], str(tmp_path / 'out'), frame_labels=True)
+    assert done.images == FRAMES and done.overlays == [tmp_path / 'out' / 'film_overlay.mp4']
+    frames = frames_of(done.overlays[0])
+    assert len(frames) == FRAMES and frames[0].shape[1] == 72
+    assert len(list((tmp_path / 'out' / 'film_labels').glob('*.png'))) == FRAMES
+    assert sum(json.loads(done.shares.read_text())[str(film)].values()) == pytest.approx(1, abs=1e-5)
+    assert not list((tmp_path / 'out').glob('.*'))
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize('suffix, codec', [('.mp4', 'aac'), ('.avi', 'pcm_s16le')])
+def test_the_sound_of_a_film_stays_as_it_is(checkpoint, film, tmp_path, suffix, codec):
+    source = tmp_path / f'loud{suffix}'
+    ffmpeg('-i', film, '-f', 'lavfi', '-i', 'sine=frequency=440:duration=0.8', '-c:v', 'mpeg4', '-c:a', codec, '-map', '0:v', '-map', '1:a', source)
+    done = predict(TINY, str(checkpoint), [str(source)], str(tmp_path / 'out'))
+    before, after = (ffmpeg('-i', path, '-map', '0:a', '-c', 'copy', '-f', 'md5', '-') for path in (source, done.overlays[0]))
+    assert before.startswith('MD5=') and before == after
+    assert len(frames_of(done.overlays[0])) == FRAMES
+
+
+def ffmpeg(*arguments):
+    return subprocess.run(['ffmpeg', '-y', '-loglevel', 'error', *map(str, arguments)], check=True, capture_output=True, text=True).stdout
+
+
+def test_without_ffmpeg_the_film_has_no_sound_and_it_is_said(checkpoint, film, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(video.shutil, 'which', lambda name: None)
+    done = predict(TINY, str(checkpoint), [str(film)], str(tmp_path / 'out'), frames=2)
+    assert 'no sound' in capsys.readouterr().out
+    assert done.images == 2 and len(frames_of(done.overlays[0])) == 2
+
+
+def test_a_camera_runs_until_it_is_interrupted_and_keeps_its_film(checkpoint, film, tmp_path, monkeypatch):
+    opened, capture = [], cv2.VideoCapture
+    monkeypatch.setattr(video.cv2, 'VideoCapture', lambda source: capture(source) if source != 3 else opened.append(source) or capture(str(film)))
+    monkeypatch.setattr(video, '_frames', lambda source, frames=video._frames: interrupted(frames(source)))
+    done = predict(TINY, str(checkpoint), ['3'], str(tmp_path / 'out'))
+    assert opened == [3] and done.images == 2 and done.overlays[0].name == 'camera3_overlay.mp4'
+    assert len(frames_of(done.overlays[0])) == 2
+
+
+def interrupted(frames):
+    yield next(frames)
+    yield next(frames)
+    raise KeyboardInterrupt
+
+
+def test_the_command_counts_images_per_second(tool, scenes, checkpoint, tmp_path):
+    outcome = tool('predict', TINY, checkpoint, scenes / 'images' / 'val', '--out-dir', tmp_path)
+    assert outcome.status == 0 and '2 images in' in outcome.out and 'images/s' in outcome.out
+
+
+def test_an_empty_folder(tool, checkpoint, tmp_path):
+    assert_refused(tool('predict', TINY, checkpoint, tmp_path, '--out-dir', tmp_path / 'out'), tmp_path, '.jpg', '.mp4')
+
+
+def test_a_camera_that_is_not_there(tool, checkpoint, tmp_path):
+    assert 'camera 97' in tool('predict', TINY, checkpoint, '97', '--out-dir', tmp_path).err
+
+
+def test_a_file_that_is_no_film(tool, checkpoint, tmp_path):
+    (tmp_path / 'text.mp4').write_text('nothing to see')
+    assert 'text.mp4 cannot be read as a video' in tool('predict', TINY, checkpoint, tmp_path / 'text.mp4', '--out-dir', tmp_path).err
+
+
+def test_an_artifact_of_other_classes():
+    with pytest.raises(ArtifactError, match="2 classes and c.py 3 .*'b' where the config has 'x'"):
+        check_classes(('a', 'b'), ('a', 'x', 'c'), 'm.onnx', 'c.py')

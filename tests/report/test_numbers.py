@@ -1,0 +1,83 @@
+"""The numbers of a report are MMSegmentation's own, and the pictures are of the right scenes."""
+import json
+
+import numpy as np
+import pytest
+
+from effseg.report import charts, page
+from effseg.report.curve import read_curve
+from effseg.report.pictures import choose
+from effseg.report.recorder import Scene, iou
+from effseg.report.scoring import Candidate, score
+from engine.conftest import TINY
+
+pytestmark = pytest.mark.usefixtures('scenes')
+
+
+@pytest.fixture(scope='module')
+def scored(scenes, checkpoint, tmp_path_factory):
+    return score(TINY, Candidate('tiny', checkpoint), tmp_path_factory.mktemp('scored'))
+
+
+def test_the_confusion_matrix_gives_the_metrics_that_mmsegmentation_prints(scored):
+    matrix = scored.confusion
+    classes = iou(matrix)
+    recall = charts.row_shares(matrix).diagonal()
+    assert scored.metrics['mIoU'] == pytest.approx(100 * np.nanmean(classes), abs=.006)
+    assert scored.metrics['mAcc'] == pytest.approx(100 * np.nanmean(recall), abs=.006)
+    assert scored.metrics['aAcc'] == pytest.approx(100 * matrix.trace() / matrix.sum(), abs=.006)
+
+
+def test_every_pixel_of_every_scene_is_counted_once(scored, scenes):
+    from PIL import Image
+    assert [scene.image.name for scene in scored.scenes] == ['0000.jpg', '0001.jpg']
+    truth = np.stack([np.asarray(Image.open(scenes / 'annotations' / 'val' / f'{scene.image.stem}.png')) for scene in scored.scenes])
+    assert (scored.confusion.sum(1) == np.bincount(truth[truth < 8].ravel(), minlength=8)).all()
+    kept = np.stack([np.asarray(Image.open(scene.truth)) for scene in scored.scenes])
+    assert (kept == truth).all()
+
+
+def test_iou_of_a_matrix_by_hand():
+    matrix = np.array([[6, 2, 0], [1, 3, 0], [0, 0, 0]])
+    assert iou(matrix)[:2].tolist() == [6 / 9, 3 / 6] and np.isnan(iou(matrix)[2])
+
+
+def test_the_largest_confusions_come_first():
+    matrix = np.array([[5, 1, 0], [3, 90, 0], [0, 0, 1]])
+    pairs = page.worst_pairs(matrix, ['a', 'b', 'c'])
+    assert [pair[:2] for pair in pairs] == [('b', 'a'), ('a', 'b')]
+    assert pairs[0][2:] == pytest.approx((100 * 3 / 93, 3.))
+
+
+@pytest.mark.parametrize('count, worst, best', [(2, [.1, .2], [.9, .5]), (3, [.1, .2, .3], [.9, .5]), (9, [.1, .2, .3], [.9, .5])])
+def test_no_scene_is_both_among_the_worst_and_the_best(count, worst, best):
+    scenes = [Scene(None, None, None, value, value) for value in (.9, .1, .5, .2, .3)]
+    assert [[scene.iou for scene in group] for group in choose(scenes, count)] == [worst, best]
+
+
+def test_bars_are_sorted_and_a_class_that_is_nowhere_is_said_to_be():
+    matrix = np.zeros((150, 150), dtype=np.int64)
+    matrix[:140, :140] = np.diag(np.arange(1, 141)) + 1
+    bars = charts.class_bars([f'class {index}' for index in range(150)], {'a': matrix, 'b': matrix})
+    first = bars['data'][0]
+    assert list(first['x']) == sorted(first['x']) and list(first['text']).count('not in the data') == 10
+    assert bars['layout']['height'] >= 150 * 18
+    json.dumps(page._without_nan(bars), allow_nan=False)
+
+
+def write_run(work_dir, name, lines):
+    folder = work_dir / name / 'vis_data'
+    folder.mkdir(parents=True)
+    (folder / 'scalars.json').write_text('\n'.join(line if isinstance(line, str) else json.dumps(line) for line in lines))
+
+
+def test_a_resumed_run_takes_the_curve_over_where_it_began(tmp_path):
+    write_run(tmp_path, '1', [dict(step=10, loss=3.), dict(step=20, loss=2.), dict(step=20, mIoU=5.), dict(step=30, loss=9.), '{"step": 40, "lo'])
+    write_run(tmp_path, '2', [dict(step=30, loss=1.), dict(step=30, mIoU=7.)])
+    curve = read_curve(tmp_path)
+    assert curve.loss == [(10, 3.), (20, 2.), (30, 1.)] and curve.miou == [(20, 5.), (30, 7.)]
+    assert len(charts.training_curve(curve)['data']) == 2
+
+
+def test_a_curve_that_was_not_asked_for_may_be_missing(tmp_path):
+    assert read_curve(tmp_path) is None
