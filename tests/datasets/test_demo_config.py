@@ -33,11 +33,12 @@ def test_mmsegmentation_reads_what_was_drawn(cfg, tmp_path, split, count):
     from mmengine.registry import init_default_scope
     from mmseg.registry import DATASETS
     init_default_scope('mmseg')
-    write_demo_data(tmp_path, train=3, val=2, size=(128, 192))
+    write_demo_data(tmp_path, train=3, val=2)
     dataset = DATASETS.build({**cfg[f'{split}_dataloader'].dataset, 'data_root': str(tmp_path)})
     assert len(dataset) == count
     sample = dataset[0]
     labels = sample['data_samples'].gt_sem_seg.data
-    assert sample['inputs'].shape == (3, *cfg.crop_size)
-    assert labels.shape == (1, *cfg.crop_size)
+    size = cfg.crop_size if split == 'train' else (192, 288)
+    assert sample['inputs'].shape == (3, *size)
+    assert labels.shape == (1, *size)
     assert set(labels.unique().tolist()) <= {*range(len(CLASSES)), IGNORED}
