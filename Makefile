@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # the environment, made anew when setup.py changes
 $(VENV)/.demo: setup.py
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q -e '.[mmseg]'
+	$(BIN)/python -m pip install -q -e '.[mmseg,report]'
 	touch $@
 
 $(VENV)/.test: $(VENV)/.demo
@@ -19,7 +19,8 @@ demo: $(VENV)/.demo
 	$(BIN)/python tools/train.py configs/fpn_effformer_l1_demo.py
 	$(BIN)/python tools/test.py configs/fpn_effformer_l1_demo.py work_dirs/fpn_effformer_l1_demo/best.pth
 	$(BIN)/python tools/predict.py configs/fpn_effformer_l1_demo.py work_dirs/fpn_effformer_l1_demo/best.pth data/demo/images/val --out-dir work_dirs/fpn_effformer_l1_demo/predictions
-	@echo "Look at the pictures in work_dirs/fpn_effformer_l1_demo/predictions"
+	$(BIN)/python tools/report.py configs/fpn_effformer_l1_demo.py work_dirs/fpn_effformer_l1_demo/best.pth --fused
+	@echo "Open work_dirs/fpn_effformer_l1_demo/report/report.html in a browser; the pictures are in work_dirs/fpn_effformer_l1_demo/predictions"
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
