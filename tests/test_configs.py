@@ -74,6 +74,23 @@ def test_ade20k_follows_the_reference_recipe(arch):
     assert cfg.model.backbone.init_cfg.checkpoint == f'timm/efficientformer_{arch}.snap_dist_in1k'
 
 
+@pytest.mark.parametrize('arch, channels, drop_path_rate, published', [
+    ('s0', [32, 48, 96, 176], 0., '33.4 mIoU, by PaddleSeg'), ('s1', [32, 48, 120, 224], 0., 'no mIoU'),
+    ('s2', [32, 64, 144, 288], .02, '42.4 mIoU'), ('l', [40, 80, 192, 384], .1, '45.2 mIoU')])
+def test_ade20k_of_the_second_generation_follows_its_recipe(arch, channels, drop_path_rate, published):
+    path = ROOT / f'configs/fpn_effformerv2_{arch}_ade20k.py'
+    cfg = read(path)
+    assert f'Published: {published}' in path.read_text()
+    assert cfg.model.neck.in_channels == channels
+    assert cfg.model.backbone.type == 'EfficientFormerV2' and cfg.model.backbone.get('drop_path_rate', 0.) == drop_path_rate
+    assert cfg.optim_wrapper.optimizer == dict(type='AdamW', lr=2e-4, weight_decay=1e-4)
+    assert cfg.param_scheduler == [dict(type='PolyLR', power=0.9, eta_min=1e-6, begin=0, end=40000, by_epoch=False)]
+    assert cfg.train_dataloader.batch_size == 4 and cfg.train_cfg.max_iters == 40000
+    # the BatchNorms are trained, and made SyncBN by MMEngine where there are several processes
+    assert not cfg.model.backbone.get('norm_eval') and cfg.sync_bn == 'torch'
+    assert cfg.model.backbone.init_cfg.checkpoint == f'timm/efficientformerv2_{arch}.snap_dist_in1k'
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('tool', ['train', 'test'])
 def test_mmsegmentation_takes_our_config(tool, tmp_path):
