@@ -29,7 +29,7 @@ class LoadLabelMap(LoadAnnotations):
             size = label_map.size
         super()._load_seg_map(results)
         turn = turn_of_label_map(results['img_path'], size) if 'img_path' in results else None
-        if turn:
+        if turn is not None:
             upright = Image.fromarray(results['gt_seg_map']).transpose(turn)
             results['gt_seg_map'] = np.asarray(upright).copy()
         shown = tuple(results.get('ori_shape', results['gt_seg_map'].shape)[:2])

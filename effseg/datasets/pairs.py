@@ -213,7 +213,7 @@ def _check_overlay(image: Image.Image, image_path: str, label_map: Image.Image, 
     if upright == stored or stored[0] == stored[1]:
         return [Finding('pair: turned by EXIF', ERROR, image_path, f'is turned when it is shown (EXIF orientation {orientation}), and nothing says whether its label '
                         'map is to be turned along', remedy)]
-    along = 'along with it' if turn_of_label_map(image_path, size) else 'no more, being upright already'
+    along = 'along with it' if turn_of_label_map(image_path, size) is not None else 'no more, being upright already'
     return [Finding('pair: turned by EXIF', WARNING, image_path, f'is turned when it is shown (EXIF orientation {orientation}); by its size, its label map is turned '
                     f'{along}', remedy)]
 
