@@ -16,9 +16,8 @@ from effseg.datasets.survey import survey
 from effseg.engine.config import load_config
 from effseg.errors import DataError
 
-DEMO = 'effseg::fpn_effformer_l1_demo.py'
+CONFIG = str(Path(__file__).with_name('scenes_config.py'))
 SHARED = Path(__file__).parents[3] / 'shared' / 'data'
-CROP = {'train_dataloader.dataset.pipeline.2.crop_size': (32, 32)}
 
 
 @pytest.fixture(scope='module')
@@ -66,7 +65,7 @@ def animated(root):
 
 def palette_in_order_of_appearance(root):
     labels = labels_of(root)
-    colours = load_config(DEMO).train_dataloader.dataset.metainfo.palette
+    colours = load_config(CONFIG).train_dataloader.dataset.metainfo.palette
     labels[labels == 255] = 0
     seen = list(np.unique(labels))
     number = {value: (index + 1) % len(seen) for index, value in enumerate(seen)}
@@ -119,7 +118,7 @@ DEFECTS = {
 
 def look(root, options, tmp_path):
     report = tmp_path / 'report.json'
-    sound = check_data(DEMO, workers=0, json_file=str(report), cfg_options={'data_root': str(root), **CROP, **options})
+    sound = check_data(CONFIG, workers=0, json_file=str(report), cfg_options={'data_root': str(root), **options})
     return sound, json.loads(report.read_text())
 
 
@@ -170,11 +169,11 @@ def test_no_false_alarm_on_the_nuclei(tmp_path, capsys):
 
 def test_workers_find_what_one_process_finds(root):
     (root / IMAGE).write_bytes(b'')
-    (split,) = find_splits(load_config(DEMO, {'data_root': str(root)}), ('train',))
+    (split,) = find_splits(load_config(CONFIG, {'data_root': str(root)}), ('train',))
     assert survey(split, workers=2).findings == survey(split, workers=0).findings != []
 
 
 def test_the_quick_look_before_training_stops_it(root):
     save(root, labels_of(root).T.copy())
     with pytest.raises(DataError, match='(?s)0001.png.*exchanged.*--no-data-check'):
-        check_datasets(load_config(DEMO, {'data_root': str(root)}), ('train_dataloader',), sample=32)
+        check_datasets(load_config(CONFIG, {'data_root': str(root)}), ('train_dataloader',), sample=32)
