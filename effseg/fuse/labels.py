@@ -23,6 +23,7 @@ from .mixing import Axis, resize_axis
 
 CHUNK = 1 << 20  # numbers per temporary: memory stays a few MB whatever the size of the label map
 DENSE = .6  # from this share of undecided pixels on, mixing all classes line by line is faster than gathering
+USUAL_SPAN = 2  # source positions that one bilinear resize reads; two in a row read one more where they straddle
 CANDIDATES = (2, 3, 4, 8, 16)  # windows are mixed together with others that have at most so many classes left
 
 
@@ -66,14 +67,21 @@ def label_map(logits: Tensor, steps: Many[Resize | Crop], align_corners: bool = 
     area = (undecided * (rows.counts[:, None] * columns.counts)).sum()
     if area > DENSE * len(logits) * len(rows.window) * len(columns.window):
         return _dense(pixels, rows, columns)
-    labels = lowest.long()[:, rows.window][:, :, columns.window]
-    for row_span in rows.spans.unique().tolist():
-        for column_span in columns.spans.unique().tolist():
-            fits = undecided & (rows.spans == row_span)[:, None] & (columns.spans == column_span)
-            windows = fits.nonzero()
+    labels = lowest.long().index_select(2, columns.window).index_select(1, rows.window)
+    for row_span, of_rows in _by_span(rows):
+        for column_span, of_columns in _by_span(columns):
+            windows = (undecided & of_rows[:, None] & of_columns).nonzero()
             for part in windows.split(max(1, CHUNK // (row_span * column_span * logits.shape[1]))):
                 _decide(labels, pixels, part, rows, columns, (row_span, column_span))
     return labels
+
+
+def _by_span(axis: Axis) -> list[tuple[int, Tensor]]:
+    """The usual windows and the longest, so that the latter do not burden the former: how many positions, and which windows."""
+    longest = int(axis.spans.max())
+    if longest <= USUAL_SPAN:
+        return [(longest, torch.ones_like(axis.spans, dtype=torch.bool))]
+    return [(USUAL_SPAN, axis.spans <= USUAL_SPAN), (longest, axis.spans > USUAL_SPAN)]
 
 
 def axes(size: Many[int], steps: Many[Resize | Crop], dtype: torch.dtype, device: torch.device,
@@ -114,13 +122,12 @@ def _decide(labels: Tensor, pixels: Tensor, windows: Tensor, rows: Axis, columns
         windows: (M, 3), image, row window and column window of each.
         rows: of the map.
         columns: of the map.
-        span: how many rows and columns of ``pixels`` each of the windows reads.
+        span: how many rows and columns of ``pixels`` each of the windows reads at most.
     """
     image, row, column = windows.unbind(1)
-    y = rows.first[row][:, None] + torch.arange(span[0], device=row.device)
-    x = columns.first[column][:, None] + torch.arange(span[1], device=row.device)
-    corner = ((image[:, None] * pixels.shape[1] + y)[:, :, None] * pixels.shape[2] + x[:, None]).flatten(1)
-    values = pixels.flatten(0, 2)[corner]  # (M, corners, classes)
+    y, x = rows.sources(row, span[0]), columns.sources(column, span[1])
+    corner = (image[:, None] * pixels.shape[1] + y)[:, :, None] * pixels.shape[2] + x[:, None]
+    values = pixels.flatten(0, 2).index_select(0, corner.flatten()).view(len(windows), span[0] * span[1], pixels.shape[3])
     most = values.amax(1)
     bar = values.amin(1).amax(1, keepdim=True)
     counts = (most >= bar).sum(1)
@@ -133,7 +140,7 @@ def _decide(labels: Tensor, pixels: Tensor, windows: Tensor, rows: Axis, columns
             continue
         # the classes above the bar are those that reach highest; in ascending order, for argmax to take the first of equals
         classes = most[chosen].topk(limit, sorted=False).indices.sort(1).values
-        left = values[chosen].gather(2, classes[:, None].expand(-1, values.shape[1], -1)).unflatten(1, span)
+        left = values.index_select(0, chosen).gather(2, classes[:, None].expand(-1, values.shape[1], -1)).unflatten(1, span)
         pixels_each = int(rows.counts.max()) * int(columns.counts.max()) * limit
         for start in range(0, len(chosen), max(1, CHUNK // pixels_each)):
             part = slice(start, start + max(1, CHUNK // pixels_each))
@@ -153,15 +160,15 @@ def _mix(labels: Tensor, values: Tensor, classes: Tensor, windows: Tensor, rows:
     """
     image, row, column = windows.unbind(1)
     line_window, y = rows.members(row)  # one entry per window and line
-    weights = rows.weights[y]
-    lines = sum(weights[:, k, None, None] * values[line_window, k] for k in range(values.shape[1]))
-    pixel_line, x = columns.members(column[line_window])  # one entry per window and pixel
-    weights = columns.weights[x]
-    mixed = sum(weights[:, k, None] * lines[pixel_line, k] for k in range(values.shape[2]))
-    window = line_window[pixel_line]
+    weights = rows.weights.index_select(0, y)
+    lines = sum(weights[:, k, None, None] * values[:, k].index_select(0, line_window) for k in range(values.shape[1]))
+    pixel_line, x = columns.members(column.index_select(0, line_window))  # one entry per window and pixel
+    weights = columns.weights.index_select(0, x)
+    mixed = sum(weights[:, k, None] * lines[:, k].index_select(0, pixel_line) for k in range(values.shape[2]))
+    window = line_window.index_select(0, pixel_line)
     winner = (mixed[:, 1] > mixed[:, 0]).long() if mixed.shape[1] == 2 else mixed.argmax(1)
-    place = (image[window] * labels.shape[1] + y[pixel_line]) * labels.shape[2] + x
-    labels.view(-1)[place] = classes[window, winner]
+    place = ((image.index_select(0, line_window) * labels.shape[1] + y) * labels.shape[2]).index_select(0, pixel_line) + x
+    labels.view(-1).scatter_(0, place, classes.view(-1).index_select(0, window * classes.shape[1] + winner))
 
 
 def near_ties(logits: Tensor, tolerance: float) -> Tensor:

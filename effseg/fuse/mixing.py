@@ -83,14 +83,22 @@ class Axis:
         """(W,) the number of source positions of each window."""
         return self._windows[0][:, 1]
 
+    @cached_property
+    def _begin(self) -> Tensor:
+        return self.counts.cumsum(0) - self.counts
+
     def members(self, windows: Tensor) -> tuple[Tensor, Tensor]:
         """All positions of each of ``windows`` (M,): the index into ``windows`` and the position, one after the other."""
-        counts = self.counts[windows]
+        counts = self.counts.index_select(0, windows)
         owner = torch.arange(len(windows), device=windows.device).repeat_interleave(counts)
-        before = counts.cumsum(0) - counts
-        begin = self.counts.cumsum(0) - self.counts
-        offset = torch.arange(len(owner), device=windows.device) - before[owner]
-        return owner, begin[windows][owner] + offset
+        shift = self._begin.index_select(0, windows) - (counts.cumsum(0) - counts)
+        return owner, shift.index_select(0, owner) + torch.arange(len(owner), device=windows.device)
+
+    def sources(self, windows: Tensor, count: int) -> Tensor:
+        """The source positions of each of ``windows`` (M,): (M, count), the last one repeated where there are fewer."""
+        first = self.first.index_select(0, windows)[:, None]
+        last = first + self.spans.index_select(0, windows)[:, None] - 1
+        return torch.minimum(first + torch.arange(count, device=windows.device), last)
 
     def over_windows(self, values: Tensor, axis: int, combine) -> Tensor:
         """``combine`` (such as ``torch.minimum``) of all values that each window reads, in place of the source axis."""
