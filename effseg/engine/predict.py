@@ -11,8 +11,9 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, EffsegError
 from .labeller import Labeller, build_segmentor, open_labeller
+from .pictures import read_image
 from .video import VIDEO_SUFFIXES, label_video
 
 __all__ = ['build_segmentor', 'find_images', 'predict', 'read_image']
@@ -74,11 +75,15 @@ def predict(config: str, checkpoint: str, sources: list[str], out_dir: str, opac
     out.mkdir(parents=True, exist_ok=True)
     images = [file for file in files if file.suffix.lower() not in VIDEO_SUFFIXES]
     videos = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
-    overlays, shares, count, started = [], {}, 0, time.perf_counter()
+    overlays, failures, shares, count, started = [], [], {}, 0, time.perf_counter()
     try:
         names = output_names(files)
         for path in tqdm(images, unit=' images', disable=None):
-            overlay, shares[str(path)] = _label_image(labeller, path, out / names[path], opacity)
+            try:
+                overlay, shares[str(path)] = _label_image(labeller, path, out / names[path], opacity)
+            except DataError as error:
+                failures.append(str(error))
+                continue
             overlays.append(overlay)
             count += 1
         for video in videos + [int(camera) for camera in cameras]:
@@ -89,6 +94,8 @@ def predict(config: str, checkpoint: str, sources: list[str], out_dir: str, opac
             count += result.frames
     finally:
         _write_shares(out / 'shares.json', shares)
+    if failures:
+        raise DataError(f"{'; '.join(failures)}" + (f' ({count} others are in {out})' if count else ''))
     return Predictions(overlays, out / 'shares.json', count, time.perf_counter() - started)
 
 
@@ -112,23 +119,14 @@ def class_shares(counts: np.ndarray, classes: list[str]) -> dict[str, float]:
     return {classes[index]: round(int(counts[index]) / total, 6) for index in np.argsort(-counts, kind='stable') if counts[index]}
 
 
-def read_image(path: Path) -> np.ndarray:
-    """A picture as a person sees it: (H, W, 3) uint8, RGB, turned as its EXIF says.
-
-    Raises:
-        DataError: when the file is not an image, or a truncated one.
-    """
-    from PIL import ImageOps
-    try:
-        with Image.open(path) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert('RGB'))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f'{path} cannot be read as an image: {error}') from error
-
-
 def _label_image(labeller: Labeller, path: Path, stem: Path, opacity: float) -> tuple[Path, dict[str, float]]:
     picture = read_image(path)
-    labels = labeller(picture)
+    try:
+        labels = labeller(picture)
+    except EffsegError:
+        raise
+    except Exception as error:  # the config's test pipeline is the user's: what it cannot take is named
+        raise DataError(f'{path} ({picture.shape[1]} x {picture.shape[0]}) cannot go through the test pipeline: {error}') from error
     overlay = stem.with_name(f'{stem.name}_overlay.jpg')
     Image.fromarray(labeller.overlay(picture, labels, opacity)).save(overlay, quality=92)
     labeller.label_image(labels).save(stem.with_name(f'{stem.name}_labels.png'))

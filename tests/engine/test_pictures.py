@@ -1,0 +1,127 @@
+"""Hostile pictures: the label map of what a person sees, or one error with the file's name."""
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from effseg.datasets.orientation import TAG, TURN
+from effseg.engine.pictures import MARGIN, WINDOW, Windows, read_image
+from effseg.errors import DataError
+
+from .conftest import ROOT, TINY
+
+COLOURS = np.zeros((6, 10, 3), np.uint8)
+COLOURS[:3, :4] = (200, 30, 60)
+COLOURS[3:, 6:] = (10, 90, 220)
+INVERSE = {2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}
+
+
+def written(tmp_path, image, name='a.png', **options) -> Path:
+    image.save(tmp_path / name, **options)
+    return tmp_path / name
+
+
+@pytest.mark.parametrize('mode', ['RGB', 'RGBA', 'P', 'CMYK'])
+def test_colours_survive_every_mode(tmp_path, mode):
+    image = Image.fromarray(COLOURS)
+    image = image.quantize(3) if mode == 'P' else image.convert(mode)
+    seen = read_image(written(tmp_path, image, 'a.tif' if mode == 'CMYK' else 'a.png'))
+    assert np.abs(seen.astype(int) - COLOURS).max() <= 1
+
+
+@pytest.mark.parametrize('pixels', [COLOURS[..., 0], COLOURS[..., 0].astype(np.uint16) * 257])
+def test_grey_of_8_and_16_bits_is_grey(tmp_path, pixels):
+    seen = read_image(written(tmp_path, Image.fromarray(pixels)))
+    assert (seen == COLOURS[..., :1]).all() and seen.shape == COLOURS.shape
+
+
+def test_what_is_transparent_is_white(tmp_path):
+    pixels = np.dstack([COLOURS, np.full((6, 10), 255, np.uint8)])
+    pixels[0, 0, 3] = 0
+    seen = read_image(written(tmp_path, Image.fromarray(pixels)))
+    assert (seen[0, 0] == 255).all() and (seen[1:] == COLOURS[1:]).all()
+
+
+@pytest.mark.parametrize('orientation', range(1, 9))
+def test_exif_turns_the_picture(tmp_path, orientation):
+    stored = Image.fromarray(COLOURS)
+    if orientation in TURN:
+        stored = stored.transpose(TURN[INVERSE[orientation]])
+    exif = Image.Exif()
+    exif[TAG] = orientation
+    assert (read_image(written(tmp_path, stored, exif=exif)) == COLOURS).all()
+
+
+def test_the_first_frame_of_a_moving_picture(tmp_path):
+    frames = [Image.fromarray(COLOURS), Image.fromarray(255 - COLOURS)]
+    assert (read_image(written(tmp_path, frames[0], 'a.webp', save_all=True, append_images=frames[1:], lossless=True)) == COLOURS).all()
+
+
+@pytest.mark.parametrize('name, content', [('empty.png', b''), ('text.jpg', b'<html>'), ('cut.png', None), ('float.tiff', None)])
+def test_what_is_no_whole_picture_is_named(tmp_path, name, content):
+    path = tmp_path / name
+    if name == 'cut.png':
+        noise = np.random.default_rng(0).integers(0, 255, (50, 50, 3), dtype=np.uint8)
+        content = written(tmp_path, Image.fromarray(noise), 'whole.png').read_bytes()[:3000]
+    if content is None:
+        Image.fromarray(np.zeros((4, 4), np.float32)).save(path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=name):
+        read_image(path)
+
+
+class Local(nn.Module):
+    """A network that sees no further than a margin."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 5, 4, 4)
+
+    def logits(self, x):
+        if max(x.shape[2:]) > WINDOW:
+            raise AssertionError('too large a piece')
+        return self.conv(nn.functional.pad(x, (0, -x.shape[3] % 4, 0, -x.shape[2] % 4)))
+
+
+@pytest.mark.parametrize('size', [(1056, 64), (1025, 1030), (2048, 32), (1024 + 768, 1600), (64, 3001)])
+def test_windows_give_what_one_piece_gives(size):
+    torch.manual_seed(0)
+    network, x = Local(), torch.randn(1, 3, *size)
+    padded = nn.functional.pad(x, (0, -size[1] % 4, 0, -size[0] % 4))
+    assert torch.equal(Windows(network, largest=0).logits(x), network.conv(padded)) or torch.allclose(
+        Windows(network, largest=0).logits(x), network.conv(padded), atol=1e-6)
+    assert MARGIN % 32 == WINDOW % 32 == 0
+
+
+def test_the_rest_of_a_folder_is_done_and_the_failures_are_listed(tool, checkpoint, tmp_path):
+    folder, out = tmp_path / 'in', tmp_path / 'out'
+    folder.mkdir()
+    for name, size in (('pixel', (1, 1)), ('strip', (1, 700)), ('fine', (30, 40))):
+        Image.fromarray(np.zeros((*size, 3), np.uint8)).save(folder / f'{name}.png')
+    (folder / 'empty.png').write_bytes(b'')
+    (folder / 'text.jpg').write_text('no')
+    outcome = tool('predict', TINY, checkpoint, folder, '--out-dir', out)
+    line = outcome.err.strip().splitlines()[-1]
+    assert outcome.status == 2 and line.startswith('error: ') and 'empty.png' in line and 'text.jpg' in line and '3 others' in line
+    for name, size in (('pixel', (1, 1)), ('strip', (1, 700)), ('fine', (30, 40))):
+        assert np.asarray(Image.open(out / f'{name}_labels.png')).shape == size
+    assert len(json.loads((out / 'shares.json').read_text())) == 3
+
+
+@pytest.mark.slow
+def test_8000_by_6000_takes_less_than_4_gb(scenes, checkpoint, tmp_path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)).resize((8000, 6000)).save(tmp_path / 'large.jpg')
+    command = [sys.executable, str(ROOT / 'tools/predict.py'), TINY, str(checkpoint), str(tmp_path / 'large.jpg'), '--out-dir', str(tmp_path / 'out')]
+    subprocess.run(command, check=True, timeout=900)
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2 ** 20
+    print(f'8000 x 6000: {peak:.2f} GB')
+    assert peak < 4
+    assert Image.open(tmp_path / 'out/large_labels.png').size == (8000, 6000)
