@@ -13,6 +13,7 @@ ALLOWED = {
     'datasets': {'datasets'},
     'evaluation': {'evaluation', 'deploy', 'fuse', 'models', 'datasets', 'engine', 'stack'},
     'engine': {'engine', 'datasets', 'models', 'fuse', 'deploy', 'evaluation', 'stack'},
+    'web': {'web', 'deploy'},
     'report': {'report', 'engine', 'datasets', 'models', 'fuse', 'deploy', 'evaluation', 'stack'},
 }
 HOST = {'mmseg', 'mmengine', 'mmcv', 'timm'}
@@ -44,7 +45,7 @@ def test_each_part_imports_only_what_stands_before_it(part):
         assert ours <= ALLOWED[part], f'{path.name} imports {ours - ALLOWED[part]}'
 
 
-@pytest.mark.parametrize('part', ['fuse', 'deploy'])
+@pytest.mark.parametrize('part', ['fuse', 'deploy', 'web'])
 def test_inference_needs_no_training_stack(part):
     for path in files(part):
         assert not {name.split('.')[0] for name in imported(path)} & HOST, path.name

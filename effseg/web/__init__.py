@@ -1,0 +1,1 @@
+"""An ONNX artifact as a page that segments in the browser: static files, nothing from elsewhere."""

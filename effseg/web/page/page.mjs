@@ -1,0 +1,180 @@
+// The page: a picture or the camera in, the overlay out. What the model takes is in spec.json.
+const $ = id => document.getElementById(id);
+const LONGEST = 1600;  // pixels of the longer side that are shown and saved
+const worker = new Worker(new URL('./worker.mjs', import.meta.url), {type: 'module'});
+const photo = $('photo').getContext('2d'), overlay = $('overlay').getContext('2d');
+const input = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
+let spec, provider, waiting = null, number = 0, stream = null, result = null, chosen = null, rate = 0, lastFrame = 0;
+
+worker.onmessage = ({data}) => {
+  if (data.progress !== undefined) $('progress').value = data.progress;
+  else if (data.ready) ready(data);
+  else if (waiting && (data.number === waiting.number || data.number === undefined)) {
+    const {resolve, reject} = waiting;
+    waiting = null;
+    data.error ? reject(new Error(data.error)) : resolve(data);
+  } else if (data.error) broken(data.error);
+};
+worker.onerror = event => broken(event.message || 'its program cannot be loaded');
+worker.postMessage({open: true, wanted: new URLSearchParams(location.search).get('on')});
+
+function ready(data) {
+  ({spec, provider} = data);
+  $('name').textContent = document.title = spec.name;
+  $('about').textContent = `${spec.classes.length} classes, ${spec.width}×${spec.height}, ${spec.precision}, ${(spec.bytes / 1e6).toFixed(1)} MB, on ${provider}. Nothing leaves this device.`;
+  $('state').textContent = 'Drop a photo here';
+  $('hint').textContent = 'or choose one, or open the camera';
+  for (const id of ['choose', 'camera']) $(id).disabled = false;
+  document.body.dataset.ready = provider;
+}
+
+function broken(reason) {
+  $('state').textContent = 'The model cannot be run';
+  $('hint').textContent = '';
+  say(`The model cannot be run in this browser: ${reason}`);
+}
+
+function say(text) {
+  $('message').textContent = text;
+  $('message').classList.toggle('shown', Boolean(text));
+}
+
+/** The whole picture in the corner of an image of the model's size; the rest has the mean colour. */
+function fit(source, width, height) {
+  const scale = Math.min(spec.width / width, spec.height / height);
+  const w = Math.max(Math.round(width * scale), 1), h = Math.max(Math.round(height * scale), 1);
+  input.canvas.width = spec.width;
+  input.canvas.height = spec.height;
+  input.fillStyle = `rgb(${spec.mean.map(Math.round).join(' ')})`;
+  input.fillRect(0, 0, spec.width, spec.height);
+  input.imageSmoothingEnabled = scale !== 1;
+  input.imageSmoothingQuality = 'high';
+  input.drawImage(source, 0, 0, w, h);
+  return {rgba: input.getImageData(0, 0, spec.width, spec.height).data, w, h};
+}
+
+function run(rgba) {
+  return new Promise((resolve, reject) => {
+    waiting = {resolve, reject, number: ++number};
+    worker.postMessage({rgba, number}, [rgba.buffer]);
+  });
+}
+
+async function segment(source, width, height) {
+  const {rgba, w, h} = fit(source, width, height);
+  const {labels, milliseconds} = await run(rgba);
+  const scale = Math.min(1, LONGEST / Math.max(width, height));
+  photo.canvas.width = Math.max(Math.round(width * scale), 1);
+  photo.canvas.height = Math.max(Math.round(height * scale), 1);
+  photo.imageSmoothingQuality = 'high';
+  photo.drawImage(source, 0, 0, photo.canvas.width, photo.canvas.height);
+  result = {labels, width: w, height: h, stride: spec.width};
+  globalThis.segmentation = result;  // for scripts of those who look on
+  $('stage').classList.add('filled');
+  draw();
+  legend();
+  $('save').disabled = false;
+  return milliseconds;
+}
+
+function draw() {
+  const {labels, width, height, stride} = result, pixels = new ImageData(width, height), data = new Uint32Array(pixels.data.buffer);
+  const colours = spec.palette.map(([r, g, b], index) => chosen === null || chosen === index ? (255 << 24 | b << 16 | g << 8 | r) >>> 0 : 0);
+  for (let y = 0, p = 0; y < height; y++) for (let x = 0; x < width; x++) data[p++] = colours[labels[y * stride + x]];
+  overlay.canvas.width = width;
+  overlay.canvas.height = height;
+  overlay.putImageData(pixels, 0, 0);
+  overlay.canvas.style.opacity = $('opacity').value / 100;
+}
+
+function legend() {
+  const {labels, width, height, stride} = result, counts = new Uint32Array(spec.classes.length);
+  for (let y = 0; y < height; y++) for (let x = 0; x < width; x++) counts[labels[y * stride + x]]++;
+  const present = [...counts.keys()].filter(index => counts[index] || index === chosen).sort((a, b) => counts[b] - counts[a]);
+  $('legend').replaceChildren(...present.map(index => {
+    const item = document.createElement('li'), button = document.createElement('button'), colour = document.createElement('i');
+    const name = document.createElement('span'), share = document.createElement('span'), percent = 100 * counts[index] / (width * height);
+    colour.style.background = `rgb(${spec.palette[index].join(' ')})`;
+    name.textContent = spec.classes[index];
+    share.textContent = `${percent.toFixed(1)} %`;
+    button.style.setProperty('--share', `${percent}%`);
+    button.setAttribute('aria-pressed', index === chosen);
+    button.append(colour, name, share);
+    button.onclick = () => { chosen = chosen === index ? null : index; draw(); legend(); };
+    item.append(button);
+    return item;
+  }));
+}
+
+async function open(file) {
+  if (!spec || !file) return;
+  stop();
+  say('');
+  let picture;
+  try { picture = await createImageBitmap(file); } catch {
+    return say(`${file.name || 'The file'} cannot be read as a picture. JPEG, PNG, WebP and what else this browser shows are taken.`);
+  }
+  chosen = null;
+  $('speed').textContent = 'Segmenting';
+  try {
+    const milliseconds = await segment(picture, picture.width, picture.height);
+    $('speed').textContent = `${milliseconds.toFixed(0)} ms on ${provider}`;
+  } catch (error) { $('speed').textContent = ''; say(`The model failed on this picture: ${error.message}`); }
+}
+
+async function start() {
+  say('');
+  if (!navigator.mediaDevices?.getUserMedia)
+    return say('The camera is open to pages from https or localhost only. Photos work here as well.');
+  const video = document.createElement('video');
+  try { stream = await navigator.mediaDevices.getUserMedia({video: {facingMode: 'environment', width: {ideal: 1280}}, audio: false}); } catch (error) {
+    return say(`The camera cannot be opened: ${error.message}`);
+  }
+  Object.assign(video, {srcObject: stream, muted: true, playsInline: true});
+  await video.play();
+  $('camera').textContent = 'Stop';
+  [rate, lastFrame] = [0, performance.now()];
+  const own = stream;
+  try {
+    while (stream === own) {
+      if (video.videoWidth) {
+        await segment(video, video.videoWidth, video.videoHeight);
+        const now = performance.now(), current = 1000 / (now - lastFrame);
+        rate = rate ? .8 * rate + .2 * current : current;
+        lastFrame = now;
+        if (stream === own) $('speed').textContent = `${rate.toFixed(1)} frames/s on ${provider}`;
+      }
+      await new Promise(requestAnimationFrame);
+    }
+  } catch (error) { stop(); say(`The model failed on the camera's picture: ${error.message}`); }
+}
+
+function stop() {
+  stream?.getTracks().forEach(track => track.stop());
+  stream = null;
+  $('camera').textContent = 'Camera';
+}
+
+function save() {
+  const canvas = document.createElement('canvas'), context = canvas.getContext('2d');
+  Object.assign(canvas, {width: photo.canvas.width, height: photo.canvas.height});
+  context.drawImage(photo.canvas, 0, 0);
+  context.imageSmoothingEnabled = false;
+  context.globalAlpha = $('opacity').value / 100;
+  context.drawImage(overlay.canvas, 0, 0, canvas.width, canvas.height);
+  canvas.toBlob(blob => {
+    const link = Object.assign(document.createElement('a'), {href: URL.createObjectURL(blob), download: `${spec.name}.png`});
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+  }, 'image/png');
+}
+
+$('choose').onclick = () => $('file').click();
+$('file').onchange = event => { const [file] = event.target.files; event.target.value = ''; open(file); };
+$('camera').onclick = () => stream ? stop() : start();
+$('save').onclick = save;
+$('opacity').oninput = () => { overlay.canvas.style.opacity = $('opacity').value / 100; };
+addEventListener('paste', event => { if (event.clipboardData.files.length) open(event.clipboardData.files[0]); });
+addEventListener('dragover', event => { event.preventDefault(); $('stage').classList.add('over'); });
+addEventListener('dragleave', event => { if (!event.relatedTarget) $('stage').classList.remove('over'); });
+addEventListener('drop', event => { event.preventDefault(); $('stage').classList.remove('over'); open(event.dataTransfer.files[0]); });

@@ -1,0 +1,134 @@
+"""The page computes in a real browser what ONNX Runtime computes in Python, says what is wrong, and fits a phone."""
+import base64
+import threading
+
+import numpy as np
+import pytest
+from browser import PHONE, complaints, overflow, requests, resize
+from PIL import Image
+
+from effseg.deploy import label_map, load
+from effseg.web.site import Handler, server, write_site
+
+from .conftest import SIZE
+
+AGREEMENT = .999  # of the pixels: WebAssembly sums in another order than the CPU's kernels
+
+
+@pytest.fixture(scope='module', params=['labels', 'logits'])
+def page(request, artifacts, package, tmp_path_factory):
+    """A site that is being served: its address, its artifact, and what was asked of it."""
+    site = write_site(str(artifacts[request.param]), str(tmp_path_factory.mktemp('www') / 'site'), package)
+    asked = []
+    with pytest.MonkeyPatch.context() as patch, server(site, port=0) as running:
+        patch.setattr(Handler, 'log_request', lambda self, code, size=None: asked.append((self.path, int(code))))
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f'http://127.0.0.1:{running.server_port}/', artifacts[request.param], asked
+        running.shutdown()
+
+
+@pytest.fixture(scope='module')
+def opened(page, browser):
+    """The browser, with the model loaded."""
+    resize(browser, PHONE)
+    browser.get('about:blank')
+    complaints(browser), requests(browser)
+    browser.get(page[0])
+    wait(browser, 'document.body.dataset.ready || document.getElementById("message").textContent')
+    assert browser.execute_script('return document.getElementById("message").textContent') == ''
+    return browser
+
+
+def wait(browser, condition, seconds=90):
+    from selenium.webdriver.support.ui import WebDriverWait
+    return WebDriverWait(browser, seconds, poll_frequency=.1).until(lambda window: window.execute_script(f'return {condition}'))
+
+
+def choose(browser, path):
+    from selenium.webdriver.common.by import By
+    browser.execute_script('globalThis.segmentation = undefined')
+    browser.find_element(By.ID, 'file').send_keys(str(path))
+
+
+def labels_of(browser):
+    wait(browser, 'globalThis.segmentation && document.getElementById("speed").textContent.includes("ms")')
+    size = browser.execute_script('return [segmentation.height, segmentation.width, segmentation.stride]')
+    packed = browser.execute_script('return btoa(String.fromCharCode.apply(null, segmentation.labels))')
+    return np.frombuffer(base64.b64decode(packed), np.uint8).reshape(-1, size[2]), size[:2]
+
+
+def expected(artifact, image):
+    run = load(artifact)
+    result = run(image)
+    return result if run.spec.output == 'labels' else label_map(result, SIZE)
+
+
+def test_nothing_is_loaded_from_elsewhere(opened, page):
+    address, _, asked = page
+    assert {code for _, code in asked} == {200}
+    assert {'/', '/page.mjs', '/worker.mjs', '/labels.mjs', '/spec.json', '/model.onnx', '/ort/ort-wasm-simd-threaded.wasm'} <= {path for path, _ in asked}
+    assert all(request.startswith(address) for request in requests(opened) if not request.startswith('chrome:'))
+    policy = opened.execute_script('return document.querySelector("meta[http-equiv=Content-Security-Policy]").content')
+    assert "default-src 'none'" in policy and 'http' not in policy
+    assert not [line for line in complaints(opened) if 'No available adapters' not in line]
+
+
+def test_its_labels_are_those_of_onnx_runtime(opened, page, images, tmp_path):
+    reference = [expected(page[1], image) for image in images[:2]]
+    assert min(len(np.unique(labels)) for labels in reference) > 1
+    for number, image in enumerate(images[:2]):
+        path = tmp_path / f'{number}.png'
+        Image.fromarray(image).save(path)
+        choose(opened, path)
+        labels, size = labels_of(opened)
+        assert size == list(SIZE) and (labels == reference[number]).mean() >= AGREEMENT
+
+
+def test_a_portrait_photo_is_shown_whole(opened, page, images, tmp_path):
+    tall = np.ascontiguousarray(np.concatenate([images[0], images[1], images[2]]))
+    path = tmp_path / 'tall.png'
+    Image.fromarray(tall).save(path)
+    choose(opened, path)
+    _, (height, width) = labels_of(opened)
+    assert height == SIZE[0] and width == round(tall.shape[1] * SIZE[0] / tall.shape[0])
+    shown = opened.execute_script('const c = document.getElementById("photo"); return [c.height, c.width]')
+    assert shown == list(tall.shape[:2])
+
+
+def test_legend_opacity_and_save(opened, images, tmp_path):
+    path = tmp_path / 'photo.png'
+    Image.fromarray(images[0]).save(path)
+    choose(opened, path)
+    labels, _ = labels_of(opened)
+    shares = opened.execute_script('return [...document.querySelectorAll("#legend span:last-child")].map(s => parseFloat(s.textContent))')
+    assert shares == sorted(shares, reverse=True) and sum(shares) == pytest.approx(100, abs=.3) and len(shares) == len(np.unique(labels))
+    move = 'const o = document.getElementById("opacity"); o.value = 20; o.dispatchEvent(new Event("input")); ' \
+           'return getComputedStyle(document.getElementById("overlay")).opacity'
+    assert float(opened.execute_script(move)) == .2
+    saved = opened.execute_async_script('const done = arguments[0]; HTMLAnchorElement.prototype.click = function() { '
+                                        'const i = new Image(); i.onload = () => done([this.download, i.width, i.height]); i.src = this.href; };'
+                                        'document.getElementById("save").click()')
+    assert saved[0].endswith('.png') and saved[1:] == [SIZE[1], SIZE[0]]
+
+
+def test_a_file_that_is_no_picture_is_said_to_be(opened, images, tmp_path):
+    (tmp_path / 'notes.jpg').write_text('no picture')
+    choose(opened, tmp_path / 'notes.jpg')
+    assert 'notes.jpg cannot be read as a picture' in wait(opened, 'document.getElementById("message").textContent')
+    path = tmp_path / 'photo.png'
+    Image.fromarray(images[0]).save(path)
+    choose(opened, path)
+    labels_of(opened)
+    assert opened.execute_script('return document.getElementById("message").textContent') == ''
+
+
+@pytest.mark.parametrize('size', [PHONE, (320, 568), (1100, 800)], ids=['phone', 'small', 'desktop'])
+def test_it_fits_the_screen(opened, size, images, tmp_path):
+    path = tmp_path / 'photo.png'
+    Image.fromarray(images[0]).save(path)
+    choose(opened, path)
+    labels_of(opened)
+    resize(opened, size)
+    assert overflow(opened) <= 0
+    small = opened.execute_script('return [...document.querySelectorAll(".buttons button")].map(b => b.getBoundingClientRect()).filter(r => r.height < 44 || r.width < 44).length')
+    assert small == 0

@@ -1,0 +1,98 @@
+"""The folder that the tool writes, and what it refuses."""
+import hashlib
+import json
+import subprocess
+import tarfile
+import urllib.request
+from pathlib import Path
+
+import pytest
+from engine.conftest import tool  # noqa: F401
+
+from effseg.errors import ArtifactError, ConfigError, MissingRuntimeError
+from effseg.web import runtime
+from effseg.web.site import PAGE, server, write_site
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch) -> str:
+    """An archive in the form of npm's, with other content; the checksum is made to fit."""
+    source = tmp_path / 'dist'
+    source.mkdir()
+    path = tmp_path / 'package.tgz'
+    with tarfile.open(path, 'w:gz') as archive:
+        for name in runtime.FILES:
+            (source / name).write_text(name)
+            archive.add(source / name, f'package/dist/{name}')
+    monkeypatch.setattr(runtime, 'SHA256', hashlib.sha256(path.read_bytes()).hexdigest())
+    return str(path)
+
+
+def test_the_folder_is_whole_and_the_spec_is_the_artifacts_own(artifacts, package, tmp_path):
+    site = write_site(str(artifacts['labels']), str(tmp_path / 'site'), package)
+    assert {path.relative_to(site).as_posix() for path in site.rglob('*') if path.is_file()} \
+        == {*PAGE, 'spec.json', 'model.onnx', *(f'ort/{name}' for name in runtime.FILES)}
+    spec = json.loads((site / 'spec.json').read_text())
+    assert (spec['height'], spec['width'], spec['classes']) == (64, 96, ['class 0', 'class 1', 'class 2'])
+    assert spec['bytes'] == artifacts['labels'].stat().st_size
+    assert write_site(str(artifacts['logits']), str(site), package) == site
+    assert json.loads((site / 'spec.json').read_text())['output'] == 'logits'
+    assert not list(tmp_path.glob('.site*'))
+
+
+def test_a_folder_with_other_things_is_left_alone(artifacts, package, tmp_path):
+    (tmp_path / 'mine').mkdir()
+    (tmp_path / 'mine' / 'thesis.tex').write_text('all of it')
+    with pytest.raises(ConfigError, match='holds other things'):
+        write_site(str(artifacts['labels']), str(tmp_path / 'mine'), package)
+    assert (tmp_path / 'mine' / 'thesis.tex').read_text() == 'all of it'
+
+
+def test_the_server_isolates_the_page_and_names_its_types(artifacts, package, tmp_path):
+    import threading
+    site = write_site(str(artifacts['labels']), str(tmp_path / 'site'), package)
+    with server(site, port=0) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        for name, kind in (('worker.mjs', 'text/javascript'), ('ort/ort-wasm-simd-threaded.wasm', 'application/wasm'), ('', 'text/html')):
+            with urllib.request.urlopen(f'http://127.0.0.1:{running.server_port}/{name}') as answer:
+                assert answer.headers.get_content_type() == kind
+                assert answer.headers['Cross-Origin-Embedder-Policy'] == 'require-corp'
+        with pytest.raises(ConfigError, match='--port'):
+            server(site, port=running.server_port)
+        running.shutdown()
+
+
+def test_other_artifacts_are_refused(tmp_path):
+    with pytest.raises(ArtifactError, match='--to onnx'):
+        write_site(str(tmp_path / 'model.tflite'), str(tmp_path / 'site'))
+
+
+def test_the_command_needs_no_training_stack_and_answers_in_one_line(tool, tmp_path):  # noqa: F811
+    outcome = tool('web_demo', tmp_path / 'none.onnx', '--out', tmp_path / 'site')
+    assert outcome.status == 2 and outcome.err.startswith('error: no artifact') and len(outcome.err.splitlines()) == 1
+
+
+def test_a_package_that_was_changed_is_not_used(tmp_path):
+    path = tmp_path / 'package.tgz'
+    path.write_bytes(b'something else')
+    with pytest.raises(ArtifactError, match='not onnxruntime-web'):
+        runtime.package(str(path))
+
+
+def test_without_npm_one_error_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    monkeypatch.setattr(runtime.shutil, 'which', lambda name: None)
+    with pytest.raises(MissingRuntimeError, match='no npm.*--runtime'):
+        runtime.package()
+
+
+def test_without_a_network_one_error_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    monkeypatch.setattr(runtime.shutil, 'which', lambda name: '/usr/bin/npm')
+
+    def fails(command, **options):
+        raise subprocess.CalledProcessError(1, command, stderr='npm error code ENOTFOUND\nnpm error network')
+    monkeypatch.setattr(runtime.subprocess, 'run', fails)
+    with pytest.raises(MissingRuntimeError, match='ENOTFOUND.*--runtime'):
+        runtime.package()
+    assert not list((Path(tmp_path) / 'effseg').iterdir())
