@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import WeightsError
+from .safetensors_file import read_safetensors
 
 # where training code keeps the weights: the averaged ones first where the format says that they are the result
 ENTRIES = ('state_dict_ema', 'state_dict', 'model', 'model_ema')
@@ -96,7 +97,7 @@ def read_file(path: str | Path) -> dict:
         start = file.read(len(_LEGACY_MAGIC))
     try:
         if path.suffix == '.safetensors' or start[8:9] == b'{':
-            return _read_safetensors(path)
+            return read_safetensors(path)
         if start.startswith(b'PK'):
             _check_archive(path)
         elif not start.startswith(_LEGACY_MAGIC) or tarfile.is_tarfile(path):
@@ -153,12 +154,6 @@ def _sha256(path: Path) -> str:
         for block in iter(lambda: file.read(1 << 20), b''):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _read_safetensors(path: Path) -> dict:
-    from safetensors import safe_open
-    with safe_open(path, framework='pt', device='cpu') as file:
-        return {'state_dict': {key: file.get_tensor(key) for key in file.keys()}, 'meta': dict(file.metadata() or {})}
 
 
 def _downloaded(url: str) -> Path:
