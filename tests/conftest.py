@@ -29,7 +29,7 @@ def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
     return module.double().eval()
 
 
-@pytest.fixture
+@pytest.fixture(scope='session')
 def random_stats():
     """The function that makes a fresh module look trained, in float64 and eval mode."""
     return randomise

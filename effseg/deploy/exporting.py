@@ -48,7 +48,7 @@ def export(model: nn.Module, network: nn.Module, spec: Spec, path: str | Path, i
 
     Args:
         model: the trained MMSegmentation model, unfused.
-        network: what is exported; usually ``effseg.fuse(model, size)``. Has ``logits(x)``.
+        network: what is exported; usually ``effseg.fuse(model, size).exportable()``. Has ``logits(x)``.
         spec: of the artifact.
         path: where to, with the runtime's suffix.
         images: (H, W, 3) uint8 RGB of the spec's size, real ones, to compare on.

@@ -42,7 +42,8 @@ class Program(nn.Module):
             Logits (1, classes, H / 4, W / 4), or labels (1, H, W): int32 by argmax, whole float32 by comparisons.
         """
         x = image if image.dtype == torch.float32 else image.float()
-        x = x if self.channels_first else x.permute(0, 3, 1, 2)
+        # contiguous: or tracing takes the whole network for channels-last, and ExecuTorch leaves its copies out of the delegate
+        x = x if self.channels_first else x.permute(0, 3, 1, 2).contiguous()
         logits = self.network.logits((x - self.mean) * self.scale)
         if not self.labels:
             return logits

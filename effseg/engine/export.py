@@ -12,6 +12,7 @@ from ..deploy.exporting import Export, Unfused
 from ..deploy.images import fit
 from ..deploy.spec import PRECISIONS, Spec
 from ..errors import ConfigError, DataError
+from ..fuse.segmentor import fuse as fuse_model
 from .predict import build_segmentor, find_images, read_image
 
 PROOF_IMAGES = 30
@@ -47,10 +48,7 @@ def export(config: str, checkpoint: str, to: str, size: tuple[int, int] | None =
     shape = (spec.height, spec.width)
     proof = _images(model.cfg, 'val_dataloader', images, proof_images, shape, spec.mean)
     ranges = _images(model.cfg, 'train_dataloader', images, calibration, shape, spec.mean) if precision == 'int8' else []
-    network = Unfused(model)
-    if fuse:
-        from ..fuse.segmentor import fuse as fuse_model
-        network = fuse_model(model, size=shape)
+    network = fuse_model(model, size=shape).exportable() if fuse else Unfused(model)
     path = path or Path(checkpoint).with_suffix('').as_posix() + f'_{precision}{SUFFIXES[to]}'
     with torch.no_grad():
         return deploy.export(model, network, spec, path, proof, ranges)

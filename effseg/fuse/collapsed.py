@@ -126,6 +126,35 @@ class Ring(Layer):
         return [*rows, sides[:, 2, :, :height, None], sides[:, 3, :, :height, None]]
 
 
+    def portable_form(self, strips: Many[Tensor]) -> list[Tensor]:
+        """:meth:`forward` of :func:`strips`, in operations of rank 4 that runtimes execute natively."""
+        top, bottom, left, right = strips
+        lines = (top[:, :, :1], bottom[:, :, -1:], left[..., :1], right[..., -1:])
+        kernels, corners = self._per_side(self.sides), self._per_side(self.corners)
+        rows = []
+        for line, kernel, first, last in zip(lines, kernels, corners[::2], corners[1::2]):
+            side = F.conv2d(line, kernel, padding=(0, REACH))
+            rows.append(torch.cat([side[..., :1] - F.conv2d(line[..., :1], first), side[..., 1:-1],
+                                   side[..., -1:] - F.conv2d(line[..., -1:], last)], 3))
+        columns = [F.conv2d(line, kernel.transpose(2, 3).contiguous(), padding=(REACH, 0)) for line, kernel in zip(lines[2:], kernels[2:])]
+        return [*rows, *columns]
+
+    def _per_side(self, kernels: Tensor) -> list[Tensor]:
+        return [kernels[side * self.out_channels:(side + 1) * self.out_channels] for side in range(4)]
+
+
+def strips(x: Tensor) -> list[Tensor]:
+    """The first and last two lines (N, C, 2, W) and columns (N, C, H, 2) of a map (N, C, H, W): two, since runtimes lose
+    track of the layout of maps with a side of one."""
+    return [x[:, :, :2], x[:, :, -2:], x[..., :2], x[..., -2:]]
+
+
+def doubled(x: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N, C, 2 H, 2 W), every pixel copied, by a depthwise conv: runtimes do not repeat natively."""
+    copies = torch.ones(4 * x.shape[1], 1, 1, 1, dtype=x.dtype, device=x.device)
+    return F.pixel_shuffle(F.conv2d(x, copies, groups=x.shape[1]), 2)
+
+
 def side_lines(x: Tensor) -> Tensor:
     """The first and last line and column of a map (N, C, H, W) as (N, 4, C, L), L = max(H, W)."""
     length = max(x.shape[2:])
@@ -201,10 +230,22 @@ class CollapsedLevel(Layer):
         for layer, x in zip(self.above, [*maps[1:], rest]):
             y = y + layer(x) if self.portable else y.add_(layer(x))
         grid = tuple(y.shape[2:])
-        corrections = self.ring(self._lines(maps, rest, laterals), grid)
+        if self.portable:
+            corrections = self.ring.portable_form(self._strips(maps, rest, laterals))
+        else:
+            corrections = self.ring(self._lines(maps, rest, laterals), grid)
         rows, columns = (self.frame_rows, self.frame_columns) if grid == self.grid else self._frame(grid)
         correct = _corrected if self.portable else _correct_
         return activate(correct(y, corrections, rows, columns), self.act, self.portable)
+
+    def _strips(self, maps: Many[Tensor], rest: Tensor, laterals: Many[Conv]) -> list[Tensor]:
+        """:meth:`_lines` as :func:`strips`."""
+        sides = strips(rest)
+        for x, lateral in zip(reversed(maps), reversed(laterals)):
+            # of a doubled strip, the half that lies at the border
+            halves = [strips(doubled(side))[index] for index, side in enumerate(sides)]
+            sides = [F.conv2d(own, lateral.weight) + half for own, half in zip(strips(x), halves)]
+        return sides
 
     def _lines(self, maps: Many[Tensor], rest: Tensor, laterals: Many[Conv]) -> Tensor:
         """P_i along the sides, the biases of ``laterals`` left out: the table has them."""

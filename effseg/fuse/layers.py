@@ -190,7 +190,7 @@ class ChannelNorm(Layer):
 
 def _channel_mean(x: Tensor) -> Tensor:
     """(N, C, H, W) -> (N, 1, H, W) as a 1 x 1 conv: runtimes execute a mean over height and width, not over channels."""
-    return F.conv2d(x, x.new_full((1, x.shape[1], 1, 1), 1 / x.shape[1]))
+    return F.conv2d(x, torch.full((1, x.shape[1], 1, 1), 1 / x.shape[1], dtype=x.dtype, device=x.device))
 
 
 def _normalise(x: Tensor, mean, eps: float) -> Tensor:

@@ -22,12 +22,14 @@ def export(network, spec: Spec, path: Path, images: list[np.ndarray]) -> Delegat
     import torch
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
+    from executorch.exir.passes.constant_prop_pass import constant_prop_pass
 
     from ..program import Program
     program = Program(network, spec, compare=True).eval()
     example = (torch.zeros(1, *spec.image_shape),)
     with quiet(), torch.no_grad():
-        exported = torch.export.export(program, example)
+        # what depends on no input becomes constant: XNNPACK takes convs of constant weights only
+        exported = constant_prop_pass(torch.export.export(program, example), custom_skip_targets=set())
         if spec.precision == 'int8':
             from ..quantize import executorch_int8
             exported = executorch_int8(exported, images)
