@@ -1,0 +1,151 @@
+"""What every runtime promises. A subclass names the runtime and inherits the tests; full-size L1 is in the slow tier."""
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from effseg import deploy
+from effseg.deploy import backends, parity
+from effseg.deploy.program import Program, Unfused
+from effseg.deploy.spec import beside
+from effseg.errors import ArtifactError, ConfigError, DataError, MissingRuntimeError, ParityError
+
+from .conftest import need, spec_of
+
+WITHOUT_TORCH = """
+import sys
+for module in ('torch', 'mmseg', 'mmengine', 'mmcv', 'timm'):
+    sys.modules[module] = None
+import numpy as np
+from effseg import deploy
+artifact = deploy.load(sys.argv[1])
+np.save(sys.argv[2], artifact(np.load(sys.argv[3])))
+"""
+
+
+class BackendContract:
+    runtime: str
+    runtime_module: str  # what running a file imports
+    needs_torch = False  # whether the runtime itself imports torch
+    refused: str | None = None  # a precision it has not
+
+    @pytest.fixture(scope='class', params=['logits', 'labels'])
+    def exported(self, request, tmp_path_factory, model, fused, images):
+        need(self.runtime)
+        path = tmp_path_factory.mktemp(self.runtime) / f'{request.param}{backends.SUFFIXES[self.runtime]}'
+        return deploy.export(model, fused, spec_of(self.runtime, request.param), path, images)
+
+    @pytest.fixture
+    def copied(self, exported, tmp_path) -> Path:
+        """The artifact and its spec, to be spoilt."""
+        for file in (exported.path, beside(exported.path)):
+            shutil.copy(file, tmp_path / file.name)
+        return tmp_path / exported.path.name
+
+    def test_export_leaves_the_artifact_and_its_spec(self, exported):
+        assert {file.name for file in exported.path.parent.iterdir()} == {exported.path.name, beside(exported.path).name}
+        assert exported.parity.images == 6 and exported.parity.agreement >= parity.THRESHOLDS['fp32'].agreement
+        assert exported.megabytes > .01
+
+    def test_everything_is_delegated(self, exported):
+        assert exported.delegation.delegates == 1
+        assert set(exported.delegation.left) <= {'ARG_MAX'}, 'LiteRT has no delegated argmax; all else must be'
+
+    def test_loaded_artifact_equals_torch(self, exported, model, images):
+        artifact = deploy.load(exported.path)
+        assert artifact.spec == exported.spec
+        reference = Program(Unfused(model), exported.spec)
+        for image in images[:2]:
+            with torch.no_grad():
+                expected = reference(torch.from_numpy(image[None]))[0].numpy()
+            result = artifact(image)
+            assert result.shape == exported.spec.result_shape == expected.shape
+            if exported.spec.output == 'labels':
+                assert result.dtype == np.int32 and (result == expected).mean() > .999
+            else:
+                np.testing.assert_allclose(result, expected, atol=parity.THRESHOLDS['fp32'].difference * np.abs(expected).max())
+
+    def test_runs_without_torch_and_mmsegmentation(self, exported, images, tmp_path):
+        if self.needs_torch:
+            pytest.skip(f'{self.runtime} has its Python runtime built on torch')
+        np.save(tmp_path / 'image.npy', images[0])
+        script = [sys.executable, '-c', WITHOUT_TORCH, exported.path, tmp_path / 'result.npy', tmp_path / 'image.npy']
+        done = subprocess.run(script, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+        assert done.returncode == 0, done.stderr
+        np.testing.assert_array_equal(np.load(tmp_path / 'result.npy'), deploy.load(exported.path)(images[0]))
+
+    def test_another_network_is_refused_and_the_old_file_stays(self, exported, model, fused, images, copied, monkeypatch):
+        before = copied.read_bytes()
+        other = torch.nn.Sequential()
+        other.logits = lambda x: Unfused(model).logits(x).flip(1)
+        monkeypatch.setattr(backends.backend(self.runtime), 'export', _copy_of(exported))
+        monkeypatch.setattr('effseg.deploy.exporting.Unfused', lambda model: other)
+        with pytest.raises(ParityError, match='same label at'):
+            deploy.export(model, fused, exported.spec, copied, images)
+        assert copied.read_bytes() == before
+        assert len(list(copied.parent.iterdir())) == 2
+
+    @pytest.mark.parametrize('change, error, message', [
+        (dict(path='model.bin'), ConfigError, 'must end in'),
+        (dict(images=[]), DataError, 'no image to compare'),
+        (dict(images=[np.zeros((8, 8, 3), np.uint8)]), DataError, 'was expected'),
+        (dict(precision='int8'), DataError, '--calibration N'),
+    ])
+    def test_refuses_what_it_cannot_do(self, model, fused, images, tmp_path, change, error, message):
+        spec = spec_of(self.runtime, precision=change.get('precision', 'fp32'))
+        path = tmp_path / change.get('path', f'model{backends.SUFFIXES[self.runtime]}')
+        with pytest.raises(error, match=message):
+            deploy.export(model, fused, spec, path, change.get('images', images))
+        assert not list(tmp_path.iterdir())
+
+    def test_refuses_a_precision_it_has_not(self, model, fused, images, tmp_path):
+        if self.refused is None:
+            assert set(backends.backend(self.runtime).PRECISIONS) == {'fp32', 'fp16', 'int8'}
+            return
+        with pytest.raises(ConfigError, match=f'{self.refused} does not exist for {self.runtime}'):
+            deploy.export(model, fused, spec_of(self.runtime, precision=self.refused), tmp_path / 'model', images)
+
+    def test_image_of_another_shape_or_type_is_refused(self, exported):
+        artifact = deploy.load(exported.path)
+        for image in (np.zeros((32, 32, 3), np.uint8), np.zeros(exported.spec.image_shape, np.float32), [1, 2, 3]):
+            with pytest.raises(DataError, match='takes a uint8 RGB array'):
+                artifact(image)
+
+    @pytest.mark.parametrize('with_spec', [True, False])
+    def test_cut_artifact_is_refused(self, copied, with_spec):
+        copied.write_bytes(copied.read_bytes()[:copied.stat().st_size // 2])
+        if not with_spec:
+            beside(copied).unlink()
+        with pytest.raises(ArtifactError, match='cut'):
+            deploy.load(copied)
+
+    def test_foreign_file_is_refused(self, copied):
+        beside(copied).unlink()
+        copied.write_bytes(b'not a network' * 100)
+        with pytest.raises(ArtifactError, match='cannot read'):
+            deploy.load(copied)
+
+    def test_spec_of_another_file_is_refused(self, copied):
+        beside(copied).write_text(beside(copied).read_text().replace('"class 1"', '"class one"'))
+        with pytest.raises(ArtifactError, match='contradict'):
+            deploy.load(copied)
+
+    def test_runs_without_the_spec_beside_it(self, copied, exported, images):
+        beside(copied).unlink()
+        np.testing.assert_array_equal(deploy.load(copied)(images[0]), deploy.load(exported.path)(images[0]))
+
+    def test_missing_runtime_names_its_extra(self, copied, monkeypatch):
+        monkeypatch.setitem(sys.modules, self.runtime_module, None)
+        with pytest.raises(MissingRuntimeError, match=rf"pip install 'effseg\[{self.runtime}\]'"):
+            deploy.load(copied)
+
+
+def _copy_of(exported):
+    def export(network, spec, path, images):
+        shutil.copy(exported.path, path)
+        return exported.delegation
+    return export

@@ -1,0 +1,6 @@
+from .contract import BackendContract
+
+
+class TestOnnx(BackendContract):
+    runtime = 'onnx'
+    runtime_module = 'onnxruntime'
