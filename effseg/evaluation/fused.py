@@ -121,6 +121,22 @@ class _Unfused(nn.Module):
         return self.model.decode_head(self.model.extract_feat(x))
 
 
+class _Fused(nn.Module):
+    """A fused network that is built anew for the size of the first image, which the others mostly have as well."""
+
+    def __init__(self, model: EncoderDecoder, size: tuple[int, int]):
+        super().__init__()
+        self.network = fuse(model, size)
+        self._waiting = [model]  # in a list, so that it is no part of this module
+
+    def logits(self, x: Tensor) -> Tensor:
+        if self._waiting:
+            model, size = self._waiting.pop(), tuple(x.shape[2:])
+            if size != self.network.size:
+                self.network = fuse(model, size)
+        return self.network.logits(x)
+
+
 def label_segmentor(model: nn.Module) -> nn.Module:
     """A trained model that skips full-size logits; the model itself where its labels do not come from them."""
     head = getattr(model, 'decode_head', None)
@@ -135,15 +151,14 @@ def fused_segmentor(model: nn.Module, size: tuple[int, int] | None = None) -> La
 
     Args:
         model: MMSegmentation's EncoderDecoder.
-        size: (H, W) to build for; the training crop when left out.
+        size: (H, W) to build for; that of the first image when left out.
 
     Raises:
         FuseError: when the model has no exact fused form.
     """
     if not isinstance(model, EncoderDecoder):
         raise FuseError(f'a {type(model).__name__} cannot be fused; an EncoderDecoder was expected')
-    size = size or getattr(model.data_preprocessor, 'size', None) or (512, 512)
-    return LabelSegmentor(model, fuse(model, size))
+    return LabelSegmentor(model, fuse(model, size) if size else _Fused(model, (512, 512)))
 
 
 class Speed:

@@ -1,4 +1,6 @@
 """Two things timed in turn in one process, and the memory that something takes at its peak."""
+import contextlib
+import ctypes
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -63,10 +65,9 @@ class peak_memory:
             torch.cuda.reset_peak_memory_stats()
             self._before = torch.cuda.memory_allocated()
         else:
-            try:
+            with contextlib.suppress(OSError, AttributeError):  # other systems than Linux with glibc
+                ctypes.CDLL(None).malloc_trim(0)  # what earlier work freed would otherwise be used again unseen
                 Path('/proc/self/clear_refs').write_text('5')  # lets the high-water mark begin anew
-            except OSError:
-                pass
             self._before = _status('VmRSS')
         return self
 

@@ -1,0 +1,79 @@
+"""From a config to a benchmark: the model, an image for it, and logits to label."""
+import numpy as np
+import torch
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import init_default_scope
+from PIL import Image
+from torch import Tensor, nn
+
+from ..datasets.scenes import draw_scene
+from ..errors import ConfigError, DataError
+from ..evaluation.benchmark import compare, logits_of
+from ..fuse.segmentor import check_size
+from ..models.pretrained import load_segmentor
+from .config import load_config
+from .pictures import read_image
+
+STRIDE = 4
+
+
+def benchmark(config: str, checkpoint: str | None = None, image: str | None = None, label_map: str | None = None,
+              size: tuple[int, int] = (512, 512), runs: int = 10, threads: tuple[int, ...] = (1, 2), compiled: bool = False,
+              cfg_options: dict | None = None) -> None:
+    """Prints how the fused segmenter of a config compares with MMSegmentation's own.
+
+    Args:
+        config: path, or ``effseg::NAME.py``.
+        checkpoint: trained weights; random ones when left out.
+        image: a picture; a drawn scene when left out.
+        label_map: a PNG of class numbers to make the logits of the label step from; when left out they are the model's, and
+            with random weights those of the drawn scene's label map.
+        size: (H, W) that the picture is resized to.
+        runs, threads, compiled: see :func:`effseg.evaluation.benchmark.compare`.
+        cfg_options: overrides of the config.
+
+    Raises:
+        EffsegError: for a config, checkpoint or image that cannot be used.
+    """
+    from mmseg.registry import MODELS
+    size = check_size(size)
+    if runs < 1 or not threads or min(threads) < 1:
+        raise ConfigError(f'{runs} runs on {list(threads)} threads were asked for; each takes a number of 1 or more')
+    cfg = load_config(config, cfg_options)
+    init_default_scope(cfg.get('default_scope', 'mmseg'))
+    model = revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
+    if checkpoint:
+        load_segmentor(model, checkpoint)
+    scene, truth = draw_scene(size, np.random.default_rng(0))
+    picture = read_image(image) if image else scene
+    label_logits = None
+    if label_map or not checkpoint:
+        labels = _read_labels(label_map) if label_map else truth
+        labels = Image.fromarray(labels).resize((-(-size[1] // STRIDE), -(-size[0] // STRIDE)), Image.Resampling.NEAREST)
+        label_logits = logits_of(torch.from_numpy(np.array(labels)).long(), model.num_classes)
+    print(f"{checkpoint or 'random weights'}, {image or 'a drawn scene'}, "
+          f"labels of {label_map or ('the drawn scene' if not checkpoint else 'the model')}")
+    compare(model, _normalised(model, picture, size), label_logits, runs, threads, compiled)
+
+
+def _read_labels(path: str) -> np.ndarray:
+    """
+    Raises:
+        DataError: when the file is no 8-bit label map.
+    """
+    try:
+        with Image.open(path) as picture:
+            labels = np.array(picture)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f'{path} cannot be read as a label map: {error}') from error
+    if labels.ndim != 2 or labels.dtype != np.uint8:
+        raise DataError(f'{path} holds {labels.dtype} of shape {labels.shape}; 8-bit class numbers (H, W) were expected')
+    return labels
+
+
+def _normalised(model: nn.Module, picture: np.ndarray, size: tuple[int, int]) -> Tensor:
+    """A picture (H, W, 3) RGB as the network sees it: (1, 3, H, W)."""
+    resized = np.array(Image.fromarray(picture).resize((size[1], size[0]), Image.Resampling.BILINEAR))
+    bgr = torch.from_numpy(resized[..., ::-1].copy()).permute(2, 0, 1)
+    with torch.no_grad():
+        return model.data_preprocessor(dict(inputs=[bgr]), False)['inputs']

@@ -1,0 +1,25 @@
+"""Time the fused segmenter against MMSegmentation's: python tools/benchmark.py configs/fpn_effformer_l1_ade20k.py --compare"""
+from effseg.engine import cli
+
+
+def main(argv: list[str]) -> None:
+    parser = cli.Parser(description=__doc__)
+    parser.add_argument('config', help="config file, or 'effseg::NAME.py' for a shipped one")
+    parser.add_argument('checkpoint', nargs='?', help='trained weights (default: random ones)')
+    parser.add_argument('--compare', action='store_true', required=True, help='both segmenters in turn, in one process')
+    parser.add_argument('--image', help='a picture (default: a drawn scene)')
+    parser.add_argument('--label-map', help="PNG of class numbers to time the label step on (default: the model's own labels)")
+    parser.add_argument('--size', type=int, nargs=2, default=(512, 512), metavar=('HEIGHT', 'WIDTH'), help='of the image (default: 512 512)')
+    parser.add_argument('--runs', type=int, default=10, help='of everything that is timed (default: 10)')
+    parser.add_argument('--threads', type=int, nargs='+', default=(1, 2), help='thread counts in turn (default: 1 2)')
+    parser.add_argument('--compile', action='store_true', help='also the fused network under torch.compile; takes a C++ compiler')
+    cli.add_cfg_options(parser)
+    parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
+    args = parser.parse_args(argv)
+    from effseg.engine.benchmark import benchmark
+    benchmark(args.config, args.checkpoint, args.image, args.label_map, tuple(args.size), args.runs, tuple(args.threads), args.compile,
+              args.cfg_options)
+
+
+if __name__ == '__main__':
+    cli.run(main)
