@@ -1,4 +1,7 @@
-"""Write a proven artifact: python tools/export.py CONFIG CHECKPOINT --to onnx|executorch|coreml|litert"""
+"""Write a proven artifact: python tools/export.py CONFIG CHECKPOINT --to onnx|executorch|coreml|litert
+
+With --to safetensors the trained weights alone, to give away: classes and checksum inside, nothing that can run.
+"""
 from effseg.engine import cli
 
 
@@ -6,10 +9,11 @@ def main(argv: list[str]) -> None:
     from effseg.deploy.backends import SUFFIXES
     from effseg.deploy.spec import OUTPUTS, PRECISIONS
     from effseg.engine.export import PROOF_IMAGES, export
+    from effseg.engine.weights import export_weights
     parser = cli.Parser(description=__doc__)
     parser.add_argument('config', help="config file, or 'effseg::NAME.py' for a shipped one")
     parser.add_argument('checkpoint', help='trained weights')
-    parser.add_argument('--to', required=True, choices=SUFFIXES, help='the runtime')
+    parser.add_argument('--to', required=True, choices=[*SUFFIXES, 'safetensors'], help='the runtime, or safetensors for the weights alone')
     parser.add_argument('--size', nargs=2, type=int, metavar=('H', 'W'), help="of the image, multiples of 32 (default: the config's crop)")
     parser.add_argument('--output', choices=OUTPUTS, default='labels', help='the class of every pixel, or the logits at a quarter of the size')
     parser.add_argument('--precision', choices=PRECISIONS, default='fp32')
@@ -21,6 +25,9 @@ def main(argv: list[str]) -> None:
     cli.add_cfg_options(parser)
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
     args = parser.parse_args(argv)
+    if args.to == 'safetensors':
+        print(export_weights(args.config, args.checkpoint, args.out, args.cfg_options))
+        return
     print(export(args.config, args.checkpoint, args.to, tuple(args.size) if args.size else None, args.output, args.precision,
                  args.calibration, args.images, args.proof_images, not args.unfused, args.out, args.cfg_options))
 

@@ -5,39 +5,38 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from ..errors import ConfigError, WeightsError
+from ..errors import WeightsError
 
-SHA256 = 'effseg_sha256'
+_WRITER = {'format': 'pt', 'writer': 'effseg'}
+_BLANK = '0' * 64  # stands where the SHA-256 will, while it is computed over the whole file
 
 
-def write_safetensors(path: str | Path, state_dict: Mapping[str, Tensor], dataset_meta: Mapping) -> None:
-    """Writes weights, with classes and palette, and the SHA-256 of all of it.
+def write_safetensors(path: str | Path, state_dict: Mapping[str, Tensor], dataset_meta: Mapping | None = None) -> None:
+    """Writes weights, with classes and palette, and the SHA-256 of the whole file; puts the file in place whole.
 
     Args:
-        path: ends in ``.safetensors``; put in place whole.
+        path: of the file.
         state_dict: tensors by name.
         dataset_meta: ``classes`` and ``palette``.
-
-    Raises:
-        ConfigError: for another suffix.
     """
     from safetensors.torch import save
     path = Path(path)
-    if path.suffix != '.safetensors':
-        raise ConfigError(f'{path} must end in .safetensors')
-    tensors = {name: value.detach().cpu().contiguous() for name, value in state_dict.items()}
-    about = {key: [*map(list, value)] if key == 'palette' else list(value) for key, value in dataset_meta.items() if key in ('classes', 'palette')}
-    metadata = {'format': 'pt', 'dataset_meta': json.dumps(about)}
-    content = save(tensors, {**metadata, SHA256: _digest(tensors, metadata)})
-    partial = path.with_name(path.name + '.partial')
-    partial.write_bytes(content)
-    os.replace(partial, path)
+    # copies: safetensors refuses tensors that share memory
+    tensors = {name: value.detach().cpu().clone().contiguous() for name, value in state_dict.items()}
+    about = {key: _plain(value) for key, value in (dataset_meta or {}).items() if key in ('classes', 'palette') and value}
+    content = save(tensors, {**_WRITER, 'sha256': _BLANK, **({'dataset_meta': json.dumps(about)} if about else {})})
+    content = content.replace(_BLANK.encode(), hashlib.sha256(content).hexdigest().encode(), 1)
+    partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
-def read_safetensors(path: Path) -> dict:
+def read_safetensors(path: str | Path) -> dict:
     """``{'state_dict': ..., 'meta': ...}`` of a file of anybody's.
 
     Raises:
@@ -46,18 +45,18 @@ def read_safetensors(path: Path) -> dict:
     from safetensors import safe_open
     with safe_open(path, framework='pt', device='cpu') as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}
-        metadata = dict(file.metadata() or {})
-    expected = metadata.pop(SHA256, None)
-    if expected is not None and _digest(tensors, metadata) != expected:
+        meta = dict(file.metadata() or {})
+    expected = meta.get('sha256')
+    if meta.get('writer') != _WRITER['writer'] and not expected:
+        return {'state_dict': tensors, 'meta': meta}
+    if not expected:
+        raise WeightsError(f'{path} is damaged: its checksum is missing. Get the file again.')
+    content = Path(path).read_bytes().replace(expected.encode(), _BLANK.encode(), 1)
+    if hashlib.sha256(content).hexdigest() != expected:
         raise WeightsError(f'{path} is damaged: its SHA-256 is not the one it was written with. Get the file again.')
-    about = json.loads(metadata['dataset_meta']) if expected is not None and 'dataset_meta' in metadata else None
-    return {'state_dict': tensors, 'meta': {**metadata, 'dataset_meta': about} if about else metadata}
+    about = {'dataset_meta': json.loads(meta['dataset_meta'])} if 'dataset_meta' in meta else {}
+    return {'state_dict': tensors, 'meta': {**meta, **about}}
 
 
-def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    sha = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
-    for name in sorted(tensors):
-        value = tensors[name].contiguous()
-        sha.update(f'{name} {value.dtype} {tuple(value.shape)}'.encode())
-        sha.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return sha.hexdigest()
+def _plain(value) -> list:
+    return [list(item) if isinstance(item, (list, tuple)) else item for item in value]
