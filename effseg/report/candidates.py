@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..engine.labeller import Labeller, open_labeller
+from ..engine.labeller import Labeller, build_segmentor, open_labeller
 from ..engine.predict import read_image
 from ..errors import ConfigError, WeightsError
 from ..evaluation.artifact import is_artifact
@@ -76,9 +76,8 @@ def find_candidates(weights: list[str], fused: bool) -> list[Candidate]:
 
 
 def measure(config: str, candidates: list[Candidate], scores: dict[Candidate, Score], cfg_options: dict | None) -> list[Row]:
-    """The rows of the table; all candidates are timed in turn on the same pictures, in this process.
-    """
-    labellers = [open_labeller(config, str(candidate.path), candidate.fused, cfg_options) for candidate in candidates]
+    """The rows of the table; all candidates are timed in turn on the same pictures, in this process."""
+    labellers = [_open(config, candidate, cfg_options) for candidate in candidates]
     first = scores[candidates[0]].scenes
     chosen = np.linspace(0, len(first) - 1, min(TIMED_IMAGES, len(first))).round().astype(int)
     times = _times(labellers, [read_image(first[index].image) for index in chosen])
@@ -87,6 +86,13 @@ def measure(config: str, candidates: list[Candidate], scores: dict[Candidate, Sc
         if row.candidate.fused:  # find_candidates puts it behind its trained form
             row.notes.append(f"folded away: {', '.join(_layers(labellers[index - 1].model, FOLDED))}")
     return rows
+
+
+def _open(config: str, candidate: Candidate, cfg_options: dict | None) -> Labeller:
+    if candidate.fused or is_artifact(str(candidate.path)):
+        return open_labeller(config, str(candidate.path), candidate.fused, cfg_options)
+    # MMSegmentation's own predict, which open_labeller improves on: what the others are compared with
+    return Labeller(build_segmentor(config, str(candidate.path), cfg_options))
 
 
 def _row(candidate: Candidate, own: Score, labeller: Labeller, milliseconds: float, first: list[Scene]) -> Row:

@@ -1,4 +1,5 @@
 """One model or artifact through MMSegmentation's test loop."""
+import warnings
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
@@ -74,6 +75,8 @@ def score(config: str, candidate: Candidate, folder: Path, cfg_options: dict | N
     """
     cfg = read_config(config, cfg_options)
     cfg.work_dir, cfg.load_from, cfg.launcher = str(folder), None, 'none'
+    # MMEngine keeps one visualiser per name and process, which would go on writing into the first one's folder
+    cfg.visualizer = dict(type='SegLocalVisualizer', vis_backends=[], name=str(folder))
     metric = cfg.test_evaluator
     ignore = metric.get('ignore_index', 255) if isinstance(metric, dict) else 255
     metrics = [metric] if isinstance(metric, dict) else list(metric)
@@ -82,6 +85,7 @@ def score(config: str, candidate: Candidate, folder: Path, cfg_options: dict | N
     if artifact:
         check_classes(load(candidate.path).spec.classes, dataset_meta(cfg)['classes'], str(candidate.path), config)
         use_artifact(cfg, str(candidate.path))
+    warnings.filterwarnings('ignore', message='.* instance named of .* has been created')  # of the candidate before
     runner = build_runner(cfg)
     if not artifact:
         load_segmentor(runner.model, str(candidate.path))
