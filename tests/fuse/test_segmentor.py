@@ -1,5 +1,9 @@
 """The fused segmenter against MMSegmentation's own model, end to end."""
 import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,7 +22,7 @@ from effseg.fuse.labels import near_ties
 from tolerances import FUSED_FP32
 
 EXACT = dict(rtol=1e-9, atol=1e-9)
-WIDTHS = {'l1': (48, 96, 224, 448), 'l3': (64, 128, 320, 512), 'l7': (96, 192, 384, 768)}
+WIDTHS = {'l1': (48, 96, 224, 448), 'l3': (64, 128, 320, 512), 'l7': (96, 192, 384, 768), 's0': (32, 48, 96, 176)}
 SMALL = dict(depths=(1, 1, 1, 2), embed_dims=(8, 12, 16, 24), num_vit=1)
 
 
@@ -29,7 +33,7 @@ def segmentor(arch=SMALL, classes=11, middle=32, channels=16, head=None, **backb
     model = MODELS.build(ConfigDict(
         type='EncoderDecoder', train_cfg={}, test_cfg=dict(mode='whole'),
         data_preprocessor=dict(type='SegDataPreProcessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True),
-        backbone=dict(type='EfficientFormer', arch=arch, **backbone),
+        backbone={'type': 'EfficientFormer', 'arch': arch, **backbone},
         neck=dict(type='FPN', in_channels=widths, out_channels=middle, num_outs=4),
         decode_head=dict(type='FPNHead', in_channels=[middle] * 4, in_index=[0, 1, 2, 3], feature_strides=[4, 8, 16, 32],
                          channels=channels, num_classes=classes, norm_cfg=dict(type='SyncBN'), **(head or {}))))
@@ -58,13 +62,22 @@ def check(model, fused, x):
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize('arch', WIDTHS)
+@pytest.mark.parametrize('arch', ['l1', 'l3', 'l7'])
 @torch.no_grad()
 def test_the_published_models(random_stats, arch):
     model = random_stats(segmentor(arch, classes=5, middle=64, channels=16))
     fused = effseg.fuse(model, size=(64, 96))
     for batch, size in ((1, (64, 96)), (3, (64, 64)), (1, (96, 32))):
         check(model, fused, images(batch, size))
+
+
+@pytest.mark.parametrize('size', [(64, 96), (75, 50)])
+@torch.no_grad()
+def test_the_second_generation(random_stats, size):
+    model = random_stats(segmentor('s0', classes=5, middle=64, channels=16, type='EfficientFormerV2'))
+    fused = effseg.fuse(model, size=size)
+    for batch, other in ((1, size), (3, size), (2, (64, 64)), (1, (41, 90))):
+        check(model, fused, images(batch, other))
 
 
 @pytest.mark.parametrize('size', [(64, 64), (96, 160), (160, 96), (100, 75), (31, 33), (1, 1)])
@@ -157,6 +170,28 @@ def test_exportable_form_uses_what_runtimes_execute(small, size):
     slow |= {'upsample_nearest2d'} if size == (64, 96) else set()
     assert not used & slow, used & slow
     torch.testing.assert_close(program.module()(x), small(x, mode='tensor'), rtol=1e-3, atol=1e-4)
+
+
+def test_a_saved_file_runs_with_torch_alone(small, tmp_path):
+    x = images(1, (64, 96))
+    fused = effseg.fuse(small, size=(64, 96))
+    fused.save(tmp_path / 'model.fused')
+    torch.save(dict(x=x, labels=fused(x), other=fused(x[..., :50])), tmp_path / 'expected.pt')
+    script = """
+import sys
+sys.modules.update(dict.fromkeys(['mmseg', 'mmengine', 'mmcv', 'timm']))  # None: importing them fails as if they were absent
+import torch
+import effseg.fuse
+expected = torch.load(sys.argv[2], weights_only=True)
+fused = effseg.fuse.FusedSegmentor.load(sys.argv[1])
+assert torch.equal(fused(expected['x']), expected['labels'])
+assert torch.equal(fused(expected['x'][..., :50]), expected['other'])
+assert sys.modules['mmseg'] is None and 'effseg.models' not in sys.modules
+"""
+    root = Path(effseg.__file__).parents[1]
+    done = subprocess.run([sys.executable, '-c', script, str(tmp_path / 'model.fused'), str(tmp_path / 'expected.pt')],
+                          capture_output=True, text=True, env={**os.environ, 'PYTHONPATH': str(root), 'OMP_NUM_THREADS': '1'})
+    assert done.returncode == 0, done.stderr
 
 
 @torch.no_grad()
