@@ -5,7 +5,7 @@ from effseg.engine import cli
 
 
 def main(argv: list[str]) -> None:
-    from effseg.datasets.check import check_data
+    from effseg.engine.check_data import check_data
     parser = cli.Parser(description=__doc__)
     parser.add_argument('config', help="config file, or 'effseg::NAME.py' for a shipped one")
     parser.add_argument('--split', choices=['train', 'val', 'test'], help='look at one split alone (default: all)')

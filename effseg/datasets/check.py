@@ -1,5 +1,4 @@
-"""What must be true of the data before a run starts: a quick look for every run, a whole one on request."""
-import sys
+"""What must be true of the data before a run starts: a quick look."""
 from pathlib import Path
 
 from mmengine.config import Config
@@ -8,42 +7,11 @@ from mmengine.registry import init_default_scope
 from ..errors import ConfigError, DataError
 from .pairs import ERROR
 from .splits import find_splits
-from .survey import shared_between, survey, table, write_json
+from .survey import survey
 
 ADE20K = ('Get ADEChallengeData2016.zip of the MIT scene parsing benchmark, unpack it, and set ADE20K_ROOT (or --cfg-options '
           'data_root=...) to the folder that holds images/{training,validation} and annotations/{training,validation}.')
 QUICK = 32  # pairs of a split that the quick look reads
-
-
-def check_data(config: str, split: str | None = None, workers: int | None = None, json_file: str | None = None,
-               cfg_options: dict | None = None) -> bool:
-    """Reads every image and label map of a config's data sets, and prints what is wrong with them.
-
-    Args:
-        config: path, or ``effseg::NAME.py``.
-        split: ``'train'``, ``'val'`` or ``'test'``; all of them when None.
-        workers: processes; one per core when None.
-        json_file: where to write the report for programs.
-        cfg_options: overrides of the config.
-
-    Returns:
-        Whether training would go right; warnings do not count.
-
-    Raises:
-        EffsegError: for a config that cannot be used.
-    """
-    from ..engine.config import load_config
-    if workers is not None and workers < 0:
-        raise ConfigError(f'workers={workers} must be 0 or more')
-    surveys = [survey(found, workers, progress=sys.stdout.isatty())
-               for found in find_splits(load_config(config, cfg_options), (split,) if split else ('train', 'val', 'test'))]
-    findings = [finding for found in surveys for finding in found.findings] + shared_between(surveys)
-    print(table(surveys, findings))
-    if json_file:
-        write_json(json_file, surveys, findings)
-    errors = sum(finding.severity == ERROR for finding in findings)
-    print(f'\n{errors} errors: training would go wrong' if errors else '\nno errors')
-    return not errors
 
 
 def check_datasets(cfg: Config, loaders: tuple[str, ...], sample: int = 0) -> None:

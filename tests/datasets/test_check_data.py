@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from effseg.datasets.check import check_data, check_datasets
+from effseg.datasets.check import check_datasets
 from effseg.datasets.demo import write_demo_data
 from effseg.datasets.pairs import ERROR, WARNING
 from effseg.datasets.splits import find_splits
 from effseg.datasets.survey import survey
+from effseg.engine.check_data import check_data
 from effseg.engine.config import load_config
 from effseg.errors import DataError
 
