@@ -37,8 +37,7 @@ class ProgressHook(Hook):
     def after_val_epoch(self, runner, metrics: dict | None = None) -> None:
         if metrics and 'mIoU' in metrics:
             self.score = f"  mIoU {metrics['mIoU']:.2f}"
-            at = f'at iteration {runner.iter}' if runner._train_loop is not None else ''
-            self._show(f"validate {at}  mIoU {metrics['mIoU']:.2f}  aAcc {metrics.get('aAcc', float('nan')):.2f}", True)
+            self._show(f"validate at iteration {runner.iter}  mIoU {metrics['mIoU']:.2f}  aAcc {metrics.get('aAcc', float('nan')):.2f}", True)
 
     def after_test_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         self._count('test', batch_idx, len(runner.test_dataloader))

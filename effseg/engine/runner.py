@@ -6,7 +6,7 @@ import warnings
 import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
-from mmengine.runner import Runner as MMRunner
+from mmengine.runner import BaseLoop, Runner as MMRunner
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -152,7 +152,8 @@ class Runner(MMRunner):
         message = record.getMessage()
         if record.levelno >= logging.WARNING:
             return not message.startswith(HABITUAL)
-        testing = getattr(self, '_train_loop', None) is None
+        # the loop of a training is built when it starts; until then its config stands there
+        testing = not isinstance(getattr(self, '_train_loop', None), BaseLoop)
         return ' tensors loaded from ' in message or (testing and message.startswith(('per class results:', '\n+')))
 
 
