@@ -1,12 +1,17 @@
-"""Time the fused segmenter against MMSegmentation's: python tools/benchmark.py configs/fpn_effformer_l1_ade20k.py --compare"""
+"""Time the fused segmenter against MMSegmentation's: python tools/benchmark.py configs/fpn_effformer_l1_ade20k.py --compare
+
+All shipped models side by side, with random weights: python tools/benchmark.py --models
+"""
 from effseg.engine import cli
 
 
 def main(argv: list[str]) -> None:
     parser = cli.Parser(description=__doc__)
-    parser.add_argument('config', help="config file, or 'effseg::NAME.py' for a shipped one")
+    parser.add_argument('config', nargs='?', help="config file, or 'effseg::NAME.py' for a shipped one")
     parser.add_argument('checkpoint', nargs='?', help='trained weights (default: random ones)')
-    parser.add_argument('--compare', action='store_true', required=True, help='both segmenters in turn, in one process')
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument('--compare', action='store_true', help='both segmenters in turn, in one process')
+    what.add_argument('--models', action='store_true', help='the same for all shipped models, one line each, to the logits')
     parser.add_argument('--image', help='a picture (default: a drawn scene)')
     parser.add_argument('--label-map', help="PNG of class numbers to time the label step on (default: the model's own labels)")
     parser.add_argument('--size', type=int, nargs=2, default=(512, 512), metavar=('HEIGHT', 'WIDTH'), help='of the image (default: 512 512)')
@@ -16,7 +21,12 @@ def main(argv: list[str]) -> None:
     cli.add_cfg_options(parser)
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
     args = parser.parse_args(argv)
-    from effseg.engine.benchmark import benchmark
+    from effseg.engine.benchmark import benchmark, benchmark_family
+    if args.models:
+        benchmark_family(tuple(args.size), args.runs, tuple(args.threads))
+        return
+    if not args.config:
+        parser.error('--compare takes a config')
     benchmark(args.config, args.checkpoint, args.image, args.label_map, tuple(args.size), args.runs, tuple(args.threads), args.compile,
               args.cfg_options)
 

@@ -1,4 +1,7 @@
 """From a config to a benchmark: the model, an image for it, and logits to label."""
+import warnings
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from mmengine.model import revert_sync_batchnorm
@@ -9,8 +12,10 @@ from torch import Tensor, nn
 from ..datasets.scenes import draw_scene
 from ..errors import ConfigError, DataError
 from ..evaluation.benchmark import compare, logits_of
+from ..evaluation.family import compare_family, shipped_models
 from ..fuse.segmentor import check_size
 from ..models.pretrained import load_segmentor
+from ..stack import resources
 from .config import load_config
 from .pictures import read_image
 
@@ -54,6 +59,33 @@ def benchmark(config: str, checkpoint: str | None = None, image: str | None = No
     print(f"{checkpoint or 'random weights'}, {image or 'a drawn scene'}, "
           f"labels of {label_map or ('the drawn scene' if not checkpoint else 'the model')}")
     compare(model, _normalised(model, picture, size), label_logits, runs, threads, compiled)
+
+
+def benchmark_family(size: tuple[int, int] = (512, 512), runs: int = 10, threads: tuple[int, ...] = (1, 2)) -> None:
+    """Prints one line per shipped model, with random weights.
+
+    Args:
+        size: (H, W) of the image.
+        runs, threads: see :func:`effseg.evaluation.family.compare_family`.
+
+    Raises:
+        EffsegError: for a size that cannot be used.
+    """
+    size = check_size(size)
+    if runs < 1 or not threads or min(threads) < 1:
+        raise ConfigError(f'{runs} runs on {list(threads)} threads were asked for; each takes a number of 1 or more')
+    compare_family(_shipped(), size, runs, threads)
+
+
+def _shipped() -> Iterator[tuple[str, nn.Module]]:
+    from mmseg.registry import MODELS
+    for path in shipped_models(resources() / 'configs'):
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # of defaults that matter in training alone
+            cfg = load_config(str(path))
+            init_default_scope(cfg.get('default_scope', 'mmseg'))
+            model = revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
+        yield path.stem.removeprefix('fpn_').removesuffix('_ade20k'), model
 
 
 def _read_labels(path: str) -> np.ndarray:
