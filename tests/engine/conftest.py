@@ -1,5 +1,6 @@
 """The tools, called in this process, on a data set and a network of a moment."""
 import importlib.util
+import logging
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ def tool(capfd, monkeypatch) -> Callable[..., Outcome]:
         spec.loader.exec_module(module)
         from effseg.engine import cli
         monkeypatch.setattr(sys, 'argv', [f'{name}.py', *map(str, arguments)])
+        # the logger of an earlier test writes to a stream that pytest has closed
+        monkeypatch.setattr(logging, 'raiseExceptions', False)
         capfd.readouterr()
         status = 0
         try:

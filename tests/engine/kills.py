@@ -1,5 +1,6 @@
 """Trainings in processes of their own that are killed at a chosen moment. They are forked from a process that has imported
 everything, so that each costs a second."""
+import faulthandler
 import multiprocessing
 import os
 import random
@@ -30,6 +31,7 @@ def train_in_child(work_dir: str, data_root: str, resume: bool, options: dict, d
     log = os.open(f'{work_dir}.log', os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
+    faulthandler.register(signal.SIGUSR1, open(f'{work_dir}.log', 'a'), all_threads=True)
     begun = os.open(f'{work_dir}.begun', os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     from effseg.engine import cli, saving, watch
     from effseg.engine.train import train
@@ -80,7 +82,7 @@ class Chain:
         file = Path(f'{self.work_dir}.begun')
         return [int(line) for line in file.read_text().split()] if file.is_file() else []
 
-    def run(self, after: float | None = None, line: int | None = None, timeout: float = 120) -> int:
+    def run(self, after: float | None = None, line: int | None = None, timeout: float = 300) -> int:
         """Starts or resumes it, and kills it ``after`` seconds of training or at a ``line`` of saving; gives the exit code."""
         before = self.begun()
         resume = any(Path(self.work_dir).glob('iter_*.pth'))
@@ -93,7 +95,10 @@ class Chain:
             time.sleep(after)
             process.kill()
         process.join(timeout)
-        assert process.exitcode is not None, 'hangs'
+        if process.exitcode is None:
+            os.kill(process.pid, signal.SIGUSR1)  # where it hangs goes to the log
+            time.sleep(1)
+            raise AssertionError(f'hangs: {self.log()}')
         begun = self.begun()
         if before and len(begun) > len(before):
             # the last iteration that had begun may not have been through
