@@ -19,18 +19,20 @@ class Program(nn.Module):
         network: has ``logits(x)``: (1, 3, H, W) normalised -> (1, classes, H / 4, W / 4).
         spec: sizes, normalisation and output.
         channels_first: the image is (1, 3, H, W) instead of (1, H, W, 3).
+        divisor: the runtime has already subtracted the mean and divided all channels by this.
         compare: find the largest class by comparisons instead of argmax, for runtimes that delegate the former only.
     """
 
-    def __init__(self, network: nn.Module, spec: Spec, channels_first: bool = False, compare: bool = False):
+    def __init__(self, network: nn.Module, spec: Spec, channels_first: bool = False, compare: bool = False, divisor: float | None = None):
         super().__init__()
         self.network = network
         self.size = (spec.height, spec.width)
         self.labels = spec.output == 'labels'
         self.channels_first = channels_first
         self.compare = compare
+        self.divisor = divisor
         self.register_buffer('mean', torch.tensor(spec.mean).reshape(1, 3, 1, 1))
-        self.register_buffer('scale', 1 / torch.tensor(spec.std).reshape(1, 3, 1, 1))
+        self.register_buffer('scale', (divisor or 1) / torch.tensor(spec.std).reshape(1, 3, 1, 1))
         self.register_buffer('index', torch.arange(len(spec.classes), dtype=torch.float32).reshape(1, -1, 1, 1))
 
     def forward(self, image: Tensor) -> Tensor:
@@ -44,7 +46,7 @@ class Program(nn.Module):
         x = image if image.dtype == torch.float32 else image.float()
         # contiguous: or tracing takes the whole network for channels-last, and ExecuTorch leaves its copies out of the delegate
         x = x if self.channels_first else x.permute(0, 3, 1, 2).contiguous()
-        logits = self.network.logits((x - self.mean) * self.scale)
+        logits = self.network.logits((x if self.divisor else x - self.mean) * self.scale)
         if not self.labels:
             return logits
         logits = F.interpolate(logits, size=self.size, mode='bilinear', align_corners=False)
