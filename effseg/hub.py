@@ -16,7 +16,8 @@ TYPES = frozenset((
     'EncoderDecoder', 'SegDataPreProcessor', 'EfficientFormer', 'EfficientFormerV2', 'FPN', 'FPNHead', 'CrossEntropyLoss', 'DiceLoss', 'FocalLoss',
     'LovaszLoss', 'BN', 'SyncBN', 'GN', 'LN', 'ReLU', 'ReLU6', 'GELU', 'HSwish', 'SiLU', 'LoadImageFromFile', 'Resize', 'ResizeToMultiple',
     'Pad', 'PackSegInputs'))
-_LEFT_OUT = ('init_cfg', 'pretrained', 'backend_args', 'file_client_args')  # where files were found at home; nothing of it holds elsewhere
+# where files and types were found at home; nothing of it holds elsewhere
+_LEFT_OUT = ('init_cfg', 'pretrained', 'backend_args', 'file_client_args', '_scope_')
 
 
 def save(config: str, checkpoint: str, folder: str, metrics: dict[str, float] | None = None, cfg_options: dict | None = None) -> Path:
@@ -149,7 +150,7 @@ def _check_types(value, origin: str, error: type[Exception]) -> None:
     if isinstance(value, dict):
         if 'type' in value and value['type'] not in TYPES:
             raise error(f"{origin} names the type {value['type']!r}; the hub's layout takes {', '.join(sorted(TYPES))}")
-        forbidden = set(value) & {*_LEFT_OUT, '_scope_'}
+        forbidden = set(value) & set(_LEFT_OUT)
         if forbidden:
             raise error(f'{origin} holds {sorted(forbidden)[0]!r}, which has no place in the layout')
         value = list(value.values())

@@ -53,6 +53,13 @@ def test_the_card_holds_what_was_measured_and_the_hub_can_read_it(saved):
     assert f"| mIoU | {measured['mIoU']:.2f} % |" in card.text and 'parameters' in card.text and 'GMAC' in card.text
 
 
+def test_a_config_whose_bases_come_by_name(checkpoint, tmp_path):
+    config = tmp_path / 'named.py'
+    shutil.copy(TINY, config)
+    config.write_text(config.read_text().replace('../../configs/', 'effseg::'))
+    hub.load(str(hub.save(str(config), str(checkpoint), str(tmp_path / 'model'), metrics={})))
+
+
 def test_the_files_hold_no_paths_of_home(saved, scenes):
     assert sorted(path.name for path in saved.iterdir()) == [hub.CARD, hub.CONFIG, hub.WEIGHTS]
     assert str(scenes) not in (saved / hub.CONFIG).read_text()

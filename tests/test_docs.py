@@ -1,0 +1,84 @@
+"""The commands of the pages are run as they stand, on a small network."""
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from browser import find
+from engine.conftest import tool  # noqa: F401
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / 'docs'
+# laid over the page's config: a network and a training of seconds, no download
+SMALL = '''
+_base_ = ['page_config.py']
+iterations = 4
+dims = [8, 16, 24, 32]
+model = dict(
+    backbone=dict(arch=dict(_delete_=True, depths=(1, 1, 1, 1), embed_dims=dims, num_vit=1), resolution=1, init_cfg=None),
+    neck=dict(in_channels=dims, out_channels=16),
+    decode_head=dict(in_channels=[16] * 4, channels=16))
+train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False)
+val_dataloader = dict(num_workers=0, persistent_workers=False)
+test_dataloader = val_dataloader
+train_cfg = dict(max_iters=iterations, val_interval=2)
+default_hooks = dict(checkpoint=dict(interval=2))
+'''
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf'```{language}\n(.*?)```', page.read_text(), flags=re.S)
+
+
+def commands(page: Path) -> list[list[str]]:
+    """The tool calls of a page: name and arguments."""
+    lines = [line for block in blocks(page, 'sh') for line in block.replace('\\\n', ' ').splitlines()]
+    split = [shlex.split(line, comments=True) for line in lines]
+    return [[Path(words[1]).stem, *words[2:]] for words in split if words[:1] == ['python'] and words[1].startswith('tools/')]
+
+
+@pytest.mark.medium
+def test_own_data_from_masks_to_the_phone(tool, tmp_path, monkeypatch):  # noqa: F811
+    from effseg.datasets.demo import write_demo_data
+    from effseg.errors import MissingRuntimeError
+    from effseg.web import runtime
+    monkeypatch.chdir(tmp_path)
+    write_demo_data('my_data', train=4, val=2, size=(64, 96))
+    (page_config,) = blocks(DOCS / 'own_data.md', 'python')
+    Path('page_config.py').write_text(page_config.replace('(512, 512)', '(64, 64)').replace('(2048, 512)', '(96, 64)'))
+    Path('my_config.py').write_text(SMALL)
+    run = commands(DOCS / 'own_data.md')
+    assert [name for name, *_ in run] == ['check_data', 'train', 'test', 'report', 'predict', 'export', 'report', 'web_demo', 'hub']
+    for name, *arguments in run:
+        if name == 'web_demo':
+            try:
+                runtime.package()
+            except MissingRuntimeError:
+                continue  # tests/web says that it is missing
+        if name == 'export':
+            size = arguments.index('--size')
+            arguments[size + 1:size + 3] = ['64', '96']
+            arguments += ['--proof-images', '1']
+        outcome = tool(name, *arguments)
+        assert outcome.status == 0, (name, outcome)
+    mine = Path('work_dirs/mine')
+    for file in ('best.pth', 'report/report.html', 'predictions/shares.json', 'model.onnx', 'compared/report.html', 'hub/model.safetensors'):
+        assert (mine / file).is_file(), file
+    assert (mine / 'site' / 'index.html').is_file() or not find('npm')
+
+
+@pytest.mark.parametrize('page', sorted(DOCS.glob('*.md')) + [ROOT / 'README.md'], ids=lambda path: path.name)
+def test_every_tool_and_file_that_a_page_names_is_there(page):
+    text = page.read_text()
+    for name in set(re.findall(r'\b(?:tools|configs|tests|effseg)/[\w/]+\.py\b', text)):
+        assert (ROOT / name).is_file(), name
+    for target in re.findall(r'\]\(([^)#:]+)\)', text):
+        assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize('page', sorted(DOCS.glob('*.md')) + [ROOT / 'README.md'], ids=lambda path: path.name)
+def test_every_option_that_a_page_shows_exists(page):
+    for name, *arguments in commands(page):
+        source = (ROOT / 'tools' / f'{name}.py').read_text() + (ROOT / 'effseg/engine/cli.py').read_text()
+        for option in (word.strip('[]') for word in arguments if word.strip('[').startswith('--')):
+            assert f"'{option}'" in source, (page.name, name, option)
