@@ -12,6 +12,7 @@ def main(argv: list[str]) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument('--compare', action='store_true', help='both segmenters in turn, in one process')
     what.add_argument('--models', action='store_true', help='the same for all shipped models, one line each, to the logits')
+    what.add_argument('--artifacts', nargs='+', metavar='PATH', help='exported files in turn; with a config, against its predict')
     parser.add_argument('--image', help='a picture (default: a drawn scene)')
     parser.add_argument('--label-map', help="PNG of class numbers to time the label step on (default: the model's own labels)")
     parser.add_argument('--size', type=int, nargs=2, default=(512, 512), metavar=('HEIGHT', 'WIDTH'), help='of the image (default: 512 512)')
@@ -21,9 +22,12 @@ def main(argv: list[str]) -> None:
     cli.add_cfg_options(parser)
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
     args = parser.parse_args(argv)
-    from effseg.engine.benchmark import benchmark, benchmark_family
+    from effseg.engine.benchmark import benchmark, benchmark_artifacts, benchmark_family
     if args.models:
         benchmark_family(tuple(args.size), args.runs, tuple(args.threads))
+        return
+    if args.artifacts:
+        benchmark_artifacts(args.artifacts, args.config, args.checkpoint, args.image, args.runs, tuple(args.threads), args.cfg_options)
         return
     if not args.config:
         parser.error('--compare takes a config')

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..datasets.scenes import draw_scene
 from ..errors import ConfigError, DataError
+from ..evaluation.artifacts import compare_artifacts
 from ..evaluation.benchmark import compare, logits_of
 from ..evaluation.family import compare_family, shipped_models
 from ..fuse.segmentor import check_size
@@ -59,6 +60,42 @@ def benchmark(config: str, checkpoint: str | None = None, image: str | None = No
     print(f"{checkpoint or 'random weights'}, {image or 'a drawn scene'}, "
           f"labels of {label_map or ('the drawn scene' if not checkpoint else 'the model')}")
     compare(model, _normalised(model, picture, size), label_logits, runs, threads, compiled)
+
+
+def benchmark_artifacts(paths: list[str], config: str | None = None, checkpoint: str | None = None, image: str | None = None,
+                        runs: int = 10, threads: tuple[int, ...] = (1, 2), cfg_options: dict | None = None) -> None:
+    """Prints how exported files compare with each other, and with MMSegmentation's predict where a config is given.
+
+    Args:
+        paths: artifacts of one image size; one of ``tools/export.py --unfused`` shows what the fusion gains.
+        config, checkpoint, cfg_options: of the reference, see :func:`benchmark`.
+        image: a picture; a drawn scene when left out.
+        runs, threads: see :func:`effseg.evaluation.benchmark.compare`.
+
+    Raises:
+        EffsegError: for an artifact, config, checkpoint or image that cannot be used.
+    """
+    predict = None
+    if config:
+        from mmseg.registry import MODELS
+        cfg = load_config(config, cfg_options)
+        init_default_scope(cfg.get('default_scope', 'mmseg'))
+        model = revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
+        if checkpoint:
+            load_segmentor(model, checkpoint)
+
+        @torch.inference_mode()
+        def predict(picture: np.ndarray) -> object:
+            data = dict(inputs=[torch.from_numpy(picture[..., ::-1].transpose(2, 0, 1).copy())])
+            return model.predict(model.data_preprocessor(data, False)['inputs'])
+    picture = read_image(image) if image else draw_scene((512, 512), np.random.default_rng(0))[0]
+    before = torch.get_num_threads()
+    try:
+        for count in threads:
+            torch.set_num_threads(count)
+            compare_artifacts(paths, picture, runs, count, predict)
+    finally:
+        torch.set_num_threads(before)
 
 
 def benchmark_family(size: tuple[int, int] = (512, 512), runs: int = 10, threads: tuple[int, ...] = (1, 2)) -> None:

@@ -13,7 +13,9 @@ from ..deploy.images import fit
 from ..deploy.spec import PRECISIONS, Spec
 from ..errors import ConfigError, DataError
 from ..fuse.segmentor import fuse as fuse_model
-from .predict import build_segmentor, find_images, read_image
+from .labeller import build_segmentor
+from .pictures import read_image
+from .predict import find_images
 
 PROOF_IMAGES = 30
 
