@@ -96,6 +96,7 @@ def test_a_few_bad_samples_may_be_skipped_and_one_more_stops(root, capsys):
         data[4]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize('workers', [0, 2])
 def test_training_and_evaluation_stop_in_one_line_at_a_bad_sample(tool, root, tmp_path, checkpoint, workers):
     for split in ('train', 'val'):

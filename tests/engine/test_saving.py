@@ -13,6 +13,8 @@ from effseg.errors import DiskError
 
 from .conftest import TINY
 
+pytestmark = pytest.mark.medium
+
 
 @pytest.fixture(scope='module')
 def trained(scenes, tmp_path_factory) -> Path:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from .conftest import TINY
 
-pytestmark = pytest.mark.usefixtures('scenes')
+pytestmark = [pytest.mark.medium, pytest.mark.usefixtures('scenes')]
 
 
 def assert_refused(outcome, *words):

@@ -1,4 +1,5 @@
 """A loss that is not finite stops the training, and leaves the good checkpoints alone."""
+import pytest
 import torch
 from mmseg.models import EncoderDecoder
 from torch import nn
@@ -6,6 +7,8 @@ from torch import nn
 from effseg.engine.watch import FiniteHook
 
 from .conftest import TINY
+
+pytestmark = pytest.mark.medium
 
 
 def spoil_loss_from(call, monkeypatch, value):
