@@ -6,7 +6,7 @@ from mmengine.model import is_model_wrapper
 from ..datasets.check import check_datasets
 from ..errors import ConfigError
 from ..evaluation.artifact import is_artifact, use_artifact
-from ..evaluation.fused import Speed, fused_segmentor, label_segmentor
+from ..evaluation.fused import fused_segmentor, label_segmentor, speed
 from ..models.pretrained import load_segmentor
 from .config import load_config
 from .runner import build_runner
@@ -59,8 +59,8 @@ def test(config: str, checkpoint: str, work_dir: str | None = None, out: str | N
         load_segmentor(model, checkpoint)
         if not tta:
             runner.model = fused_segmentor(model.eval()) if fused else label_segmentor(model)
-    with Speed(runner.model) as speed:
-        metrics = runner.test()
+    metrics = runner.test()
     print('  '.join(f'{name} {value:.2f}' for name, value in metrics.items() if isinstance(value, Real)))
-    print(speed)
+    if rate := speed(runner.model):
+        print(rate)
     return metrics

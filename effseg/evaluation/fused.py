@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from ..errors import FuseError
 from ..fuse.labels import Crop, Resize, label_map
 from ..fuse.segmentor import fuse
-from .latency import peak_memory
+from .latency import MB, peak_memory
 
 Steps = list[Resize | Crop]
+SAMPLED_STEPS = 4  # whose peak memory is measured; measuring takes time
 
 
 class LabelSegmentor(EncoderDecoder):
@@ -32,6 +33,7 @@ class LabelSegmentor(EncoderDecoder):
     Attributes:
         images: how many went through ``test_step``.
         seconds: that it took.
+        peak: bytes that an image took at most, beside the weights; sampled on the first few, None where it cannot be known.
     """
 
     def __init__(self, model: EncoderDecoder, network: nn.Module):
@@ -45,17 +47,24 @@ class LabelSegmentor(EncoderDecoder):
         for name in ('cfg', 'dataset_meta'):
             if hasattr(model, name):
                 setattr(self, name, getattr(model, name))
-        self.images, self.seconds = 0, 0.
+        self.images, self.seconds, self.peak, self._steps = 0, 0., None, 0
         self.eval()
 
     def test_step(self, data: dict) -> list[SegDataSample]:
         """As MMEngine's, with a clock."""
         started = time.perf_counter()
-        samples = super().test_step(data)
+        if self._steps < SAMPLED_STEPS:
+            with peak_memory() as peak:
+                samples = super().test_step(data)
+            # the first step may build the network, which is not what an image takes
+            self.peak = peak.bytes if self._steps < 2 or peak.bytes is None else max(self.peak, peak.bytes)
+        else:
+            samples = super().test_step(data)
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self.seconds += time.perf_counter() - started
         self.images += len(samples)
+        self._steps += 1
         return samples
 
     def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
@@ -161,25 +170,10 @@ def fused_segmentor(model: nn.Module, size: tuple[int, int] | None = None) -> La
     return LabelSegmentor(model, fuse(model, size) if size else _Fused(model, (512, 512)))
 
 
-class Speed:
-    """Images per second and peak memory of a test; a context around it, to be printed behind it.
-
-    Args:
-        model: of the test.
-    """
-
-    def __init__(self, model: nn.Module):
-        self.model = model
-
-    def __enter__(self) -> 'Speed':
-        self._memory = peak_memory()
-        self._memory.__enter__()
-        return self
-
-    def __exit__(self, *error) -> None:
-        self._memory.__exit__(*error)
-
-    def __str__(self):
-        images, seconds = getattr(self.model, 'images', 0), getattr(self.model, 'seconds', 0.)
-        rate = f'{images / seconds:.2f} images/s in the model and its labels ({torch.get_num_threads()} threads)' if images else ''
-        return ', '.join(part for part in (rate, str(self._memory)) if part)
+def speed(model: nn.Module) -> str:
+    """Images per second and peak memory of the images that went through ``model``; empty for one that has no clock."""
+    if not getattr(model, 'images', 0):
+        return ''
+    memory = 'unknown on this system' if model.peak is None else f'{model.peak / MB:.0f} MB'
+    return (f'{model.images / model.seconds:.2f} images/s in the model and its labels ({torch.get_num_threads()} threads), '
+            f'peak memory of an image {memory}')

@@ -1,11 +1,11 @@
 """The layers of a fused network: pure torch, inference only, maps (N, C, H, W) in and out.
 
-A layer describes itself as plain dicts, lists and numbers (``describe()``), and :func:`effseg.fuse.layer.build` makes it again from
-that description, empty, for a state dict to fill. A file of both needs nothing but torch to run.
+A layer describes itself as plain dicts, lists and numbers (``describe()``), and :func:`effseg.fuse.layer.build` makes it
+again from that description, empty, for a state dict to fill. A file of both needs nothing but torch to run.
 
 Layers have two forms of the same function, equal up to rounding. The *eager* form is written for torch on a CPU: it works
-in place and calls the fast kernels. The *portable* form (``set_portable()``) uses only functional operations that
-the phone runtimes execute natively: no normalisation operators, no expand, no nearest upsampling.
+in place and calls the fast kernels. The *portable* form (``set_portable()``) uses only functional operations that the phone
+runtimes execute natively: no normalisation operators, no expand, no nearest upsampling.
 
 ``fuse()`` methods of the blocks give these layers in float64, the precision that folding is done in; the segmentor rounds
 once, at the end.

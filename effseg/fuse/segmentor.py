@@ -213,8 +213,8 @@ def check_model(model: nn.Module) -> None:
     """
     missing = [name for name in ('backbone', 'neck', 'decode_head') if not isinstance(getattr(model, name, None), nn.Module)]
     if missing:
-        raise FuseError(f"a {type(model).__name__} without {', '.join(missing)} came; MMSegmentation's EncoderDecoder with an EfficientFormer "
-                        'backbone, FPN and FPNHead was expected')
+        raise FuseError(f"a {type(model).__name__} without {', '.join(missing)} came; MMSegmentation's EncoderDecoder with an "
+                        'EfficientFormer backbone, FPN and FPNHead was expected')
     if not callable(getattr(model.backbone, 'fuse', None)):
         raise FuseError(f'the backbone {type(model.backbone).__name__} has no fused form; an EfficientFormer of this package was expected')
     training = [name or 'model' for name, module in model.named_modules() if module.training]
