@@ -67,6 +67,21 @@ def test_own_data_from_masks_to_the_phone(tool, tmp_path, monkeypatch):  # noqa:
     assert (mine / 'site' / 'index.html').is_file() or not find('npm')
 
 
+@pytest.mark.parametrize('line', [line for block in blocks(DOCS / 'own_data.md', 'py') for line in block.splitlines() if 'vis' in line.split('=')[0]])
+def test_a_tracker_is_one_line_in_a_config(line, tmp_path):
+    import inspect
+
+    from mmengine.registry import VISBACKENDS
+
+    from effseg.engine.config import load_config
+    config = tmp_path / 'tracked.py'
+    config.write_text(f"_base_ = [{str(ROOT / 'configs/fpn_effformer_l1_demo.py')!r}]\n{line}\n")
+    local, tracker = load_config(str(config)).visualizer.vis_backends
+    assert local.type == 'LocalVisBackend' and tracker.type in line
+    if tracker.type != 'SwanlabVisBackend':  # not MMEngine's
+        inspect.signature(VISBACKENDS.get(tracker.type)).bind('work_dir', **{key: value for key, value in tracker.items() if key != 'type'})
+
+
 @pytest.mark.parametrize('page', sorted(DOCS.glob('*.md')) + [ROOT / 'README.md'], ids=lambda path: path.name)
 def test_every_tool_and_file_that_a_page_names_is_there(page):
     text = page.read_text()
