@@ -1,0 +1,167 @@
+"""A small interpreter of Core ML's MIL programs in torch operators, so that a wrong conversion does not wait for a Mac."""
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+UNARY = {'relu': F.relu, 'sqrt': torch.sqrt, 'exp': torch.exp, 'sigmoid': torch.sigmoid, 'identity': lambda x: x}
+BINARY = {'add': torch.add, 'sub': torch.sub, 'mul': torch.mul, 'real_div': torch.div, 'maximum': torch.maximum, 'minimum': torch.minimum,
+          'pow': torch.pow}
+TYPES = {'fp32': torch.float32, 'fp16': torch.float32, 'int32': torch.int32, 'bool': torch.bool}
+
+
+def run(program, image: np.ndarray) -> torch.Tensor:
+    """The first output of ``main`` for an input tensor; half precision is computed in float32."""
+    function = program.functions['main']
+    values = {name: torch.from_numpy(image) for name in function.inputs}
+
+    def value(var):
+        if isinstance(var, (list, tuple)):
+            return [value(item) for item in var]
+        if var.name in values:
+            return values[var.name]
+        constant = var.val
+        return _tensor(constant) if isinstance(constant, (np.ndarray, np.generic)) else constant
+
+    for op in function.operations:
+        if op.op_type == 'const':
+            continue
+        arguments = {name: value(var) for name, var in op.inputs.items() if var is not None}
+        result = _apply(op.op_type, arguments)
+        assert tuple(result.shape) == tuple(op.outputs[0].shape), f'{op.op_type} {op.name}'
+        values[op.outputs[0].name] = result
+    return values[function.outputs[0].name]
+
+
+def _tensor(constant) -> torch.Tensor:
+    tensor = torch.from_numpy(np.array(constant))
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def _ints(tensor) -> list[int]:
+    return [int(i) for i in tensor]
+
+
+def _apply(kind: str, a: dict) -> torch.Tensor:
+    if kind in UNARY:
+        return UNARY[kind](a['x'])
+    if kind in BINARY:
+        return BINARY[kind](a['x'], a['y'])
+    handler = globals().get(f'_{kind}')
+    assert handler, f'the interpreter has no {kind}; add it'
+    return handler(a)
+
+
+def _padding(a: dict, x: torch.Tensor) -> torch.Tensor:
+    kind = a.get('pad_type', 'valid')
+    assert kind in ('valid', 'custom'), kind
+    if kind == 'valid':
+        return x
+    top, bottom, left, right = _ints(a['pad'])
+    return F.pad(x, (left, right, top, bottom))
+
+
+def _conv(a):
+    return F.conv2d(_padding(a, a['x']), a['weight'], a.get('bias'), _ints(a['strides']), 0, _ints(a['dilations']), int(a['groups']))
+
+
+def _conv_transpose(a):
+    full = F.conv_transpose2d(a['x'], a['weight'], a.get('bias'), _ints(a['strides']), 0, 0, int(a['groups']), _ints(a['dilations']))
+    if a.get('pad_type') != 'custom':
+        return full
+    top, bottom, left, right = _ints(a['pad'])
+    return full[:, :, top:full.shape[2] - bottom, left:full.shape[3] - right]
+
+
+def _avg_pool(a):
+    assert bool(a['exclude_padding_from_average'])
+    pad = _ints(a['pad'])
+    return F.avg_pool2d(a['x'], _ints(a['kernel_sizes']), _ints(a['strides']), (pad[0], pad[2]), count_include_pad=False)
+
+
+def _batch_norm(a):
+    return F.batch_norm(a['x'], a['mean'], a['variance'], a.get('gamma'), a.get('beta'), False, 0., float(a['epsilon']))
+
+
+def _gelu(a):
+    return F.gelu(a['x'], approximate='tanh' if a['mode'] == 'TANH_APPROXIMATION' else 'none')
+
+
+def _rsqrt(a):
+    return torch.rsqrt(a['x'] + float(a['epsilon']))
+
+
+def _softmax(a):
+    return a['x'].softmax(int(a['axis']))
+
+
+def _matmul(a):
+    x, y = a['x'], a['y']
+    return torch.matmul(x.mT if a.get('transpose_x') else x, y.mT if a.get('transpose_y') else y)
+
+
+def _linear(a):
+    return F.linear(a['x'], a['weight'], a.get('bias'))
+
+
+def _reduce_mean(a):
+    return a['x'].mean(_ints(a['axes']), keepdim=bool(a['keep_dims']))
+
+
+def _reduce_argmax(a):
+    return a['x'].argmax(int(a['axis']), keepdim=bool(a['keep_dims'])).int()
+
+
+def _reshape(a):
+    return a['x'].reshape(_ints(a['shape']))
+
+
+def _transpose(a):
+    return a['x'].permute(_ints(a['perm']))
+
+
+def _squeeze(a):
+    return a['x'].squeeze(tuple(_ints(a['axes'])))
+
+
+def _expand_dims(a):
+    for axis in sorted(_ints(a['axes'])):
+        a['x'] = a['x'].unsqueeze(axis)
+    return a['x']
+
+
+def _concat(a):
+    return torch.cat(a['values'], int(a['axis']))
+
+
+def _pixel_shuffle(a):
+    return F.pixel_shuffle(a['x'], int(a['upscale_factor']))
+
+
+def _upsample_bilinear(a):
+    x, factors = a['x'], (float(a['scale_factor_height']), float(a['scale_factor_width']))
+    size = [int(side * factor) for side, factor in zip(x.shape[2:], factors)]
+    return F.interpolate(x, size=size, mode='bilinear', align_corners=bool(a['align_corners']))
+
+
+def _pad(a):
+    amounts = _ints(a['pad'])
+    pairs = [amounts[i:i + 2] for i in range(0, len(amounts), 2)]
+    return F.pad(a['x'], [side for pair in reversed(pairs) for side in pair], value=float(a['constant_val']))
+
+
+def _slice_by_index(a):
+    x, masks = a['x'], {name: a.get(name) for name in ('begin_mask', 'end_mask', 'squeeze_mask')}
+    stride = _ints(a['stride']) if 'stride' in a else [1] * x.dim()
+    index = []
+    for axis, (begin, end) in enumerate(zip(_ints(a['begin']), _ints(a['end']))):
+        if masks['squeeze_mask'] is not None and bool(masks['squeeze_mask'][axis]):
+            index.append(begin)
+            continue
+        first = None if masks['begin_mask'] is not None and bool(masks['begin_mask'][axis]) else begin
+        last = None if masks['end_mask'] is not None and bool(masks['end_mask'][axis]) else end
+        index.append(slice(first, last, stride[axis]))
+    return x[tuple(index)]
+
+
+def _cast(a):
+    return a['x'].to(TYPES[a['dtype']])

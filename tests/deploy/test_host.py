@@ -1,0 +1,69 @@
+"""What runs on the host: labels from logits in numpy, the class by comparisons, the spec, pictures made to fit."""
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from effseg.deploy import label_map
+from effseg.deploy.images import fit
+from effseg.deploy.program import largest
+from effseg.deploy.spec import Spec
+from effseg.errors import ArtifactError, ConfigError
+
+from .conftest import spec_of
+
+
+def smooth_logits(classes: int, height: int, width: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.randn(1, classes, height // 4 + 1, width // 4 + 1, generator=generator)
+    return F.interpolate(coarse, size=(height, width), mode='bicubic') * 5
+
+
+@pytest.mark.parametrize('size', [(64, 96), (61, 130), (16, 24), (9, 7)])
+def test_label_map_equals_argmax_of_the_resized_logits(size):
+    logits = smooth_logits(12, 16, 24)
+    expected = F.interpolate(logits, size=size, mode='bilinear', align_corners=False)
+    top = expected.topk(2, 1).values[0]
+    decided = (top[0] - top[1]).numpy() > 1e-4
+    result = label_map(logits[0].numpy(), size)
+    assert result.shape == size and result.dtype == np.int32 and decided.mean() > .95
+    np.testing.assert_array_equal(result[decided], expected.argmax(1)[0].numpy()[decided])
+
+
+@pytest.mark.parametrize('classes', [1, 2, 3, 7, 150])
+def test_largest_by_comparisons_is_argmax_with_ties_to_the_lower(classes):
+    values = torch.randint(-3, 4, (1, classes, 9, 11), generator=torch.Generator().manual_seed(0)).float()
+    index = torch.arange(classes, dtype=torch.float32).reshape(1, -1, 1, 1)
+    winners = largest(values, index).long().expand(1, 1, 9, 11)
+    torch.testing.assert_close(values.gather(1, winners), values.amax(1, keepdim=True))
+    distinct = torch.randn(1, classes, 9, 11, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(largest(distinct, index).long().expand(1, 1, 9, 11), distinct.argmax(1, keepdim=True))
+
+
+def test_spec_survives_json():
+    spec = spec_of('onnx')
+    assert Spec.from_json(spec.to_json(), 'here') == spec
+
+
+@pytest.mark.parametrize('text', ['', '[]', '{}', '{"effseg_spec": 99}', '{"effseg_spec": 1, "backend": "onnx"}'])
+def test_what_is_no_spec_is_refused(text):
+    with pytest.raises(ArtifactError, match='here is not the spec'):
+        Spec.from_json(text, 'here')
+
+
+@pytest.mark.parametrize('change', [dict(height=100), dict(width=0), dict(output='mask'), dict(precision='fp8'), dict(std=(1, 0, 1)),
+                                    dict(palette=[(0, 0, 0)])])
+def test_spec_that_cannot_be_is_refused(change):
+    with pytest.raises(ConfigError):
+        dataclasses.replace(spec_of('onnx'), **change)
+
+
+def test_pictures_come_in_three_sizes_of_content():
+    picture = np.full((100, 300, 3), 200, np.uint8)
+    images = [fit(picture, (64, 96), number, (1, 2, 3)) for number in range(3)]
+    assert all(image.shape == (64, 96, 3) for image in images)
+    shown = [(image == 200).all(2).sum() for image in images]
+    assert shown == [64 * 96, 32 * 96, 16 * 48]
+    assert (images[2][-1, -1] == (1, 2, 3)).all()
