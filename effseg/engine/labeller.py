@@ -1,4 +1,5 @@
 """One way to label a picture, whatever computes it: the trained model, its fused form, or an artifact."""
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -109,7 +110,9 @@ def build_segmentor(config: str, checkpoint: str, cfg_options: dict | None = Non
     from mmseg.registry import MODELS
     cfg = load_config(config, cfg_options)
     meta = dataset_meta(cfg)
-    model = MODELS.build(cfg.model)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # about the loss of a training, which this is not
+        model = MODELS.build(cfg.model)
     load_segmentor(model, checkpoint)
     model.cfg, model.dataset_meta = cfg, meta
     try:

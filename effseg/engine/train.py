@@ -1,6 +1,8 @@
 """Training, through MMEngine's Runner."""
 from pathlib import Path
 
+from mmengine.device import get_device
+
 from ..datasets.check import QUICK, check_datasets
 from ..errors import ConfigError
 from .config import load_config
@@ -24,6 +26,8 @@ def train(config: str, work_dir: str | None = None, resume: bool = False, amp: b
     Raises:
         EffsegError: for a config, data set or checkpoint that cannot be used.
     """
+    if amp and get_device() == 'cpu':
+        raise ConfigError('--amp found no accelerator; mixed precision speeds up GPUs alone: leave it out on a CPU')
     cfg = load_config(config, cfg_options, work_dir)
     check_datasets(cfg, ('train_dataloader', 'val_dataloader'), QUICK if data_check else 0)
     if resume and not cfg.get('load_from') and not any(Path(cfg.work_dir).glob('*.pth')):

@@ -46,6 +46,11 @@ def test_a_config_without_model_is_named(tool, tmp_path):
     assert_refused(tool('train', config), "no 'model'")
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
+def test_mixed_precision_without_a_gpu_is_refused(tool):
+    assert_refused(tool('train', 'effseg::fpn_effformer_l1_demo.py', '--amp'), '--amp', 'CPU')
+
+
 def test_missing_data_says_how_to_get_them(tool, tmp_path):
     outcome = tool('train', 'effseg::fpn_effformer_l1_ade20k.py', '--cfg-options', f'data_root={tmp_path}')
     assert_refused(outcome, tmp_path, 'ADEChallengeData2016', 'ADE20K_ROOT', 'annotations/{training,validation}')
