@@ -89,7 +89,7 @@ class Original:
             return self.norm(self.conv(x, f'{name}.proj', stride=2), f'{name}.norm')
         attn = f'{name}.attn'
         q = self.conv(x, f'{attn}.q.local.0', stride=2) + x[:, :, ::2, ::2]
-        v, v_local = self.pair(x, f'{attn}.v'), None
+        v = self.pair(x, f'{attn}.v')
         v_local = self.pair(v, f'{attn}.v_local', stride=2)
         q, k, heads = (part.unflatten(1, (8, -1)).flatten(3) for part in (self.pair(q, f'{attn}.q.proj'), self.pair(x, f'{attn}.k'), v))
         logits = q.transpose(2, 3) @ k * 16 ** -.5 + self.bias(attn, q.shape[3], k.shape[3])
