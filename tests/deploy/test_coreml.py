@@ -40,12 +40,11 @@ def test_converted_program_computes_what_torch_computes(converted, model, images
     spec = spec_of('coreml')
     declared = converted.get_spec().description.input[0].type.imageType
     assert (declared.width, declared.height) == (spec.width, spec.height)
-    divisor = float(np.mean(spec.std))
     for image in images[:3]:
-        # what Core ML does with the picture before the program
-        prepared = ((image.astype(np.float32) - np.float32(spec.mean)) / divisor).transpose(2, 0, 1)[None]
+        # the scale and bias of the picture are operators of the converted program
+        picture = image.astype(np.float32).transpose(2, 0, 1)[None]
         with torch.no_grad():
-            result = mil.run(converted._mil_program, np.ascontiguousarray(prepared, dtype=np.float32))
+            result = mil.run(converted._mil_program, np.ascontiguousarray(picture))
             expected = Program(Unfused(model), spec)(torch.from_numpy(image[None]))
         torch.testing.assert_close(result, expected, rtol=0, atol=parity.THRESHOLDS['fp32'].difference * expected.abs().max().item())
 
@@ -53,9 +52,7 @@ def test_converted_program_computes_what_torch_computes(converted, model, images
 def test_picture_is_declared_with_mean_and_scale(converted):
     spec = spec_of('coreml')
     divisor = float(np.mean(spec.std))
-    image = converted._mil_program.functions['main'].input_types if hasattr(converted, '_mil_program') else None
-    main = converted._mil_program.main_input_types if hasattr(converted._mil_program, 'main_input_types') else image
-    picture = main[0]
+    picture, = converted._mil_program.main_input_types if hasattr(converted._mil_program, 'main_input_types') else converted._mil_program.functions['main'].input_types
     assert picture.scale == pytest.approx(1 / divisor)
     assert picture.bias == pytest.approx([-mean / divisor for mean in spec.mean])
 
