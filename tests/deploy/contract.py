@@ -96,6 +96,8 @@ class BackendContract:
         (dict(precision='int8'), DataError, '--calibration N'),
     ])
     def test_refuses_what_it_cannot_do(self, model, fused, images, tmp_path, change, error, message):
+        if change.get('precision', 'fp32') not in backends.backend(self.runtime).PRECISIONS:
+            error, message = ConfigError, 'does not exist'
         spec = spec_of(self.runtime, precision=change.get('precision', 'fp32'))
         path = tmp_path / change.get('path', f'model{backends.SUFFIXES[self.runtime]}')
         with pytest.raises(error, match=message):

@@ -12,13 +12,13 @@ from ..quiet import quiet
 from ..spec import Spec
 from . import Delegation, Session, require
 
-PRECISIONS = ('fp32', 'int8')
+PRECISIONS = ('fp32',)
 METHOD = 'effseg_spec'
 
 
 def export(network, spec: Spec, path: Path, images: list[np.ndarray]) -> Delegation:
     """Writes a .pte file; arguments and errors as in :func:`effseg.deploy.backends.onnx.export`."""
-    require('executorch', 'torchao', 'executorch.exir')
+    require('executorch', 'executorch.exir')
     import torch
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
@@ -30,9 +30,6 @@ def export(network, spec: Spec, path: Path, images: list[np.ndarray]) -> Delegat
     with quiet(), torch.no_grad():
         # what depends on no input becomes constant: XNNPACK takes convs of constant weights only
         exported = constant_prop_pass(torch.export.export(program, example), custom_skip_targets=set())
-        if spec.precision == 'int8':
-            from ..quantize import executorch_int8
-            exported = executorch_int8(exported, images)
         edge = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()], constant_methods={METHOD: spec.to_json()})
         # counted first: making the file rewrites the graph
         delegation = _delegation(edge.exported_program().graph)

@@ -9,13 +9,13 @@ from ..quiet import quiet
 from ..spec import Spec
 from . import Delegation, Session, require
 
-PRECISIONS = ('fp32', 'int8')
+PRECISIONS = ('fp32',)
 METADATA = b'effseg'
 
 
 def export(network, spec: Spec, path: Path, images: list[np.ndarray]) -> Delegation:
     """Writes a .tflite file; arguments and errors as in :func:`effseg.deploy.backends.onnx.export`."""
-    require('litert', 'litert_torch', 'ai_edge_litert.interpreter', 'ai_edge_quantizer')
+    require('litert', 'litert_torch', 'ai_edge_litert.interpreter')
     import litert_torch
     import torch
 
@@ -23,9 +23,6 @@ def export(network, spec: Spec, path: Path, images: list[np.ndarray]) -> Delegat
     program = Program(network, spec).eval()
     with quiet(), torch.no_grad():
         litert_torch.convert(program, (torch.zeros(1, *spec.image_shape),)).export(str(path))
-    if spec.precision == 'int8':
-        from ..quantize import litert_int8
-        litert_int8(path, images)
     _write_metadata(path, spec.to_json())
     return _delegation(_interpreter(path))
 
