@@ -53,7 +53,9 @@ class BackendContract:
 
     def test_everything_is_delegated(self, exported):
         assert exported.delegation.delegates == 1
-        assert set(exported.delegation.left) <= {'ARG_MAX'}, 'LiteRT has no delegated argmax; all else must be'
+        # LiteRT delegates no argmax; ExecuTorch none of the cast to integers that ends a label map
+        assert set(exported.delegation.left) <= {'ARG_MAX', 'dim_order_ops::_to_dim_order_copy'}, exported.delegation.left
+        assert sum(exported.delegation.left.values()) <= 1
 
     def test_loaded_artifact_equals_torch(self, exported, model, images):
         artifact = deploy.load(exported.path)
