@@ -26,7 +26,7 @@ test: $(VENV)/.test
 	$(BIN)/python -m pytest
 
 test-fast: $(VENV)/.test
-	$(BIN)/python -m pytest -m 'not slow and not medium'
+	$(BIN)/python -m pytest -m 'not slow and not medium' tests/models tests/fuse tests/test_stack.py tests/test_imports.py tests/test_configs.py
 
 clean:
 	rm -rf $(VENV) work_dirs data/demo

@@ -62,6 +62,7 @@ def check(model, fused, x):
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize('arch', ['l1', 'l3', 'l7'])
 @torch.no_grad()
 def test_the_published_models(random_stats, arch):
@@ -71,6 +72,7 @@ def test_the_published_models(random_stats, arch):
         check(model, fused, images(batch, size))
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize('size', [(64, 96), (75, 50)])
 @torch.no_grad()
 def test_the_second_generation(random_stats, size):
@@ -148,6 +150,7 @@ def test_a_batch_norm_left_over_is_an_error(small, monkeypatch):
         effseg.fuse(small)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize('size', [(64, 96), (50, 70)])
 @torch.no_grad()
 def test_exportable_form_uses_what_runtimes_execute(small, size):
@@ -172,6 +175,7 @@ def test_exportable_form_uses_what_runtimes_execute(small, size):
     torch.testing.assert_close(program.module()(x), small(x, mode='tensor'), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.medium
 def test_a_saved_file_runs_with_torch_alone(small, tmp_path):
     x = images(1, (64, 96))
     fused = effseg.fuse(small, size=(64, 96))
