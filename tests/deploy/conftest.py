@@ -61,7 +61,7 @@ def images() -> list[np.ndarray]:
         pictures = [np.asarray(Image.open(file).convert('RGB')) for file in files]
     else:
         from effseg.datasets.scenes import draw_scene
-        pictures = [draw_scene(np.random.default_rng(seed), (120, 160))[0] for seed in range(6)]
+        pictures = [draw_scene((120, 160), np.random.default_rng(seed))[0] for seed in range(6)]
     return [fit(picture, SIZE, number, (124, 116, 104)) for number, picture in enumerate(pictures)]
 
 
