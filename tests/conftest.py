@@ -1,4 +1,7 @@
-"""Networks with statistics, scales and norms of a trained one, which fresh ones lack: fresh, half of the folding is a no-op."""
+"""Networks with statistics, scales and norms of a trained one, which fresh ones lack: fresh, half of the folding is a no-op.
+And what would otherwise take most of a short training's time."""
+import importlib.util
+
 import pytest
 import torch
 from torch import nn
@@ -33,3 +36,16 @@ def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
 def random_stats():
     """The function that makes a fresh module look trained, in float64 and eval mode."""
     return randomise
+
+
+@pytest.fixture(scope='session', autouse=True)
+def configs_as_they_come():
+    """MMEngine lays a config's text out with yapf for every log and every checkpoint, in more time than a small training takes.
+
+    What runs in processes of its own does so still.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if importlib.util.find_spec('yapf'):
+            from yapf.yapflib import yapf_api
+            patch.setattr(yapf_api, 'FormatCode', lambda text, **options: (text, False))
+        yield

@@ -19,20 +19,23 @@ def main(argv: list[str]) -> None:
     parser.add_argument('--runs', type=int, default=10, help='of everything that is timed (default: 10)')
     parser.add_argument('--threads', type=int, nargs='+', default=(1, 2), help='thread counts in turn (default: 1 2)')
     parser.add_argument('--compile', action='store_true', help='also the fused network under torch.compile; takes a C++ compiler')
+    cli.add_trust_option(parser)
     cli.add_cfg_options(parser)
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
     args = parser.parse_args(argv)
     from effseg.engine.benchmark import benchmark, benchmark_artifacts, benchmark_family
+    from effseg.models.checkpoint import trusted
     if args.models:
         benchmark_family(tuple(args.size), args.runs, tuple(args.threads))
         return
-    if args.artifacts:
-        benchmark_artifacts(args.artifacts, args.config, args.checkpoint, args.image, args.runs, tuple(args.threads), args.cfg_options)
-        return
-    if not args.config:
+    if args.compare and not args.config:
         parser.error('--compare takes a config')
-    benchmark(args.config, args.checkpoint, args.image, args.label_map, tuple(args.size), args.runs, tuple(args.threads), args.compile,
-              args.cfg_options)
+    with trusted(args.trust_checkpoint):
+        if args.artifacts:
+            benchmark_artifacts(args.artifacts, args.config, args.checkpoint, args.image, args.runs, tuple(args.threads), args.cfg_options)
+            return
+        benchmark(args.config, args.checkpoint, args.image, args.label_map, tuple(args.size), args.runs, tuple(args.threads), args.compile,
+                  args.cfg_options)
 
 
 if __name__ == '__main__':

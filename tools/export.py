@@ -10,6 +10,7 @@ def main(argv: list[str]) -> None:
     from effseg.deploy.spec import OUTPUTS, PRECISIONS
     from effseg.engine.export import PROOF_IMAGES, export
     from effseg.engine.weights import export_weights
+    from effseg.models.checkpoint import trusted
     parser = cli.Parser(description=__doc__)
     parser.add_argument('config', help="config file, or 'effseg::NAME.py' for a shipped one")
     parser.add_argument('checkpoint', help='trained weights')
@@ -22,14 +23,16 @@ def main(argv: list[str]) -> None:
     parser.add_argument('--proof-images', type=int, default=PROOF_IMAGES, metavar='N', help='images to compare on')
     parser.add_argument('--unfused', action='store_true', help='export the network as it was trained, to compare with')
     parser.add_argument('-o', '--out', metavar='PATH', help='the artifact (default: beside the checkpoint)')
+    cli.add_trust_option(parser)
     cli.add_cfg_options(parser)
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
     args = parser.parse_args(argv)
-    if args.to == 'safetensors':
-        print(export_weights(args.config, args.checkpoint, args.out, args.cfg_options))
-        return
-    print(export(args.config, args.checkpoint, args.to, tuple(args.size) if args.size else None, args.output, args.precision,
-                 args.calibration, args.images, args.proof_images, not args.unfused, args.out, args.cfg_options))
+    with trusted(args.trust_checkpoint):
+        if args.to == 'safetensors':
+            print(export_weights(args.config, args.checkpoint, args.out, args.cfg_options))
+            return
+        print(export(args.config, args.checkpoint, args.to, tuple(args.size) if args.size else None, args.output, args.precision,
+                     args.calibration, args.images, args.proof_images, not args.unfused, args.out, args.cfg_options))
 
 
 if __name__ == '__main__':

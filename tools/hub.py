@@ -4,6 +4,7 @@ from effseg.engine import cli
 
 def main(argv: list[str]) -> None:
     from effseg import hub
+    from effseg.models.checkpoint import trusted
     parser = cli.Parser(description=__doc__)
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
     commands = parser.add_subparsers(dest='command', required=True)
@@ -11,6 +12,7 @@ def main(argv: list[str]) -> None:
     save.add_argument('config', help="config file, or 'effseg::NAME.py' for a shipped one")
     save.add_argument('checkpoint', help='trained weights')
     save.add_argument('folder', help='where to')
+    cli.add_trust_option(save)
     cli.add_cfg_options(save)
     push = commands.add_parser('push', help="upload that folder, as the user of 'hf auth login'")
     push.add_argument('folder', help='that save wrote')
@@ -18,7 +20,8 @@ def main(argv: list[str]) -> None:
     push.add_argument('--private', action='store_true', help='if the repository is new')
     args = parser.parse_args(argv)
     if args.command == 'save':
-        print(f'saved: {hub.save(args.config, args.checkpoint, args.folder, cfg_options=args.cfg_options)}')
+        with trusted(args.trust_checkpoint):
+            print(f'saved: {hub.save(args.config, args.checkpoint, args.folder, cfg_options=args.cfg_options)}')
     else:
         print(f'pushed: {hub.push(args.folder, args.repository, args.private)}')
 

@@ -3,6 +3,7 @@ from effseg.engine import cli
 
 
 def main(argv: list[str]) -> None:
+    from effseg.models.checkpoint import trusted
     from effseg.report.build import PICTURES, report
     parser = cli.Parser(description=__doc__)
     parser.add_argument('config', help="config file, or 'effseg::NAME.py' for a shipped one")
@@ -11,10 +12,12 @@ def main(argv: list[str]) -> None:
     parser.add_argument('--out', metavar='DIR', help='folder for report.html (default: report/ beside the first of them)')
     parser.add_argument('--work-dir', help="of the training, for its curve (default: the first one's folder)")
     parser.add_argument('--pictures', type=int, default=PICTURES, metavar='N', help='how many of the worst, and of the best (default: %(default)s)')
+    cli.add_trust_option(parser)
     cli.add_cfg_options(parser)
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
     args = parser.parse_args(argv)
-    path = report(args.config, args.weights, args.out, args.fused, args.work_dir, args.pictures, args.cfg_options)
+    with trusted(args.trust_checkpoint):
+        path = report(args.config, args.weights, args.out, args.fused, args.work_dir, args.pictures, args.cfg_options)
     print(f'report: {path.resolve().as_uri()}')
 
 

@@ -4,6 +4,7 @@ from effseg.engine import cli
 
 def main(argv: list[str]) -> None:
     from effseg.engine.test import test
+    from effseg.models.checkpoint import trusted
     parser = cli.Parser(description=__doc__)
     parser.add_argument('config', help="config file, or 'effseg::NAME.py' for a shipped one")
     parser.add_argument('checkpoint', help='trained weights')
@@ -11,10 +12,12 @@ def main(argv: list[str]) -> None:
     parser.add_argument('--show-dir', help='folder for overlay pictures')
     parser.add_argument('--tta', action='store_true', help='average over scales and flips')
     parser.add_argument('--fused', action='store_true', help='score the fused form of the model: the same labels, faster')
+    cli.add_trust_option(parser)
     cli.add_run_options(parser)
     args = parser.parse_args(argv)
-    test(args.config, args.checkpoint, args.work_dir, args.out, args.show_dir, args.tta, args.cfg_options, args.launcher,
-         args.fused)
+    with trusted(args.trust_checkpoint):
+        test(args.config, args.checkpoint, args.work_dir, args.out, args.show_dir, args.tta, args.cfg_options, args.launcher,
+             args.fused)
 
 
 if __name__ == '__main__':

@@ -58,6 +58,12 @@ def add_cfg_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--cfg-options', nargs='+', type=_pair, action=DictAction, metavar='KEY=VALUE', help='pairs merged over the config')
 
 
+def add_trust_option(parser: argparse.ArgumentParser) -> None:
+    """For tools that read a checkpoint; they enter :func:`effseg.models.checkpoint.trusted` with it."""
+    parser.add_argument('--trust-checkpoint', action='store_true', help='run the code of a checkpoint that holds more than tensors and plain data; '
+                        'for files that you would start as a program')
+
+
 def _pair(text: str) -> str:
     if '=' not in text:
         raise argparse.ArgumentTypeError(f'{text!r} is no key=value')

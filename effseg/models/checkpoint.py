@@ -1,14 +1,17 @@
 """Reading checkpoint files, without running anything that is in them.
 
 A ``.pth`` file is a pickle, and a pickle is a program. Only tensors and plain containers are taken from it
-(``torch.load(weights_only=True)``, never its fallback); config text found inside is data and is not evaluated.
+(``torch.load(weights_only=True)``); config text found inside is data and is not evaluated. Its fallback, which runs the
+program, is taken inside :func:`trusted` alone, which ``--trust-checkpoint`` enters.
 """
 import contextlib
 import hashlib
 import re
+import sys
 import tarfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlparse
@@ -30,7 +33,24 @@ _BESIDE_THE_WEIGHTS = (
     *(f'numpy.dtypes.{name}DType' for name in ('Float64', 'Float32', 'Int64', 'Int32', 'UInt32')),
 )
 _LEGACY_MAGIC = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'
+_TRUSTED: ContextVar[bool] = ContextVar('trusted', default=False)
 _HASH_IN_NAME = re.compile(r'-([0-9a-f]{8,64})\.[a-z]+$')
+
+
+@contextlib.contextmanager
+def trusted(trust: bool = True) -> Iterator[None]:
+    """Inside, a checkpoint that holds objects of others' classes is unpickled, which runs whatever it says; each says so aloud.
+
+    Files that can be read without are read without. Config text is not evaluated inside either.
+
+    Args:
+        trust: False changes nothing.
+    """
+    token = _TRUSTED.set(trust or _TRUSTED.get())
+    try:
+        yield
+    finally:
+        _TRUSTED.reset(token)
 
 
 @dataclass(frozen=True)
@@ -102,7 +122,7 @@ def read_file(path: str | Path) -> dict:
             _check_archive(path)
         elif not start.startswith(_LEGACY_MAGIC) or tarfile.is_tarfile(path):
             raise WeightsError(f'{path} is no checkpoint: neither safetensors nor written by torch.save')
-        content = _torch_load(path)
+        content = _loaded(path)
     except WeightsError:
         raise
     except Exception as error:
@@ -110,6 +130,17 @@ def read_file(path: str | Path) -> dict:
     if not isinstance(content, Mapping):
         raise WeightsError(f'{path} holds a {type(content).__name__}; a dict of tensors was expected')
     return dict(content)
+
+
+def _loaded(path: Path):
+    try:
+        return _torch_load(path)
+    except Exception as error:
+        if not (_TRUSTED.get() and _wants_code(error)):
+            raise
+    # not through a logger, which may be turned down
+    print(f'warning: {path} holds objects that only its own code can build: it runs now, as --trust-checkpoint allows', file=sys.stderr, flush=True)
+    return torch.load(path, map_location='cpu', weights_only=False)
 
 
 def _torch_load(path: Path):
@@ -191,11 +222,16 @@ def _is_plain(value) -> bool:
     return isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized and not value.is_complex()
 
 
+def _wants_code(error: Exception) -> bool:
+    return 'weights_only' in str(error) or 'Weights only' in str(error)
+
+
 def _explain(path: Path, error: Exception) -> str:
-    if 'weights_only' in str(error) or 'Weights only' in str(error):
+    if _wants_code(error):
         name = re.search(r'GLOBAL ([\w.]+)', str(error))
         return (f'{path} holds objects that cannot be read without running code{f" ({name[1]})" if name else ""}. Save its '
-                "weights alone: torch.save({'state_dict': model.state_dict()}, path)")
+                "weights alone: torch.save({'state_dict': model.state_dict()}, path); or, if you trust whoever made it as you would "
+                'a program, run again with --trust-checkpoint')
     return f'{path} is damaged or no checkpoint ({type(error).__name__}: {_first_line(error)})'
 
 

@@ -128,15 +128,6 @@ def test_resume_from_another_network_is_refused(trained, tmp_path, tool):
     assert outcome.status == 2 and 'another network' in outcome.err and 'Traceback' not in outcome.err
 
 
-def test_config_text_in_a_checkpoint_is_not_evaluated(trained, tmp_path, tool):
-    folder = shutil.copytree(trained, tmp_path / 'run')
-    content = torch.load(folder / 'iter_8.pth', weights_only=True)
-    content['meta']['config'] = content['message_hub']['runtime_info']['cfg'] = f"import os; os.mkdir('{tmp_path}/ran')"
-    torch.save(content, folder / 'iter_8.pth')
-    assert tool('train', TINY, '--work-dir', folder, '--resume').status == 0
-    assert not (tmp_path / 'ran').exists()
-
-
 def test_mmengine_s_readers_are_ours():
     from mmengine.runner import CheckpointLoader
     for name in ('a.pth', 'http://x/a.pth', 'https://x/a.pth', 'torchvision://resnet50', 'open-mmlab://resnet50_v1c', 's3://b/a.pth', 'pavi://a'):
