@@ -1,10 +1,12 @@
 """From a config and candidates to the page."""
+import os
 import shlex
 import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
+from mmengine.config import Config
 
 from ..errors import ConfigError
 from . import charts, page
@@ -57,12 +59,18 @@ def report(config: str, weights: list[str], out: str | None = None, fused: bool 
         gallery = [[picture(scene, classes, palette) for scene in group] for group in (worst, best)]
     content = page.Content(
         config=config, data=f"{cfg.test_dataloader.dataset.get('data_root', '')}", images=len(first.scenes), classes=classes,
-        colours=palette, rows=rows, confusion=first.confusion, confusions={row.name: scores[row.candidate].confusion for row in rows},
-        worst=gallery[0], best=gallery[1], curve=curve, environment=environment(), command=command())
+        rows=rows, confusion=first.confusion, confusions={row.name: scores[row.candidate].confusion for row in rows},
+        worst=gallery[0], best=gallery[1], curve=curve, environment=environment(), command=command(),
+        setting=setting(cfg), options=cfg_options or {})
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / 'report.html'
     page.write(content, path)
     return path
+
+
+def setting(cfg: Config) -> dict[str, str]:
+    """The variables of the environment that the config reads and that are set."""
+    return {name: os.environ[name] for name in sorted(cfg.env_variables) if name in os.environ}
 
 
 def command() -> str:

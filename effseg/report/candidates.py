@@ -101,7 +101,7 @@ def _row(candidate: Candidate, own: Score, labeller: Labeller, milliseconds: flo
     if artifact is not None:
         spec = artifact.spec
         size, numbers, work = (spec.height, spec.width), None, None
-        notes = [f'{spec.backend}, {spec.precision}, returns {spec.output}', f'weights of the checkpoint {spec.checkpoint_sha256[:12]}']
+        notes = [f'{spec.backend}, {spec.precision}, returns {spec.output}, resized to the picture', f'weights of the checkpoint {spec.checkpoint_sha256[:12]}']
     else:
         size = tuple(model.cfg.model.data_preprocessor.get('size') or (512, 512))
         network, forward = (model.network, model.network.logits) if candidate.fused else (model, model._forward)

@@ -1,5 +1,6 @@
 """The charts, as plotly figures without colours of text and paper: the page gives them those of its light or dark form."""
 from collections.abc import Sequence
+from itertools import cycle, islice
 
 import numpy as np
 
@@ -7,8 +8,9 @@ from ..errors import MissingRuntimeError
 from .curve import Curve
 from .recorder import iou
 
-PALETTE = ('#2f7ed8', '#e8833a', '#2ca58d', '#b14aed', '#d64570', '#8a8d91')
+PALETTE, GREY = ('#2f7ed8', '#e8833a', '#2ca58d', '#b14aed', '#d64570', '#c9a227', '#3fb8d4'), '#8a8d91'
 BAR = 22  # pixels per class: a line of small text
+ABSENT = '–'  # of a class that is in neither truth nor prediction
 
 
 def plotly():
@@ -37,21 +39,22 @@ def class_bars(classes: Sequence[str], confusions: dict[str, np.ndarray]) -> dic
     matrix = confusions[first]
     shares = 100 * matrix.sum(1) / max(matrix.sum(), 1)
     order = sorted(range(len(classes)), key=lambda index: (-1 if np.isnan(values[index]) else values[index], -index))
-    names = [classes[index] for index in order]
-    texts = ['not in the data' if np.isnan(values[index]) else f'{values[index]:.1f}' for index in order]
-    figure = go.Figure(go.Bar(x=np.nan_to_num(values[order]).tolist(), y=names, orientation='h', name=first, text=texts, textposition='auto',
-                              marker_color=PALETTE[0], hovertemplate='%{y}: IoU %{x:.2f} %<extra></extra>', cliponaxis=False))
-    for (name, other), colour in zip(others, _colours()):
-        figure.add_scatter(x=other[order].tolist(), y=names, mode='markers', name=name, hovertemplate='%{y}: IoU %{x:.2f} %',
+    # places, not names: two classes of one name stay two bars
+    places, names = list(range(len(order))), [classes[index] for index in order]
+    figure = go.Figure(go.Bar(x=np.nan_to_num(values[order]).tolist(), y=places, orientation='h', name=first, marker_color=PALETTE[0],
+                              customdata=names, hovertemplate='%{customdata}: IoU %{x:.2f} %<extra></extra>'))
+    for (name, other), colour in zip(others, colours(len(scores))[1:]):
+        figure.add_scatter(x=other[order].tolist(), y=places, mode='markers', name=name, customdata=names, hovertemplate='%{customdata}: IoU %{x:.2f} %',
                            marker=dict(color=colour, symbol='line-ns', line=dict(width=3, color=colour), size=9))
-    figure.add_bar(x=shares[order].tolist(), y=names, orientation='h', name='pixels', xaxis='x2', marker_color=PALETTE[5], showlegend=False,
-                   hovertemplate='%{y}: %{x:.3g} % of the pixels<extra></extra>')
+    texts = [ABSENT if np.isnan(values[index]) else f'{values[index]:.1f}' for index in order]
+    figure.add_scatter(x=[101] * len(order), y=places, mode='text', text=texts, textposition='middle right', cliponaxis=False, hoverinfo='skip')
+    figure.add_bar(x=shares[order].tolist(), y=places, orientation='h', name='pixels', xaxis='x2', marker_color=GREY,
+                   customdata=names, hovertemplate='%{customdata}: %{x:.3g} % of the pixels<extra></extra>')
     figure.update_layout(
-        height=80 + BAR * len(classes) + 22 * len(others), bargap=.25, barmode='overlay', showlegend=bool(others),
-        margin=dict(l=8, r=16, t=44 + 22 * len(others), b=10), legend=dict(orientation='h', x=0, xref='container', y=1, yref='container', yanchor='top'),
-        xaxis=dict(domain=[0, .7], range=[0, 100], side='top', title=dict(text='IoU %', standoff=4), fixedrange=True),
-        xaxis2=dict(domain=[.76, 1], side='top', title=dict(text='pixels %', standoff=4), fixedrange=True, nticks=3, anchor='y', rangemode='tozero'),
-        yaxis=dict(automargin=True, tickmode='array', tickvals=names, fixedrange=True))
+        height=54 + BAR * len(classes), bargap=.25, barmode='overlay', showlegend=False, margin=dict(l=8, r=16, t=44, b=10),
+        xaxis=dict(domain=[0, .76], range=[0, 112], tickvals=[0, 20, 40, 60, 80, 100], side='top', title=dict(text='IoU %', standoff=4), fixedrange=True),
+        xaxis2=dict(domain=[.79, 1], side='top', title=dict(text='pixels %', standoff=4), fixedrange=True, nticks=3, anchor='y', rangemode='tozero'),
+        yaxis=dict(automargin=True, tickmode='array', tickvals=places, ticktext=names, range=[-.5, len(order) - .5], fixedrange=True, showgrid=False, zeroline=False))
     return _plain(figure)
 
 
@@ -59,14 +62,15 @@ def confusion_map(classes: Sequence[str], confusion: np.ndarray) -> dict:
     """Of the pixels of each true class (row), the share of each predicted class (column); zoomed into by dragging."""
     go = plotly()
     shares = row_shares(confusion)
-    large = len(classes) > 30
+    gap = 0 if len(classes) > 30 else 1
+    named = {f'{index}': name for index, name in enumerate(classes)}
     figure = go.Figure(go.Heatmap(
-        z=np.round(shares, 5).tolist(), x=list(classes), y=list(classes), zmin=0, zmax=1, xgap=0 if large else 1, ygap=0 if large else 1,
-        colorbar=dict(tickformat='.0%', thickness=10, len=.5), hovertemplate='true %{y}<br>predicted %{x}<br>%{z:.1%}<extra></extra>'))
+        z=np.round(shares, 5).tolist(), x=list(named), y=list(named), zmin=0, zmax=1, xgap=gap, ygap=gap, colorbar=dict(tickformat='.0%', thickness=10, len=.5),
+        hovertemplate='true %{y}<br>predicted %{x}<br>%{z:.1%}<extra></extra>'))
+    axis = dict(type='category', labelalias=named, automargin=True, showgrid=False, showline=True, mirror=True)
     figure.update_layout(
-        height=620, margin=dict(l=8, r=8, t=10, b=8),
-        xaxis=dict(title=dict(text='predicted', standoff=6), automargin=True, tickangle=-60, showgrid=False),
-        yaxis=dict(title=dict(text='true', standoff=6), automargin=True, autorange='reversed', showgrid=False))
+        height=620, margin=dict(l=8, r=8, t=10, b=8), xaxis=dict(axis, title=dict(text='predicted', standoff=6), tickangle=-60),
+        yaxis=dict(axis, title=dict(text='true', standoff=6), autorange='reversed'))
     return _plain(figure)
 
 
@@ -82,7 +86,7 @@ def training_curve(curve: Curve) -> dict:
     steps, losses = zip(*curve.loss)
     window = max(len(losses) // 50, 1)
     smooth = np.convolve(np.pad(losses, (window // 2, window - 1 - window // 2), mode='edge'), np.ones(window) / window, mode='valid')
-    figure = go.Figure(go.Scatter(x=list(steps), y=np.round(smooth, 5).tolist(), name='training loss', mode='lines', line=dict(color=PALETTE[5], width=2)))
+    figure = go.Figure(go.Scatter(x=list(steps), y=np.round(smooth, 5).tolist(), name='training loss', mode='lines', line=dict(color=GREY, width=2)))
     if curve.miou:
         steps, scores = zip(*curve.miou)
         figure.add_scatter(x=list(steps), y=list(scores), name='validation mIoU %', yaxis='y2', mode='lines+markers', line=dict(color=PALETTE[0], width=3))
@@ -93,9 +97,9 @@ def training_curve(curve: Curve) -> dict:
     return _plain(figure)
 
 
-def _colours():
-    while True:
-        yield from PALETTE[1:5]
+def colours(count: int) -> list[str]:
+    """Of that many candidates, in order."""
+    return [PALETTE[0], *islice(cycle(PALETTE[1:]), count - 1)]
 
 
 def _plain(figure) -> dict:

@@ -1,6 +1,7 @@
 """The page: one HTML file that takes nothing from anywhere."""
 import json
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 from . import charts
 from .candidates import Row
 from .curve import Curve
-from .pictures import Picture, css
+from .pictures import Picture
 from .recorder import iou
 
 WORST_PAIRS = 15
@@ -24,7 +25,6 @@ class Content:
         data: the data set's root.
         images: how many were scored.
         classes: names.
-        colours: (classes, 3) uint8.
         rows: candidates; the first is shown in full.
         confusion: the first one's.
         confusions: all, by name.
@@ -32,12 +32,13 @@ class Content:
         curve: of the training, if known.
         environment: by name.
         command: that made the report.
+        setting: variables of the environment that the config reads, by name.
+        options: overrides of the config.
     """
     config: str
     data: str
     images: int
     classes: list[str]
-    colours: np.ndarray
     rows: list[Row]
     confusion: np.ndarray
     confusions: dict[str, np.ndarray]
@@ -46,6 +47,8 @@ class Content:
     curve: Curve | None
     environment: dict[str, str]
     command: str
+    setting: dict[str, str]
+    options: dict
 
 
 def write(content: Content, path: Path) -> None:
@@ -58,8 +61,9 @@ def write(content: Content, path: Path) -> None:
     templates = Environment(loader=PackageLoader('effseg.report', '.'), autoescape=select_autoescape(), undefined=StrictUndefined,
                             trim_blocks=True, lstrip_blocks=True)
     text = templates.get_template('page.html').render(
-        content=content, first=content.rows[0], pairs=worst_pairs(content.confusion, content.classes), weakest=weakest(content),
-        colours=[css(colour) for colour in content.colours], figures=_script_safe(figures), plotly=get_plotlyjs(), commands=commands(content))
+        content=content, title=Path(content.config.rpartition('::')[2]).stem, first=content.rows[0], pairs=worst_pairs(content.confusion, content.classes),
+        weakest=weakest(content), series=list(zip((row.name for row in content.rows), charts.colours(len(content.rows)))),
+        figures=_script_safe(figures), plotly=get_plotlyjs(), commands=commands(content))
     partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
     partial.write_text(text, encoding='utf-8')
     os.replace(partial, path)
@@ -84,12 +88,19 @@ def weakest(content: Content) -> list[str]:
 
 def commands(content: Content) -> list[str]:
     """What prints these numbers again."""
-    import shlex
-    lines = [content.command]
+    setting = ''.join(f'{name}={shlex.quote(value)} ' for name, value in content.setting.items())
+    pairs = [shlex.quote(f'{key}={_text(value)}') for key, value in content.options.items()]
+    options = f" --cfg-options {' '.join(pairs)}" if pairs else ''
+    lines = [f'{setting}{content.command}']
     for row in content.rows:
         fused = ' --fused' if row.candidate.fused else ''
-        lines.append(f'python tools/test.py {shlex.quote(content.config)} {shlex.quote(str(row.candidate.path))}{fused}')
+        lines.append(f'{setting}python tools/test.py {shlex.quote(content.config)} {shlex.quote(str(row.candidate.path))}{fused}{options}')
     return lines
+
+
+def _text(value) -> str:
+    # as MMEngine's DictAction reads it: no blanks, no quotes inside brackets
+    return value if isinstance(value, str) else str(value).replace(' ', '').replace("'", '')
 
 
 def _script_safe(values: dict) -> str:

@@ -1,5 +1,7 @@
 """The numbers of a report are MMSegmentation's own, and the pictures are of the right scenes."""
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -58,11 +60,21 @@ def test_no_scene_is_both_among_the_worst_and_the_best(count, worst, best):
 def test_bars_are_sorted_and_a_class_that_is_nowhere_is_said_to_be():
     matrix = np.zeros((150, 150), dtype=np.int64)
     matrix[:140, :140] = np.diag(np.arange(1, 141)) + 1
-    bars = charts.class_bars([f'class {index}' for index in range(150)], {'a': matrix, 'b': matrix})
-    first = bars['data'][0]
-    assert list(first['x']) == sorted(first['x']) and list(first['text']).count('not in the data') == 10
+    bars = charts.class_bars([f'class {index % 100}' for index in range(150)], {'a': matrix, 'b': matrix})
+    first, other, texts, shares = bars['data']
+    assert list(first['x']) == sorted(first['x']) and list(texts['text']).count(charts.ABSENT) == 10
+    assert list(first['y']) == list(range(150)) and np.isnan(other['x']).sum() == 10
+    assert sum(shares['x']) == pytest.approx(100) and shares['customdata'][149] == first['customdata'][149] == 'class 39'
     assert bars['layout']['height'] >= 150 * 18
     json.dumps(page._without_nan(bars), allow_nan=False)
+
+
+@pytest.mark.parametrize('options, said', [({}, []), ({'data_root': '/a b'}, ["--cfg-options 'data_root=/a b'"]), ({'a.b': ['x', 1], 'c': None}, ["--cfg-options 'a.b=[x,1]' c=None"])])
+def test_the_commands_are_whole(options, said):
+    row = SimpleNamespace(candidate=Candidate('m', Path('m.pth'), fused=True))
+    lines = page.commands(SimpleNamespace(setting={'DATA': '/d'}, command='python tools/report.py c.py m.pth', config='c.py', rows=[row], options=options))
+    assert lines[0] == 'DATA=/d python tools/report.py c.py m.pth'
+    assert lines[1] == ' '.join(['DATA=/d python tools/test.py c.py m.pth --fused', *said])
 
 
 def write_run(work_dir, name, lines):
