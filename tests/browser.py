@@ -2,21 +2,30 @@
 import os
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+
+from effseg.datasets.scenes import draw_scene
 
 FLAGS = ('headless', 'no-sandbox', 'disable-gpu', 'disable-quic', 'no-first-run', 'disable-background-networking', 'disable-component-update',
          'disable-sync', 'hide-scrollbars', 'disable-dev-shm-usage')
-PHONE = (390, 844)
+PHONE, CAMERA = (390, 844), (64, 96)  # width and height of a screen; height and width of the camera's picture
 
 
 def find(*names: str) -> str | None:
     return next((path for name in names if (path := shutil.which(name))), None)
 
 
-@pytest.fixture(scope='session')
-def browser(tmp_path_factory) -> Iterator:
-    """Selenium's driver of a headless Chromium without any profile; skips where there is none, fails in CI."""
+def open_browser(folder: Path, *flags: str):
+    """Selenium's driver of a headless Chromium whose camera shows a picture; skips where there is no Chromium, fails in CI.
+
+    Args:
+        folder: empty; for its profile.
+        flags: more of Chromium's own, without the dashes.
+    """
     chromium, driver = find('chromium', 'chromium-browser', 'google-chrome'), find('chromedriver')
     try:
         from selenium import webdriver
@@ -25,14 +34,23 @@ def browser(tmp_path_factory) -> Iterator:
     missing = [name for name, there in (('chromium', chromium), ('chromedriver', driver), ('selenium', webdriver)) if not there]
     if missing:
         (pytest.fail if os.environ.get('CI') else pytest.skip)(f'needs {", ".join(missing)} (apt-get install chromium chromium-driver)')
+    camera = folder / 'camera.mjpeg'
+    Image.fromarray(draw_scene(CAMERA, np.random.default_rng(0))[0]).save(camera, 'JPEG')
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
-    for flag in FLAGS:
+    for flag in (*FLAGS, *flags, 'use-fake-ui-for-media-stream', 'use-fake-device-for-media-stream', f'use-file-for-fake-video-capture={camera}',
+                 f'user-data-dir={folder}'):
         options.add_argument(f'--{flag}')
-    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('profile')}")
     options.set_capability('goog:loggingPrefs', {'browser': 'ALL', 'performance': 'ALL'})
     window = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
     window.set_script_timeout(120)
+    return window
+
+
+@pytest.fixture(scope='session')
+def browser(tmp_path_factory) -> Iterator:
+    """One for all tests, on a machine without a GPU."""
+    window = open_browser(tmp_path_factory.mktemp('profile'))
     yield window
     window.quit()
 

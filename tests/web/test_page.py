@@ -1,10 +1,12 @@
 """The page computes in a real browser what ONNX Runtime computes in Python, says what is wrong, and fits a phone."""
 import base64
+import contextlib
+import io
 import threading
 
 import numpy as np
 import pytest
-from browser import PHONE, complaints, overflow, requests, resize
+from browser import CAMERA, PHONE, complaints, open_browser, overflow, requests, resize
 from PIL import Image
 
 from effseg.deploy import label_map, load
@@ -15,16 +17,23 @@ from .conftest import SIZE
 AGREEMENT = .999  # of the pixels: WebAssembly sums in another order than the CPU's kernels
 
 
-@pytest.fixture(scope='module', params=['labels', 'logits'])
-def page(request, artifacts, package, tmp_path_factory):
-    """A site that is being served: its address, its artifact, and what was asked of it."""
-    site = write_site(str(artifacts[request.param]), str(tmp_path_factory.mktemp('www') / 'site'), package)
+@contextlib.contextmanager
+def served(site):
+    """Its address, and what is asked of it."""
     asked = []
     with pytest.MonkeyPatch.context() as patch, server(site, port=0) as running:
         patch.setattr(Handler, 'log_request', lambda self, code, size=None: asked.append((self.path, int(code))))
         threading.Thread(target=running.serve_forever, daemon=True).start()
-        yield f'http://127.0.0.1:{running.server_port}/', artifacts[request.param], asked
+        yield f'http://127.0.0.1:{running.server_port}/', asked
         running.shutdown()
+
+
+@pytest.fixture(scope='module', params=['labels', 'logits'])
+def page(request, artifacts, package, tmp_path_factory):
+    """A site that is being served: its address, its artifact, and what was asked of it."""
+    site = write_site(str(artifacts[request.param]), str(tmp_path_factory.mktemp('www') / 'site'), package)
+    with served(site) as (address, asked):
+        yield address, artifacts[request.param], asked
 
 
 @pytest.fixture(scope='module')
@@ -33,10 +42,16 @@ def opened(page, browser):
     resize(browser, PHONE)
     browser.get('about:blank')
     complaints(browser), requests(browser)
-    browser.get(page[0])
-    wait(browser, 'document.body.dataset.ready || document.getElementById("message").textContent')
-    assert browser.execute_script('return document.getElementById("message").textContent') == ''
+    assert open_page(browser, page[0]).startswith('WebAssembly')  # without a GPU
     return browser
+
+
+def open_page(window, address):
+    """What the model runs on, once it is loaded."""
+    window.get(address)
+    wait(window, 'document.body.dataset.ready || document.getElementById("message").textContent')
+    assert window.execute_script('return document.getElementById("message").textContent') == ''
+    return window.execute_script('return document.body.dataset.ready')
 
 
 def wait(browser, condition, seconds=90):
@@ -50,8 +65,8 @@ def choose(browser, path):
     browser.find_element(By.ID, 'file').send_keys(str(path))
 
 
-def labels_of(browser):
-    wait(browser, 'globalThis.segmentation && document.getElementById("speed").textContent.includes("ms")')
+def labels_of(browser, speed='ms'):
+    wait(browser, f'globalThis.segmentation && document.getElementById("speed").textContent.includes("{speed}")')
     size = browser.execute_script('return [segmentation.height, segmentation.width, segmentation.stride]')
     packed = browser.execute_script('return btoa(String.fromCharCode.apply(null, segmentation.labels))')
     return np.frombuffer(base64.b64decode(packed), np.uint8).reshape(-1, size[2]), size[:2]
@@ -132,3 +147,52 @@ def test_it_fits_the_screen(opened, size, images, tmp_path):
     assert overflow(opened) <= 0
     small = opened.execute_script('return [...document.querySelectorAll(".buttons button")].map(b => b.getBoundingClientRect()).filter(r => r.height < 44 || r.width < 44).length')
     assert small == 0
+
+
+def test_the_camera_is_segmented_frame_by_frame(opened, page):
+    opened.execute_script('globalThis.segmentation = undefined; document.getElementById("camera").click()')
+    wait(opened, 'document.getElementById("speed").textContent.includes("frames/s")')
+    assert opened.execute_script('return document.getElementById("camera").textContent') == 'Stop'
+    opened.execute_script('document.getElementById("camera").click()')
+    assert opened.execute_script('return document.getElementById("camera").textContent') == 'Camera'
+    labels, size = labels_of(opened, 'frames/s')
+    shown = Image.open(io.BytesIO(base64.b64decode(opened.execute_script('return document.getElementById("photo").toDataURL().split(",")[1]'))))
+    assert shown.size == CAMERA[::-1] and len(shown.convert('RGB').getcolors(10 ** 6)) > 1000
+    assert size == list(SIZE) and (labels == expected(page[1], np.asarray(shown.convert('RGB')))).mean() >= AGREEMENT
+    opened.execute_script('globalThis.segmentation = undefined')
+    assert opened.execute_async_script('setTimeout(() => arguments[0](globalThis.segmentation === undefined), 300)')
+
+
+def test_a_camera_that_is_refused_is_said_to_be(opened):
+    opened.execute_script('navigator.mediaDevices.getUserMedia = async () => { throw new DOMException("Permission denied", "NotAllowedError"); };'
+                          'document.getElementById("camera").click()')
+    assert 'cannot be opened: Permission denied' in wait(opened, 'document.getElementById("message").textContent')
+
+
+@pytest.fixture(scope='module')
+def gpu(tmp_path_factory):
+    """A browser whose WebGPU is computed on the CPU."""
+    window = open_browser(tmp_path_factory.mktemp('gpu'), 'enable-unsafe-webgpu', 'use-webgpu-adapter=swiftshader')
+    yield window
+    window.quit()
+
+
+@pytest.mark.slow
+def test_webgpu_computes_the_same_labels(gpu, page, images, tmp_path):
+    assert open_page(gpu, page[0]) == 'WebGPU'
+    path = tmp_path / 'photo.png'
+    Image.fromarray(images[0]).save(path)
+    choose(gpu, path)
+    labels, size = labels_of(gpu, 'ms on WebGPU')
+    assert size == list(SIZE) and (labels == expected(page[1], images[0])).mean() >= AGREEMENT
+
+
+def test_where_webgpu_fails_webassembly_computes(gpu, artifacts, package, images, tmp_path):
+    site = write_site(str(artifacts['labels']), str(tmp_path / 'site'), package)
+    (site / 'ort' / 'ort-wasm-simd-threaded.asyncify.wasm').unlink()  # what WebGPU runs with
+    path = tmp_path / 'photo.png'
+    Image.fromarray(images[0]).save(path)
+    with served(site) as (address, _):
+        assert open_page(gpu, address).startswith('WebAssembly')
+        choose(gpu, path)
+        assert (labels_of(gpu)[0] == expected(artifacts['labels'], images[0])).mean() >= AGREEMENT

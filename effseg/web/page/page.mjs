@@ -2,7 +2,7 @@
 const $ = id => document.getElementById(id);
 const LONGEST = 1600;  // pixels of the longer side that are shown and saved
 const worker = new Worker(new URL('./worker.mjs', import.meta.url), {type: 'module'});
-const photo = $('photo').getContext('2d'), overlay = $('overlay').getContext('2d');
+const photo = $('photo').getContext('2d'), frame = document.createElement('canvas').getContext('2d'), overlay = $('overlay').getContext('2d');
 const input = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
 let spec, provider, waiting = null, number = 0, stream = null, result = null, chosen = null, rate = 0, lastFrame = 0;
 
@@ -62,12 +62,16 @@ function run(rgba) {
 
 async function segment(source, width, height) {
   const {rgba, w, h} = fit(source, width, height);
-  const {labels, milliseconds} = await run(rgba);
+  // kept now: a camera has moved on when the labels are there
   const scale = Math.min(1, LONGEST / Math.max(width, height));
-  photo.canvas.width = Math.max(Math.round(width * scale), 1);
-  photo.canvas.height = Math.max(Math.round(height * scale), 1);
-  photo.imageSmoothingQuality = 'high';
-  photo.drawImage(source, 0, 0, photo.canvas.width, photo.canvas.height);
+  frame.canvas.width = Math.max(Math.round(width * scale), 1);
+  frame.canvas.height = Math.max(Math.round(height * scale), 1);
+  frame.imageSmoothingQuality = 'high';
+  frame.drawImage(source, 0, 0, frame.canvas.width, frame.canvas.height);
+  const {labels, milliseconds} = await run(rgba);
+  photo.canvas.width = frame.canvas.width;
+  photo.canvas.height = frame.canvas.height;
+  photo.drawImage(frame.canvas, 0, 0);
   result = {labels, width: w, height: h, stride: spec.width};
   globalThis.segmentation = result;  // for scripts of those who look on
   $('stage').classList.add('filled');
