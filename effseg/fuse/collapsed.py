@@ -8,7 +8,7 @@ lateral 1 x 1 conv L, nearest upsampling, 3 x 3 convs F and H. With K = H o F, o
 
     y_i = sum over j from i to r - 1 of (K o L_j) * up(x_j)  +  K * up(P_r),
 
-and a kernel behind nearest upsampling is a transposed conv of the small map: fewer multiplications the coarser the map.
+and a kernel behind nearest upsampling is a few convs of the small map: fewer multiplications the coarser the map.
 
 Two things happen at the border of the image only, and are corrected there, exactly:
 
@@ -41,16 +41,16 @@ def cost(inputs: Many[int], middle: int, out: int) -> int:
     """
     total = 25 * inputs[0]
     for steps, channels in enumerate([*inputs[1:], middle], 1):
-        total += (4 + 2 ** steps) ** 2 * channels / 4 ** steps
+        total += (6.25 if steps == 1 else (1 + 2 ** -steps) ** 2) * channels
     return total * out
 
 
 class Upsampled(Layer):
-    """Nearest upsampling and a 5 x 5 conv, as one transposed conv without a bias.
+    """Nearest upsampling and a 5 x 5 conv without a bias, on the small map: see :func:`effseg.fuse.folding.after_upsampling`.
 
     Args:
         in_channels: of the small map.
-        out_channels: of the result.
+        out_channels: C of the result.
         factor: of the upsampling.
     """
     ARGS = ('in_channels', 'out_channels', 'factor')
@@ -58,23 +58,63 @@ class Upsampled(Layer):
     def __init__(self, in_channels: int, out_channels: int, factor: int):
         super().__init__()
         self.in_channels, self.out_channels, self.factor = in_channels, out_channels, factor
-        self.weight = empty(in_channels, out_channels, 4 + factor, 4 + factor)
+        taps = 2 if factor == 2 else 1
+        self.both = empty(out_channels * factor ** 2, in_channels, taps, taps)
+        self.first = empty(out_channels * factor, in_channels, taps, 1)
+        self.second = empty(out_channels * factor, in_channels, 1, taps)
+        self.total = empty(out_channels, in_channels, 1, 1)
 
     @classmethod
     def of(cls, kernel: Tensor, factor: int) -> 'Upsampled':
         """The layer for a 5 x 5 kernel (out, in, 5, 5) behind the upsampling."""
         layer = cls(kernel.shape[1], kernel.shape[0], factor).to(kernel.device)
-        layer.weight.copy_(after_upsampling(kernel, factor))
+        for weight, part in zip((layer.both, layer.first, layer.second, layer.total), after_upsampling(kernel, factor)):
+            weight.copy_(part)
         return layer
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.conv_transpose2d(x, self.weight, None, self.factor, REACH)
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """
+        Args:
+            x: (N, in, h, w).
+
+        Returns:
+            Three maps whose sum (:func:`summed`) is the result in half form (H, W being h, w times the factor): (N, H / 2, W / 2, 4 C), one
+            that is equal along the second axis of each 2 x 2 tile, (N, H / 2, W / 2, 2 C), and one equal along the first.
+        """
+        copies, margin = self.factor // 2, self.factor // 4
+        along = _difference(x, 0)
+        both = F.conv2d(_difference(along, 1), self.both).permute(0, 2, 3, 1)
+        first = F.conv2d(along, self.first).permute(0, 2, 3, 1)
+        second = F.conv2d(_difference(x, 1), self.second).permute(0, 2, 3, 1)
+        total = F.conv2d(x, self.total).permute(0, 2, 3, 1)
+        if copies > 1:
+            both = spread(both, copies, copies)[:, margin:-margin, margin:-margin]
+            first = spread(first, copies, 1)[:, margin:-margin]
+            second = _repeated(spread(second, 1, copies)[:, :, margin:-margin], copies, 1)
+            total = _repeated(total, copies, 1)
+        pixels = total.shape[:3].numel()
+        first = (first.reshape(pixels, 2, -1) + total.reshape(pixels, 1, -1)).reshape(first.shape)
+        return both, _repeated(first, 1, copies), second
+
+
+def _difference(x: Tensor, axis: int) -> Tensor:
+    """``x[i] - x[i - 1]`` along the first or second axis of the map, zeros around it; a line more than ``x``. As a conv, which keeps the
+    layout that runtimes have chosen for ``x``."""
+    padding = (1, 0) if axis == 0 else (0, 1)
+    ones = torch.ones(x.shape[1], 1, 1, 1, dtype=x.dtype, device=x.device)
+    return F.conv2d(x, torch.cat([-ones, ones], 2 + axis), padding=padding, groups=x.shape[1])
+
+
+def summed(both: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """The sum of what :class:`Upsampled` returns, in half form."""
+    batch, height, width, channels = both.shape
+    pixels, channels = batch * height * width, channels // 4
+    y = both.reshape(pixels, 2, 2, channels) + first.reshape(pixels, 2, 1, channels) + second.reshape(pixels, 1, 2, channels)
+    return y.reshape(batch, height, width, 4 * channels)
 
 
 class Ring(Layer):
     """What H takes from the ring around F's output: along each side a 5-tap conv of P_i's line there.
-
-    Lines are (N, 4, C, L): top, bottom, left, right, the shorter two filled up with zeros.
 
     Args:
         channels: of P_i.
@@ -85,7 +125,8 @@ class Ring(Layer):
     def __init__(self, channels: int, out_channels: int):
         super().__init__()
         self.channels, self.out_channels = channels, out_channels
-        self.sides = empty(4 * out_channels, channels, 1, 5)
+        self.rows = empty(2 * out_channels, channels, 1, 5)
+        self.columns = empty(2 * out_channels, channels, 5, 1)
         self.corners = empty(4 * out_channels, channels, 1, 1)
 
     @classmethod
@@ -93,54 +134,43 @@ class Ring(Layer):
         """The correction for the kernels H (out, f, 3, 3) and F (f, f, 3, 3)."""
         layer = cls(head.shape[1], head.shape[0]).to(head.device)
         near, far = slice(0, 1), slice(2, 3)  # H's taps that reach over a side; F's that reach back are the opposite ones
-        sides = [compose(head[:, :, near], output[:, :, far]),
-                 compose(head[:, :, far], output[:, :, near]),
-                 compose(head[..., near], output[..., far]).transpose(2, 3),
-                 compose(head[..., far], output[..., near]).transpose(2, 3)]
+        layer.rows.copy_(torch.cat([compose(head[:, :, near], output[:, :, far]), compose(head[:, :, far], output[:, :, near])]))
+        layer.columns.copy_(torch.cat([compose(head[..., near], output[..., far]), compose(head[..., far], output[..., near])]))
         corners = [head[:, :, row, column] @ output[:, :, 2 - row, 2 - column] for row in (0, 2) for column in (0, 2)]
-        layer.sides.copy_(torch.cat(sides))
-        layer.corners.copy_(torch.cat(corners)[:, :, None, None])
+        layer.corners.copy_(torch.cat(corners)[..., None, None])
         return layer
 
-    def forward(self, lines: Tensor, grid: tuple[int, int]) -> list[Tensor]:
+    def forward(self, strips: Many[Tensor]) -> list[Tensor]:
         """
         Args:
-            lines: (N, 4, C, L) of P_i.
-            grid: (H, W) of P_i.
+            strips: of P_i, see :func:`strips`.
 
         Returns:
-            What is to be subtracted from the first and last line (N, out, 1, W) and column (N, out, H, 1).
+            What is to be subtracted from the first and last line and column, in half form: (N, 1, W / 2, 4 out) and
+            (N, H / 2, 1, 4 out).
         """
-        height, width = grid
-        batch = len(lines)
-        sides = F.conv2d(lines.reshape(batch, 4 * self.channels, 1, -1), self.sides, padding=(0, REACH), groups=4)
-        sides = sides.reshape(batch, 4, self.out_channels, -1)
-        ends = torch.cat([lines[:, line, :, end:end + 1] for line in (0, 1) for end in (0, width - 1)], 1)[..., None]
-        ends = F.conv2d(ends, self.corners, groups=4).reshape(batch, 4, self.out_channels, 1)
-        rows = []
-        for line in (0, 1):
-            first, last = ends[:, 2 * line], ends[:, 2 * line + 1]
-            inner = sides[:, line, :, 1:width - 1]
-            row = torch.cat([sides[:, line, :, :1] - first, inner, sides[:, line, :, width - 1:width] - last], 2)
-            rows.append(row[:, :, None])
-        return [*rows, sides[:, 2, :, :height, None], sides[:, 3, :, :height, None]]
-
-
-    def portable_form(self, strips: Many[Tensor]) -> list[Tensor]:
-        """:meth:`forward` of :func:`strips`, in operations of rank 4 that runtimes execute natively."""
         top, bottom, left, right = strips
-        lines = (top[:, :, :1], bottom[:, :, -1:], left[..., :1], right[..., -1:])
-        kernels, corners = self._per_side(self.sides), self._per_side(self.corners)
-        rows = []
-        for line, kernel, first, last in zip(lines, kernels, corners[::2], corners[1::2]):
-            side = F.conv2d(line, kernel, padding=(0, REACH))
-            rows.append(torch.cat([side[..., :1] - F.conv2d(line[..., :1], first), side[..., 1:-1],
-                                   side[..., -1:] - F.conv2d(line[..., -1:], last)], 3))
-        columns = [F.conv2d(line, kernel.transpose(2, 3).contiguous(), padding=(REACH, 0)) for line, kernel in zip(lines[2:], kernels[2:])]
-        return [*rows, *columns]
+        rows = [self._row(top[:, :, :1], 0), self._row(bottom[:, :, -1:], 1)]
+        columns = [F.conv2d(line, self._part(self.columns, index), padding=(REACH, 0))
+                   for index, line in enumerate((left[..., :1], right[..., -1:]))]
+        halves = []
+        for line, index in zip([*rows, *columns], (0, 1, 0, 1)):
+            batch, channels, height, width = line.shape
+            row = height == 1
+            # two pixels along the line, and across it zeros in place of the other line
+            line = line.permute(0, 2, 3, 1).reshape(batch, height, -1, (2 if row else 1) * channels)
+            line = F.pad(line, (index * line.shape[3], (1 - index) * line.shape[3]))
+            halves.append(line.reshape(batch, -1, width // 2 if row else 1, 4 * channels))
+        return halves
 
-    def _per_side(self, kernels: Tensor) -> list[Tensor]:
-        return [kernels[side * self.out_channels:(side + 1) * self.out_channels] for side in range(4)]
+    def _row(self, line: Tensor, index: int) -> Tensor:
+        """Top and bottom own the corners, which the columns count as well."""
+        first, last = self._part(self.corners, 2 * index), self._part(self.corners, 2 * index + 1)
+        y = F.conv2d(line, self._part(self.rows, index), padding=(0, REACH))
+        return torch.cat([y[..., :1] - F.conv2d(line[..., :1], first), y[..., 1:-1], y[..., -1:] - F.conv2d(line[..., -1:], last)], 3)
+
+    def _part(self, kernels: Tensor, index: int) -> Tensor:
+        return kernels[index * self.out_channels:(index + 1) * self.out_channels]
 
 
 def strips(x: Tensor) -> list[Tensor]:
@@ -149,17 +179,46 @@ def strips(x: Tensor) -> list[Tensor]:
     return [x[:, :, :2], x[:, :, -2:], x[..., :2], x[..., -2:]]
 
 
-def doubled(x: Tensor) -> Tensor:
-    """(N, C, H, W) -> (N, C, 2 H, 2 W), every pixel copied, by a depthwise conv: runtimes do not repeat natively."""
-    copies = torch.ones(4 * x.shape[1], 1, 1, 1, dtype=x.dtype, device=x.device)
-    return F.pixel_shuffle(F.conv2d(x, copies, groups=x.shape[1]), 2)
+def doubled(x: Tensor, portable: bool) -> Tensor:
+    """(N, C, H, W) -> (N, C, 2 H, 2 W), every pixel copied; the portable form in operations that runtimes execute natively,
+    which repeating is not."""
+    if not portable:
+        return F.interpolate(x, scale_factor=2, mode='nearest')
+    return _repeated(x.permute(0, 2, 3, 1), 2, 2).permute(0, 3, 1, 2)
 
 
-def side_lines(x: Tensor) -> Tensor:
-    """The first and last line and column of a map (N, C, H, W) as (N, 4, C, L), L = max(H, W)."""
-    length = max(x.shape[2:])
-    lines = (x[:, :, 0], x[:, :, -1], x[:, :, :, 0], x[:, :, :, -1])
-    return torch.stack([F.pad(line, (0, length - line.shape[2])) if line.shape[2] < length else line for line in lines], 1)
+def _repeated(x: Tensor, rows: int, columns: int) -> Tensor:
+    """(N, H, W, C) -> (N, rows * H, columns * W, C), every pixel copied; powers of two."""
+    batch, height, width, channels = x.shape
+    while columns > 1:
+        width, columns = 2 * width, columns // 2
+        x = _twice(x).reshape(batch, height, width, channels)
+    x = x.reshape(batch, height, 1, width * channels)
+    while rows > 1:
+        height, rows = 2 * height, rows // 2
+        x = _twice(x).reshape(batch, height, 1, width * channels)
+    return x.reshape(batch, height, width, channels)
+
+
+def _twice(x: Tensor) -> Tensor:
+    """``torch.cat([x, x], 3)``, which ExecuTorch leaves to a slow kernel for having one input only."""
+    return F.pad(x, (0, x.shape[3])) + F.pad(x, (x.shape[3], 0))
+
+
+def spread(x: Tensor, rows: int, columns: int) -> Tensor:
+    """(N, H, W, rows * columns * C) -> (N, rows * H, columns * W, C): the channels by (row, column, channel) of a tile become
+    pixels. Moves whole pixels, which runtimes are faster at than at ``pixel_shuffle``."""
+    batch, height, width, channels = x.shape
+    if rows > 1:
+        x = x.reshape(batch * height, width, rows, channels // rows).transpose(1, 2)
+    return x.reshape(batch, rows * height, columns * width, channels // (rows * columns))
+
+
+def gathered(x: Tensor) -> Tensor:
+    """Half form (N, H / 2, W / 2, 4 C) of a map (N, C, H, W): the channels of 2 x 2 pixels by (row, column, channel)."""
+    batch, channels, height, width = x.shape
+    x = x.reshape(batch, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 3, 5, 1)
+    return x.reshape(batch, height // 2, width // 2, 4 * channels)
 
 
 class CollapsedLevel(Layer):
@@ -169,7 +228,7 @@ class CollapsedLevel(Layer):
         own: 5 x 5 conv of the level's own map, with the bias of the inside of the image.
         above: one per further map, then one for P_r.
         ring: the border's correction.
-        grid: (H, W) of the level that the border's biases are stored for; at least 4 x 4.
+        grid: (H, W) of the level that the border's biases are stored for; at least 4 x 4, both even.
         act: activation behind the level.
     """
     ARGS = ('own', 'above', 'ring', 'grid', 'act')
@@ -180,8 +239,8 @@ class CollapsedLevel(Layer):
         self.grid, self.act = tuple(grid), act
         channels = own.out_channels
         self.frame = empty(1, channels, 2 * REACH + 1, 2 * REACH + 1)
-        self.frame_rows = empty(2, channels, REACH, self.grid[1])
-        self.frame_columns = empty(2, channels, self.grid[0], REACH)
+        self.frame_rows = empty(2, 1, self.grid[1] // 2, 4 * channels)
+        self.frame_columns = empty(2, self.grid[0] // 2, 1, 4 * channels)
 
     @classmethod
     def of(cls, laterals: Many[Affine], output: Affine, head: Affine, above: int, grid: Many[int], act: str) -> 'CollapsedLevel':
@@ -211,13 +270,14 @@ class CollapsedLevel(Layer):
         self.frame = None
 
     def _frame(self, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """What the biases miss of their inner value: in the outer rows (2, C, 2, W), then in the outer columns (2, C, H, 2)
-        without those rows."""
+        """What the biases miss of their inner value, in half form: in the outer rows (2, 1, W / 2, 4 C), then in the outer
+        columns (2, H / 2, 1, 4 C) without those rows."""
         height, width = grid
         rows = self.frame[0][:, :, _distances(width, self.frame.device)]
         columns = self.frame[0][:, _distances(height, self.frame.device)]
         columns = F.pad(columns[:, REACH:-REACH], (0, 0, REACH, REACH))
-        return torch.stack([rows[:, :REACH], rows[:, -REACH:]]), torch.stack([columns[..., :REACH], columns[..., -REACH:]])
+        return (gathered(torch.stack([rows[:, :REACH], rows[:, -REACH:]])),
+                gathered(torch.stack([columns[..., :REACH], columns[..., -REACH:]])))
 
     def forward(self, maps: Many[Tensor], rest: Tensor, laterals: Many[Conv]) -> Tensor:
         """
@@ -226,56 +286,36 @@ class CollapsedLevel(Layer):
             rest: P_r, half the size of the last of ``maps``.
             laterals: those of ``maps``; of them the border needs the kernels.
         """
-        y = self.own(maps[0])
-        for layer, x in zip(self.above, [*maps[1:], rest]):
-            y = y + layer(x) if self.portable else y.add_(layer(x))
-        grid = tuple(y.shape[2:])
-        if self.portable:
-            corrections = self.ring.portable_form(self._strips(maps, rest, laterals))
-        else:
-            corrections = self.ring(self._lines(maps, rest, laterals), grid)
-        rows, columns = (self.frame_rows, self.frame_columns) if grid == self.grid else self._frame(grid)
-        correct = _corrected if self.portable else _correct_
-        return activate(correct(y, corrections, rows, columns), self.act, self.portable)
+        *others, last = [layer(x) for layer, x in zip(self.above, [*maps[1:], rest])]
+        both, first, second = last
+        both = self._bordered(both, self._border(maps, rest, laterals))
+        for parts in others:
+            both, first, second = both + parts[0], first + parts[1], second + parts[2]
+        half = spread(summed(both, first, second), 2, 2)
+        y = self.own(maps[0]).permute(0, 2, 3, 1)
+        return activate(y + half if self.portable else y.add_(half), self.act, self.portable).permute(0, 3, 1, 2)
 
-    def _strips(self, maps: Many[Tensor], rest: Tensor, laterals: Many[Conv]) -> list[Tensor]:
-        """:meth:`_lines` as :func:`strips`."""
+    def _border(self, maps: Many[Tensor], rest: Tensor, laterals: Many[Conv]) -> list[Tensor]:
+        """What is to be added to the first and last line and column, in half form."""
         sides = strips(rest)
         for x, lateral in zip(reversed(maps), reversed(laterals)):
-            # of a doubled strip, the half that lies at the border
-            halves = [strips(doubled(side))[index] for index, side in enumerate(sides)]
+            # of a doubled strip, the half that lies at the border; the biases of the laterals are in the table
+            halves = [strips(doubled(side, self.portable))[index] for index, side in enumerate(sides)]
             sides = [F.conv2d(own, lateral.weight) + half for own, half in zip(strips(x), halves)]
-        return sides
+        grid = tuple(maps[0].shape[2:])
+        rows, columns = (self.frame_rows, self.frame_columns) if grid == self.grid else self._frame(grid)
+        biases = (rows[:1], rows[1:], columns[:1], columns[1:])
+        return [bias - line for bias, line in zip(biases, self.ring(sides))]
 
-    def _lines(self, maps: Many[Tensor], rest: Tensor, laterals: Many[Conv]) -> Tensor:
-        """P_i along the sides, the biases of ``laterals`` left out: the table has them."""
-        lines = side_lines(rest)
-        for x, lateral in zip(reversed(maps), reversed(laterals)):
-            own = side_lines(x)
-            own = F.conv2d(own.flatten(0, 1)[:, :, None], lateral.weight)[:, :, 0].unflatten(0, (-1, 4))
-            lines = own + torch.stack([lines, lines], -1).flatten(-2)
-        return lines
-
-
-def _correct_(y: Tensor, ring: Many[Tensor], rows: Tensor, columns: Tensor) -> Tensor:
-    """Corrects the border of ``y`` in place."""
-    top, bottom, left, right = ring
-    for part, change in ((y[:, :, :1], top), (y[:, :, -1:], bottom), (y[..., :1], left), (y[..., -1:], right)):
-        part.sub_(change)
-    for part, change in ((y[:, :, :REACH], rows[0]), (y[:, :, -REACH:], rows[1]),
-                         (y[..., :REACH], columns[0]), (y[..., -REACH:], columns[1])):
-        part.add_(change)
-    return y
-
-
-def _corrected(y: Tensor, ring: Many[Tensor], rows: Tensor, columns: Tensor) -> Tensor:
-    """The same as :func:`_correct_` with slices and concatenations, which runtimes execute natively."""
-    top, bottom, left, right = ring
-    beside = REACH - 1
-    y = torch.cat([y[:, :, :REACH] + rows[:1] - F.pad(top, (0, 0, 0, beside)), y[:, :, REACH:-REACH],
-                   y[:, :, -REACH:] + rows[1:] - F.pad(bottom, (0, 0, beside, 0))], 2)
-    return torch.cat([y[..., :REACH] + columns[:1] - F.pad(left, (0, beside)), y[..., REACH:-REACH],
-                      y[..., -REACH:] + columns[1:] - F.pad(right, (beside, 0))], 3)
+    def _bordered(self, y: Tensor, border: Many[Tensor]) -> Tensor:
+        """``y`` with ``border`` added. The portable form joins slices, which runtimes execute natively."""
+        top, bottom, left, right = border
+        if self.portable:
+            y = torch.cat([y[:, :1] + top, y[:, 1:-1], y[:, -1:] + bottom], 1)
+            return torch.cat([y[:, :, :1] + left, y[:, :, 1:-1], y[:, :, -1:] + right], 2)
+        for part, change in ((y[:, :1], top), (y[:, -1:], bottom), (y[:, :, :1], left), (y[:, :, -1:], right)):
+            part.add_(change)
+        return y
 
 
 def _distances(length: int, device: torch.device) -> Tensor:

@@ -89,21 +89,38 @@ def compose(outer: Tensor, inner: Tensor) -> Tensor:
     return composed.transpose(0, 1)
 
 
-def after_upsampling(kernel: Tensor, factor: int) -> Tensor:
-    """The kernel of the transposed conv that equals nearest upsampling followed by ``kernel``.
+def after_upsampling(kernel: Tensor, factor: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """A conv behind nearest upsampling, as convs of the small map and its differences: one product per tap, whatever the factor.
 
-    A pixel of the small map becomes a factor x factor tile, and every tap of the kernel that falls into the tile reads
-    the same number: their sum is the tap of the result. Use it with ``stride=factor`` and the kernel's own padding k // 2.
+    Along one axis, with p the small map, D[i] = p[i] - p[i - 1] (zero outside) and K the taps, pixel q of tile i is
+
+        sum(K) p[i]  -  (sum of the taps that reach below the tile) D[i]  +  (sum of those that reach above it) D[i + 1].
+
+    Along both axes the three terms multiply out to nine, of four kinds: products with p, with its differences along the columns of
+    pixels, along the rows, and along both.
 
     Args:
-        kernel: (out, in, k, k), k odd.
-        factor: upsampling factor of both axes.
+        kernel: (out, in, k, k), k odd, k // 2 at most half of a larger factor than 2, at most 2 for ``factor=2``.
+        factor: upsampling factor of both axes, even.
 
     Returns:
-        (in, out, k + factor - 1, k + factor - 1), the layout of ``conv_transpose2d``.
+        The kernels for the differences along both axes (factor ** 2 * out, in, t, t), along the first (factor * out, in, t, 1), along the
+        second (factor * out, in, 1, t), and for p (out, in, 1, 1). For ``factor=2``, t is 2 and the results are tiles around the
+        pixels. Otherwise t is 1, since only one end of a tile is ever reached over, and the results are tiles around the differences'
+        places between the pixels. Result channels are by place in a tile of factor / 2, then by place in a tile of 2, then by ``out``;
+        places by (first axis, second axis).
     """
-    out_channels, in_channels, *size = kernel.shape
-    planes = kernel.flip(2, 3).reshape(out_channels * in_channels, 1, *size)
-    tile = torch.ones(1, 1, factor, factor, dtype=kernel.dtype, device=kernel.device)
-    summed = F.conv2d(planes, tile, padding=factor - 1)
-    return summed.reshape(out_channels, in_channels, *summed.shape[2:]).transpose(0, 1)
+    out_channels, in_channels, size = kernel.shape[:3]
+    reach, half = size // 2, factor // 2
+    assert factor % 2 == 0 and reach <= max(2, half), (size, factor)
+    reached = torch.arange(factor)[:, None] + torch.arange(-reach, reach + 1)[None]
+    below, above = (reached < 0).to(kernel), (reached >= factor).to(kernel)
+    if factor == 2:
+        steps = torch.stack([-below, above], 1)  # (place, tap of the result, tap of the kernel)
+    else:
+        steps = torch.cat([above[half:], -below[:half]])[:, None]
+    both = torch.einsum('oiuv,qtu,psv->qpoits', kernel, steps, steps)
+    both = both.reshape(half, 2, half, 2, *both.shape[2:]).transpose(1, 2).flatten(0, 4)
+    first = torch.einsum('oiuv,qtu->qoit', kernel, steps).flatten(0, 1)[..., None]
+    second = torch.einsum('oiuv,psv->pois', kernel, steps).flatten(0, 1)[:, :, None]
+    return both, first, second, kernel.sum((2, 3), keepdim=True)

@@ -18,7 +18,7 @@ from .layer import Layer, build
 from .layers import Pyramid
 from .semantic_fpn import SemanticFpn, fuse_semantic_fpn
 
-FORMAT = 'effseg.fused.1'
+FORMAT = 'effseg.fused.2'
 STRIDES = (4, 8, 16, 32)
 DTYPES = {str(dtype): dtype for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)}
 

@@ -67,7 +67,7 @@ class SemanticFpn(Layer):
             for conv in others:
                 y = conv(self._double(y))
             scales.append(y)
-        return self.classifier(self._sum(*scales))
+        return self._classify(*scales)
 
     def _levels(self, collapsed: bool) -> list[CollapsedLevel | None]:
         levels = list(self.levels) if collapsed else []
@@ -101,16 +101,25 @@ class SemanticFpn(Layer):
     def _resize(self, x: Tensor, size: Many[int]) -> Tensor:
         return F.interpolate(x, size=size, mode='bilinear', align_corners=self.align_corners)
 
-    def _sum(self, finest: Tensor, *others: Tensor) -> Tensor:
-        """The sum of the levels at the finest size; all but the finest still lack their last upsampling."""
+    def _classify(self, finest: Tensor, *others: Tensor) -> Tensor:
+        """The logits of the sum of the levels at the finest size; all but the finest still lack their last upsampling.
+
+        Resizing is linear, and so is the classifier: levels are added up in front of a resize they share, and the resize is
+        done to whichever has fewer channels, the sum or its logits.
+        """
         size = tuple(finest.shape[2:])
-        if all(tuple(2 * side for side in y.shape[2:]) == size for y in others):
-            others = [self._double(sum(others[1:], others[0]))]
-        else:
+        if any(tuple(2 * side for side in y.shape[2:]) != size for y in others):
             others = [self._resize(self._double(y), size) for y in others]
+            return self.classifier(self._plus(finest, *others))
+        coarse = self._plus(*others)
+        if self.classifier.out_channels >= self.classifier.in_channels:
+            return self.classifier(self._plus(finest, self._double(coarse)))
+        return self._plus(self.classifier(finest), self._double(F.conv2d(coarse, self.classifier.weight)))
+
+    def _plus(self, first: Tensor, *others: Tensor) -> Tensor:
         for y in others:
-            finest = finest + y if self.portable else finest.add_(y)
-        return finest
+            first = first + y if self.portable else first.add_(y)
+        return first
 
 
 def halving(grids: Many[Many[int]]) -> bool:
@@ -121,7 +130,7 @@ def halving(grids: Many[Many[int]]) -> bool:
 def nearest(x: Tensor, size: Many[int], portable: bool) -> Tensor:
     """Nearest resize; the portable form copies pixels by a depthwise conv, where the size is exactly doubled."""
     if portable and tuple(size) == (2 * x.shape[2], 2 * x.shape[3]):
-        return doubled(x)
+        return doubled(x, portable)
     return F.interpolate(x, size=tuple(size), mode='nearest')
 
 
@@ -168,7 +177,7 @@ def collapse(laterals: Many[Affine], outputs: Many[Affine], heads: Many[tuple[Af
         widths = [part.weight.shape[1] for part in laterals]
         plain = middle * (widths[index] + 9 * middle + 9 * out)
         price, top = min((cost(widths[index:top], middle, out), top) for top in range(index + 1, len(laterals)))
-        grid = [max(side, SMALLEST_GRID) for side in grids[index]]
+        grid = [max(side + side % 2, SMALLEST_GRID) for side in grids[index]]  # an odd one goes step by step
         levels.append(CollapsedLevel.of(laterals[index:top], outputs[index], head, top - index, grid, act) if price < plain else None)
     return levels
 

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from effseg.errors import FuseError
-from effseg.fuse import folding
+from effseg.fuse import collapsed, folding
 
 EXACT = dict(rtol=1e-9, atol=1e-9)
 
@@ -55,8 +55,10 @@ def test_conv_after_nearest_upsampling(factor, size):
     kernel = torch.randn(3, 2, size, size).double()
     x = torch.randn(2, 2, 3, 5).double()
     expected = F.conv2d(F.interpolate(x, scale_factor=factor), kernel, padding=size // 2)
-    transposed = folding.after_upsampling(kernel, factor)
-    torch.testing.assert_close(F.conv_transpose2d(x, transposed, stride=factor, padding=size // 2), expected, **EXACT)
+    layer = collapsed.Upsampled(2, 3, factor)
+    layer.both, layer.first, layer.second, layer.total = map(nn.Parameter, folding.after_upsampling(kernel, factor))
+    result = collapsed.spread(collapsed.summed(*layer(x)), 2, 2)
+    torch.testing.assert_close(result.permute(0, 3, 1, 2), expected, **EXACT)
 
 
 def test_what_is_no_fixed_scale_is_refused():
