@@ -72,29 +72,28 @@ class Upsampled(Layer):
             weight.copy_(part)
         return layer
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, x: Tensor) -> list[Tensor]:
         """
         Args:
             x: (N, in, h, w).
 
         Returns:
-            Three maps whose sum (:func:`summed`) is the result in half form (H, W being h, w times the factor): (N, H / 2, W / 2, 4 C), one
-            that is equal along the second axis of each 2 x 2 tile, (N, H / 2, W / 2, 2 C), and one equal along the first.
+            Three maps, each in half form as far as it goes, whose :func:`summed` is the result: of all pixels (N, h g, w g, 4 C) with
+            g half of the factor, of what is equal along a row of a tile (N, h g, w, 2 C), and along a column (N, h, w g, 2 C).
         """
-        copies, margin = self.factor // 2, self.factor // 4
-        along = _difference(x, 0)
-        both = F.conv2d(_difference(along, 1), self.both).permute(0, 2, 3, 1)
-        first = F.conv2d(along, self.first).permute(0, 2, 3, 1)
+        parts, margin = self.factor // 2, self.factor // 4
+        down = _difference(x, 0)
+        both = F.conv2d(_difference(down, 1), self.both).permute(0, 2, 3, 1)
+        first = F.conv2d(down, self.first).permute(0, 2, 3, 1)
         second = F.conv2d(_difference(x, 1), self.second).permute(0, 2, 3, 1)
         total = F.conv2d(x, self.total).permute(0, 2, 3, 1)
-        if copies > 1:
-            both = spread(both, copies, copies)[:, margin:-margin, margin:-margin]
-            first = spread(first, copies, 1)[:, margin:-margin]
-            second = _repeated(spread(second, 1, copies)[:, :, margin:-margin], copies, 1)
-            total = _repeated(total, copies, 1)
-        pixels = total.shape[:3].numel()
-        first = (first.reshape(pixels, 2, -1) + total.reshape(pixels, 1, -1)).reshape(first.shape)
-        return both, _repeated(first, 1, copies), second
+        if parts > 1:
+            both = spread(both, parts, parts)[:, margin:-margin, margin:-margin]
+            first = spread(first, parts, 1)[:, margin:-margin]
+            second = spread(second, 1, parts)[:, :, margin:-margin]
+        batch, height, width, channels = total.shape
+        tiles = first.reshape(batch * height, parts, width, 2, channels) + total.reshape(batch * height, 1, width, 1, channels)
+        return [both, tiles.reshape(first.shape), second]
 
 
 def _difference(x: Tensor, axis: int) -> Tensor:
@@ -105,9 +104,16 @@ def _difference(x: Tensor, axis: int) -> Tensor:
     return F.conv2d(x, torch.cat([-ones, ones], 2 + axis), padding=padding, groups=x.shape[1])
 
 
-def summed(both: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """The sum of what :class:`Upsampled` returns, in half form."""
+def summed(finest: list[Tensor], *coarser: list[Tensor]) -> Tensor:
+    """The sum in half form of what several :class:`Upsampled` return, the first of them with a factor of 2. What is equal along a side
+    is copied by broadcasting, in sums that are there anyway: not all runtimes copy natively."""
+    both, first, second = finest
     batch, height, width, channels = both.shape
+    for everywhere, rows, columns in coarser:
+        both = both + everywhere
+        first = first.reshape(batch * height * rows.shape[2], -1, channels // 2) + rows.reshape(batch * height * rows.shape[2], 1, channels // 2)
+        length = width * channels // 2
+        second = second.reshape(batch * columns.shape[1], -1, length) + columns.reshape(batch * columns.shape[1], 1, length)
     pixels, channels = batch * height * width, channels // 4
     y = both.reshape(pixels, 2, 2, channels) + first.reshape(pixels, 2, 1, channels) + second.reshape(pixels, 1, 2, channels)
     return y.reshape(batch, height, width, 4 * channels)
@@ -149,17 +155,18 @@ class Ring(Layer):
             What is to be subtracted from the first and last line and column, in half form: (N, 1, W / 2, 4 out) and
             (N, H / 2, 1, 4 out).
         """
-        top, bottom, left, right = strips
-        rows = [self._row(top[:, :, :1], 0), self._row(bottom[:, :, -1:], 1)]
+        top, bottom, left, right = lines(strips)
+        rows = [self._row(top, 0), self._row(bottom, 1)]
         columns = [F.conv2d(line, self._part(self.columns, index), padding=(REACH, 0))
-                   for index, line in enumerate((left[..., :1], right[..., -1:]))]
+                   for index, line in enumerate((left, right))]
+        one = torch.ones(1, 1, 1, dtype=top.dtype, device=top.device)
+        place = torch.cat([one, 0 * one, one], 1)
         halves = []
         for line, index in zip([*rows, *columns], (0, 1, 0, 1)):
             batch, channels, height, width = line.shape
             row = height == 1
             # two pixels along the line, and across it zeros in place of the other line
-            line = line.permute(0, 2, 3, 1).reshape(batch, height, -1, (2 if row else 1) * channels)
-            line = F.pad(line, (index * line.shape[3], (1 - index) * line.shape[3]))
+            line = line.permute(0, 2, 3, 1).reshape(-1, 1, (2 if row else 1) * channels) * place[:, index:index + 2]
             halves.append(line.reshape(batch, -1, width // 2 if row else 1, 4 * channels))
         return halves
 
@@ -179,30 +186,17 @@ def strips(x: Tensor) -> list[Tensor]:
     return [x[:, :, :2], x[:, :, -2:], x[..., :2], x[..., -2:]]
 
 
-def doubled(x: Tensor, portable: bool) -> Tensor:
-    """(N, C, H, W) -> (N, C, 2 H, 2 W), every pixel copied; the portable form in operations that runtimes execute natively,
-    which repeating is not."""
-    if not portable:
-        return F.interpolate(x, scale_factor=2, mode='nearest')
-    return _repeated(x.permute(0, 2, 3, 1), 2, 2).permute(0, 3, 1, 2)
+def lines(sides: Many[Tensor]) -> list[Tensor]:
+    """Of :func:`strips`, the lines at the border."""
+    top, bottom, left, right = sides
+    return [top[:, :, :1], bottom[:, :, -1:], left[..., :1], right[..., -1:]]
 
 
-def _repeated(x: Tensor, rows: int, columns: int) -> Tensor:
-    """(N, H, W, C) -> (N, rows * H, columns * W, C), every pixel copied; powers of two."""
-    batch, height, width, channels = x.shape
-    while columns > 1:
-        width, columns = 2 * width, columns // 2
-        x = _twice(x).reshape(batch, height, width, channels)
-    x = x.reshape(batch, height, 1, width * channels)
-    while rows > 1:
-        height, rows = 2 * height, rows // 2
-        x = _twice(x).reshape(batch, height, 1, width * channels)
-    return x.reshape(batch, height, width, channels)
-
-
-def _twice(x: Tensor) -> Tensor:
-    """``torch.cat([x, x], 3)``, which ExecuTorch leaves to a slow kernel for having one input only."""
-    return F.pad(x, (0, x.shape[3])) + F.pad(x, (x.shape[3], 0))
+def plus_doubled(x: Tensor, small: Tensor) -> Tensor:
+    """``x`` (N, C, 2 H, 2 W) plus ``small`` (N, C, H, W) with every pixel copied: by broadcasting, since not all runtimes copy natively."""
+    batch, channels, height, width = small.shape
+    y = x.permute(0, 2, 3, 1).reshape(batch * height, 2, width, 2, channels) + small.permute(0, 2, 3, 1).reshape(batch * height, 1, width, 1, channels)
+    return y.reshape(batch, 2 * height, 2 * width, channels).permute(0, 3, 1, 2)
 
 
 def spread(x: Tensor, rows: int, columns: int) -> Tensor:
@@ -286,12 +280,9 @@ class CollapsedLevel(Layer):
             rest: P_r, half the size of the last of ``maps``.
             laterals: those of ``maps``; of them the border needs the kernels.
         """
-        *others, last = [layer(x) for layer, x in zip(self.above, [*maps[1:], rest])]
-        both, first, second = last
-        both = self._bordered(both, self._border(maps, rest, laterals))
-        for parts in others:
-            both, first, second = both + parts[0], first + parts[1], second + parts[2]
-        half = spread(summed(both, first, second), 2, 2)
+        finest, *coarser = [layer(x) for layer, x in zip(self.above, [*maps[1:], rest])]
+        finest[0] = self._bordered(finest[0], self._border(maps, rest, laterals))
+        half = spread(summed(finest, *coarser), 2, 2)
         y = self.own(maps[0]).permute(0, 2, 3, 1)
         return activate(y + half if self.portable else y.add_(half), self.act, self.portable).permute(0, 3, 1, 2)
 
@@ -299,9 +290,8 @@ class CollapsedLevel(Layer):
         """What is to be added to the first and last line and column, in half form."""
         sides = strips(rest)
         for x, lateral in zip(reversed(maps), reversed(laterals)):
-            # of a doubled strip, the half that lies at the border; the biases of the laterals are in the table
-            halves = [strips(doubled(side, self.portable))[index] for index, side in enumerate(sides)]
-            sides = [F.conv2d(own, lateral.weight) + half for own, half in zip(strips(x), halves)]
+            # the biases of the laterals are in the table
+            sides = [plus_doubled(F.conv2d(own, lateral.weight), line) for own, line in zip(strips(x), lines(sides))]
         grid = tuple(maps[0].shape[2:])
         rows, columns = (self.frame_rows, self.frame_columns) if grid == self.grid else self._frame(grid)
         biases = (rows[:1], rows[1:], columns[:1], columns[1:])

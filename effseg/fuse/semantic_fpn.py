@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import FuseError
-from .collapsed import CollapsedLevel, cost, doubled
+from .collapsed import CollapsedLevel, cost, plus_doubled
 from .folding import Affine, fold_norm, linear_part
 from .layer import Layer, activation_name
 from .layers import Conv, MapNorm, Sequence
@@ -90,8 +90,9 @@ class SemanticFpn(Layer):
         for index in reversed(range(lowest, len(maps))):
             y = self.laterals[index](maps[index])
             if index + 1 in pyramid:
-                above = nearest(pyramid[index + 1], y.shape[2:], self.portable)
-                y = y + above if self.portable else y.add_(above)
+                above = pyramid[index + 1]
+                doubled = halving([y.shape[2:], above.shape[2:]])
+                y = plus_doubled(y, above) if doubled else y + F.interpolate(above, size=y.shape[2:], mode='nearest')
             pyramid[index] = y
         return pyramid
 
@@ -125,13 +126,6 @@ class SemanticFpn(Layer):
 def halving(grids: Many[Many[int]]) -> bool:
     """Whether each of ``grids`` (H, W) is exactly twice the next."""
     return all(fine[axis] == 2 * coarse[axis] for fine, coarse in zip(grids, grids[1:]) for axis in (0, 1))
-
-
-def nearest(x: Tensor, size: Many[int], portable: bool) -> Tensor:
-    """Nearest resize; the portable form copies pixels by a depthwise conv, where the size is exactly doubled."""
-    if portable and tuple(size) == (2 * x.shape[2], 2 * x.shape[3]):
-        return doubled(x, portable)
-    return F.interpolate(x, size=tuple(size), mode='nearest')
 
 
 def fuse_semantic_fpn(neck: nn.Module, head: nn.Module, norms: Many[MapNorm], grids: Many[Many[int]]) -> SemanticFpn:

@@ -52,13 +52,16 @@ def test_composed_kernel_equals_two_convs(outer, inner):
 @pytest.mark.parametrize('size', [1, 3, 5])
 def test_conv_after_nearest_upsampling(factor, size):
     torch.manual_seed(0)
-    kernel = torch.randn(3, 2, size, size).double()
-    x = torch.randn(2, 2, 3, 5).double()
-    expected = F.conv2d(F.interpolate(x, scale_factor=factor), kernel, padding=size // 2)
-    layer = collapsed.Upsampled(2, 3, factor)
-    layer.both, layer.first, layer.second, layer.total = map(nn.Parameter, folding.after_upsampling(kernel, factor))
-    result = collapsed.spread(collapsed.summed(*layer(x)), 2, 2)
-    torch.testing.assert_close(result.permute(0, 3, 1, 2), expected, **EXACT)
+    maps, kernels, layers, expected = {}, {}, {}, 0
+    for each in sorted({2, factor}):  # the coarser are added onto the finest
+        maps[each] = torch.randn(2, 2, 3 * factor // each, 5 * factor // each).double()
+        kernels[each] = torch.randn(3, 2, size, size).double()
+        expected = expected + F.conv2d(F.interpolate(maps[each], scale_factor=each), kernels[each], padding=size // 2)
+        layers[each] = collapsed.Upsampled(2, 3, each)
+        for name, part in zip(('both', 'first', 'second', 'total'), folding.after_upsampling(kernels[each], each)):
+            getattr(layers[each], name).copy_(part)
+    result = collapsed.summed(*(layers[each](maps[each]) for each in layers))
+    torch.testing.assert_close(collapsed.spread(result, 2, 2).permute(0, 3, 1, 2), expected, **EXACT)
 
 
 def test_what_is_no_fixed_scale_is_refused():
