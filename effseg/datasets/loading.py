@@ -1,13 +1,33 @@
-"""Label maps as MMSegmentation loads them, minus what it gets wrong in silence."""
+"""Images and label maps as MMSegmentation loads them, minus what it gets wrong in silence."""
 import numpy as np
+from mmcv.transforms import LoadImageFromFile
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import TRANSFORMS
 from PIL import Image
 
 from ..errors import DataError
 from .orientation import turn_of_label_map
+from .pictures import is_transparent, read_image
 
 ONE_CHANNEL = ('L', 'P', '1')
+
+
+@TRANSFORMS.register_module()
+class LoadPicture(LoadImageFromFile):
+    """MMCV's LoadImageFromFile; a transparent picture lies on white, as people see it, and does not lose its transparency alone.
+
+    Raises:
+        DataError: for a transparent picture that cannot be read to its end.
+    """
+
+    def transform(self, results: dict) -> dict | None:
+        usual = self.color_type == 'color' and self.imdecode_backend == 'cv2' and self.backend_args is None
+        if not usual or not is_transparent(results['img_path']):
+            return super().transform(results)
+        image = np.ascontiguousarray(read_image(results['img_path'])[..., ::-1])
+        results['img'] = image.astype(np.float32) if self.to_float32 else image
+        results['img_shape'] = results['ori_shape'] = image.shape[:2]
+        return results
 
 
 @TRANSFORMS.register_module()

@@ -18,7 +18,7 @@ from ..fuse.segmentor import check_size
 from ..models.pretrained import load_segmentor
 from ..stack import resources
 from .config import load_config
-from .pictures import read_image
+from ..datasets.pictures import read_image
 
 STRIDE = 4
 

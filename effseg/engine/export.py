@@ -14,7 +14,7 @@ from ..deploy.spec import PRECISIONS, Spec
 from ..errors import ConfigError, DataError
 from ..fuse.segmentor import fuse as fuse_model
 from .labeller import build_segmentor
-from .pictures import read_image
+from ..datasets.pictures import read_image
 from .predict import find_images
 
 PROOF_IMAGES = 30

@@ -14,7 +14,6 @@ from ..evaluation.artifact import is_artifact, use_artifact
 from ..evaluation.fused import fused_segmentor, label_segmentor
 from ..models.pretrained import load_segmentor
 from .config import load_config
-from .pictures import in_windows
 
 
 class Labeller:
@@ -69,7 +68,7 @@ def open_labeller(config: str, weights: str, fused: bool = False, cfg_options: d
     if not is_artifact(weights):
         model = build_segmentor(config, weights, cfg_options, device)
         # neither makes logits of the photo's size, which would not fit for a large one
-        return Labeller(in_windows(fused_segmentor(model) if fused else label_segmentor(model)))
+        return Labeller(fused_segmentor(model) if fused else label_segmentor(model))
     if fused:
         raise ConfigError(f'{weights} is an artifact and cannot be fused; tools/export.py fused it when it was written')
     from mmseg.registry import MODELS

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from ..errors import ConfigError, DataError, EffsegError
 from .labeller import Labeller, build_segmentor, open_labeller
-from .pictures import read_image
+from ..datasets.pictures import read_image
 from .video import VIDEO_SUFFIXES, label_video
 
 __all__ = ['build_segmentor', 'find_images', 'predict', 'read_image']
@@ -123,8 +123,8 @@ def _label_image(labeller: Labeller, path: Path, stem: Path, opacity: float) -> 
     picture = read_image(path)
     try:
         labels = labeller(picture)
-    except EffsegError:
-        raise
+    except EffsegError as error:
+        raise DataError(f'{path}: {error}') from error
     except Exception as error:  # the config's test pipeline is the user's: what it cannot take is named
         raise DataError(f'{path} ({picture.shape[1]} x {picture.shape[0]}) cannot go through the test pipeline: {error}') from error
     overlay = stem.with_name(f'{stem.name}_overlay.jpg')

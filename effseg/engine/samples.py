@@ -15,9 +15,10 @@ from mmengine.utils import is_list_of
 from mmseg.registry import DATASETS
 from torch.utils.data import Sampler
 
-from ..datasets.loading import LoadLabelMap
+from ..datasets.loading import LoadLabelMap, LoadPicture
 from ..errors import DataError
 
+_LOADERS = {'LoadAnnotations': LoadLabelMap.__name__, 'LoadImageFromFile': LoadPicture.__name__}
 _MARK = 'effseg.errors.DataError: '
 
 
@@ -159,7 +160,7 @@ def guarded(dataloader: dict, model: dict, skip_bad: int = 0) -> dict:
     head = model.get('decode_head', {})
     head = head[0] if isinstance(head, (list, tuple)) else head
     ignored = {head.get('ignore_index', 255), _innermost(cfg['dataset']).get('ignore_index', 255)}
-    cfg['dataset'] = dict(type='GuardedDataset', dataset=_with_label_maps(cfg['dataset']), num_classes=head.get('num_classes', 256),
+    cfg['dataset'] = dict(type='GuardedDataset', dataset=_with_our_loaders(cfg['dataset']), num_classes=head.get('num_classes', 256),
                           ignored=tuple(sorted(ignored)), skip_bad=skip_bad)
     if isinstance(cfg.get('sampler'), dict):
         kind = DATA_SAMPLERS.get(cfg['sampler']['type']) if isinstance(cfg['sampler']['type'], str) else cfg['sampler']['type']
@@ -204,11 +205,10 @@ def _innermost(dataset: dict) -> dict:
     return dataset if isinstance(dataset, dict) else {}
 
 
-def _with_label_maps(value):
-    """The same config with LoadLabelMap for every LoadAnnotations."""
+def _with_our_loaders(value):
+    """The same config with LoadLabelMap for every LoadAnnotations, and LoadPicture for every LoadImageFromFile."""
     if isinstance(value, dict):
-        return type(value)({key: LoadLabelMap.__name__ if key == 'type' and item == 'LoadAnnotations' else _with_label_maps(item)
-                            for key, item in value.items()})
+        return type(value)({key: _LOADERS.get(item, item) if key == 'type' else _with_our_loaders(item) for key, item in value.items()})
     if isinstance(value, (list, tuple)) and not is_list_of(value, (int, float, str)):
-        return type(value)(_with_label_maps(item) for item in value)
+        return type(value)(_with_our_loaders(item) for item in value)
     return value

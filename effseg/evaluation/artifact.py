@@ -6,15 +6,20 @@ import torch
 import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.logging import print_log
+from mmengine.structures import PixelData
 from mmseg.models import EncoderDecoder
 from mmseg.models.segmentors.base import BaseSegmentor
 from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from ..deploy import load
 from ..deploy.backends import SUFFIXES
 from ..deploy.spec import STRIDE
 from ..errors import ArtifactError, ConfigError
+from ..fuse.labels import label_map
+from .fused import resize_steps, say_windows, unflipped
+from .windows import at_size, is_large, label_in_windows
 
 
 def is_artifact(path: str) -> bool:
@@ -50,7 +55,8 @@ class ArtifactSegmentor(EncoderDecoder):
     """MMSegmentation's segmenter around an artifact; only testing is possible.
 
     Images of the artifact's size, and smaller ones behind padding with the mean colour, take one run. Larger ones are
-    cut into overlapping windows as in MMSegmentation's ``mode='slide'``.
+    cut into overlapping windows as in MMSegmentation's ``mode='slide'``, and very large ones as in
+    :func:`effseg.evaluation.windows.label_in_windows`.
 
     Args:
         path: of the artifact.
@@ -80,6 +86,25 @@ class ArtifactSegmentor(EncoderDecoder):
             self.test_cfg.update(crop_size=self.size, stride=stride)
             print_log(f'images larger than {self.size[0]}x{self.size[1]} are scored in windows of that size, every {stride} pixels',
                       logger='current')
+
+    def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
+        """As MMSegmentation's; large pictures get labels alone, in memory that does not grow with the number of classes."""
+        if data_samples is None or not is_large(inputs.shape[2:], *(sample.ori_shape[:2] for sample in data_samples)):
+            return super().predict(inputs, data_samples)
+        for index, sample in enumerate(data_samples):
+            steps = resize_steps(data_samples[0].metainfo, sample.metainfo)
+            picture = inputs[index:index + 1]
+            if is_large(inputs.shape[2:]):
+                say_windows(self.size)
+                labels = at_size(label_in_windows(picture, self._label, self.size), steps)
+            else:
+                labels = label_map(self.inference(picture, [sample.metainfo]), steps)
+            sample.set_data(dict(pred_sem_seg=PixelData(data=unflipped(labels, sample.metainfo))))
+        return data_samples
+
+    def _label(self, window: Tensor) -> Tensor:
+        """(1, 3, h, w) -> (1, h, w), of a window that is not larger than the artifact."""
+        return self._run(window[0]).argmax(0)[None]
 
     def inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """(N, 3, H, W) RGB 0-255 -> (N, classes, H, W): logits, or ones at the labels of a file that returns labels."""

@@ -1,9 +1,12 @@
 """A segmenter in MMSegmentation's test loop that gives labels alone, from stride-4 logits: the trained model, or its fused form."""
+import functools
+import logging
 import time
 from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
+from mmengine.logging import print_log
 from mmengine.structures import PixelData
 from mmseg.models import EncoderDecoder
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
@@ -15,6 +18,7 @@ from ..errors import FuseError
 from ..fuse.labels import Crop, Resize, label_map
 from ..fuse.segmentor import fuse
 from .latency import MB, peak_memory
+from .windows import LARGEST, WINDOW, at_size, is_large, label_in_windows
 
 Steps = list[Resize | Crop]
 SAMPLED_STEPS = 4  # whose peak memory is measured; measuring takes time
@@ -24,7 +28,8 @@ class LabelSegmentor(EncoderDecoder):
     """MMSegmentation's EncoderDecoder as far as testing takes it; its predictions have ``pred_sem_seg`` and no ``seg_logits``.
 
     With ``test_cfg.mode='whole'`` full-size logits never exist. With ``'slide'`` they are what MMSegmentation averages, so
-    they are made as it makes them.
+    they are made as it makes them. Pictures of more than :data:`~effseg.evaluation.windows.LARGEST` pixels go through in
+    windows in both modes, which is said.
 
     Args:
         model: the trained EncoderDecoder; its data preprocessor, ``test_cfg``, ``cfg`` and ``dataset_meta`` go over.
@@ -76,18 +81,27 @@ class LabelSegmentor(EncoderDecoder):
         Returns:
             The samples, with ``pred_sem_seg`` (1, H, W) at the size of the photo: ``ori_shape``, or that of ``inputs``.
         """
-        if self.test_cfg.get('mode', 'whole') != 'whole':
+        large = is_large(inputs.shape[2:])
+        if self.test_cfg.get('mode', 'whole') != 'whole' and not large:
             return super().predict(inputs, data_samples)
-        logits = self.network.logits(inputs)
+        logits = None if large else self.network.logits(inputs)
         samples = data_samples if data_samples is not None else [SegDataSample() for _ in inputs]
         for index, sample in enumerate(samples):
             steps = [Resize(*inputs.shape[2:])]
             if data_samples is not None:
                 steps = resize_steps(samples[0].metainfo, sample.metainfo)
-            labels = label_map(logits[index:index + 1], steps, self.align_corners, self.decode_head.threshold)
-            labels = _unflipped(labels, sample.metainfo if data_samples is not None else {})
+            if large:
+                say_windows(WINDOW)
+                labels = at_size(label_in_windows(inputs[index:index + 1], self._label_whole), steps)
+            else:
+                labels = label_map(logits[index:index + 1], steps, self.align_corners, self.decode_head.threshold)
+            labels = unflipped(labels, sample.metainfo if data_samples is not None else {})
             sample.set_data(dict(pred_sem_seg=PixelData(data=labels)))
         return samples
+
+    def _label_whole(self, inputs: Tensor) -> Tensor:
+        """(1, 3, H, W) -> (1, H, W)."""
+        return label_map(self.network.logits(inputs), [Resize(*inputs.shape[2:])], self.align_corners, self.decode_head.threshold)
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """(N, 3, H, W) of one window -> (N, classes, H, W), for MMSegmentation's ``slide_inference``."""
@@ -115,7 +129,14 @@ def resize_steps(first: dict, meta: dict) -> Steps:
     return [Resize(height, width), crop, Resize(*meta['ori_shape'][:2])]
 
 
-def _unflipped(labels: Tensor, meta: dict) -> Tensor:
+@functools.cache
+def say_windows(size: tuple[int, int]) -> None:
+    """Says once in a process that large pictures are not labelled as MMSegmentation would."""
+    print_log(f'pictures of more than {LARGEST} pixels are labelled in windows of {size[0]}x{size[1]}, of each of which the middle is kept',
+              logger='current', level=logging.WARNING)
+
+
+def unflipped(labels: Tensor, meta: dict) -> Tensor:
     if not meta.get('flip'):
         return labels
     return labels.flip(2 if meta['flip_direction'] == 'horizontal' else 1)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from effseg.datasets.pairs import Rules, check_pair
 from effseg.deploy.spec import Spec
-from effseg.engine.pictures import read_image
+from effseg.datasets.pictures import read_image
 from effseg.errors import ArtifactError, DataError, WeightsError
 from effseg.models.checkpoint import read_checkpoint
 

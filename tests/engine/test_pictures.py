@@ -7,12 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from torch import nn
 
 from effseg.datasets.orientation import TAG, TURN
-from effseg.engine.pictures import MARGIN, WINDOW, Windows, read_image
+from effseg.datasets.pictures import read_image
 from effseg.errors import DataError
 
 from .conftest import ROOT, TINY
@@ -76,29 +74,6 @@ def test_what_is_no_whole_picture_is_named(tmp_path, name, content):
         path.write_bytes(content)
     with pytest.raises(DataError, match=name):
         read_image(path)
-
-
-class Local(nn.Module):
-    """A network that sees no further than a margin."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(3, 5, 4, 4)
-
-    def logits(self, x):
-        if max(x.shape[2:]) > WINDOW:
-            raise AssertionError('too large a piece')
-        return self.conv(nn.functional.pad(x, (0, -x.shape[3] % 4, 0, -x.shape[2] % 4)))
-
-
-@pytest.mark.parametrize('size', [(1056, 64), (1025, 1030), (2048, 32), (1024 + 768, 1600), (64, 3001)])
-def test_windows_give_what_one_piece_gives(size):
-    torch.manual_seed(0)
-    network, x = Local(), torch.randn(1, 3, *size)
-    padded = nn.functional.pad(x, (0, -size[1] % 4, 0, -size[0] % 4))
-    assert torch.equal(Windows(network, largest=0).logits(x), network.conv(padded)) or torch.allclose(
-        Windows(network, largest=0).logits(x), network.conv(padded), atol=1e-6)
-    assert MARGIN % 32 == WINDOW % 32 == 0
 
 
 def test_the_rest_of_a_folder_is_done_and_the_failures_are_listed(tool, checkpoint, tmp_path):
