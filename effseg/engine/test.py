@@ -4,11 +4,13 @@ from numbers import Real
 from mmengine.model import is_model_wrapper
 
 from ..datasets.check import check_datasets
+from ..deploy import load
 from ..errors import ConfigError
 from ..evaluation.artifact import is_artifact, use_artifact
 from ..evaluation.fused import fused_segmentor, label_segmentor, speed
 from ..models.pretrained import load_segmentor
 from .config import load_config
+from .labeller import check_classes, dataset_meta
 from .runner import build_runner
 
 
@@ -46,6 +48,7 @@ def test(config: str, checkpoint: str, work_dir: str | None = None, out: str | N
     if fused and tta:
         raise ConfigError('--tta averages full-size logits, which --fused never makes; give one of them')
     if artifact:
+        check_classes(load(checkpoint).spec.classes, dataset_meta(cfg)['classes'], checkpoint, config)
         use_artifact(cfg, checkpoint)
     if tta:
         if 'tta_pipeline' not in cfg or 'tta_model' not in cfg:

@@ -2,6 +2,7 @@
 import numpy as np
 import pytest
 import torch
+from engine.conftest import TINY, scenes, tool  # noqa: F401
 from mmengine.config import Config
 
 from effseg import deploy
@@ -93,3 +94,12 @@ def test_windows_larger_than_the_file_are_refused(artifact):
     use_artifact(cfg, str(artifact))
     with pytest.raises(ConfigError, match='larger than'):
         build(cfg)
+
+
+@pytest.mark.parametrize('name, added', [('test', []), ('report', ['--out', 'out']), ('predict', ['images', '--out-dir', 'out'])])
+def test_every_tool_refuses_a_file_of_another_class_count(tool, scenes, artifact, tmp_path, monkeypatch, name, added):  # noqa: F811
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'images').symlink_to(scenes / 'images' / 'val')
+    outcome = tool(name, TINY, artifact, *added)
+    assert outcome.status == 2 and outcome.err.startswith('error: ') and len(outcome.err.splitlines()) == 1
+    assert '3 classes' in outcome.err and '8' in outcome.err

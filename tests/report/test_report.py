@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from browser import PHONE, complaints, overflow, requests, resize
+from deploy.conftest import need
 from engine.conftest import TINY
 from PIL import Image
 
@@ -98,6 +99,12 @@ def test_data_without_label_maps(tool, checkpoint, tmp_path):
     refused(tool('report', config, checkpoint), 'unlabelled.py', 'label maps')
 
 
+def test_an_empty_folder(tool, checkpoint, tmp_path):
+    for kind in ('images', 'annotations'):
+        (tmp_path / kind / 'val').mkdir(parents=True)
+    refused(tool('report', TINY, checkpoint, '--cfg-options', f'data_root={tmp_path}'), 'no image', str(tmp_path))
+
+
 def test_a_label_that_no_class_has(tool, checkpoint, scenes, tmp_path):
     import shutil
     root = tmp_path / 'data'
@@ -113,3 +120,20 @@ def test_weights_of_another_network(tool, tmp_path):
     file = tmp_path / 'other.pth'
     torch.save({'state_dict': {'a.weight': torch.zeros(1)}}, file)
     refused(tool('report', TINY, file), 'other.pth')
+
+
+@pytest.mark.slow
+def test_files_of_every_runtime_stand_beside_the_network(tool, checkpoint, tmp_path):
+    files = {'model.onnx': ('onnx', 'fp32'), 'model.pte': ('executorch', 'fp32'), 'model.tflite': ('litert', 'fp32'), 'model_int8.onnx': ('onnx', 'int8')}
+    for name, (runtime, precision) in files.items():
+        need(runtime)
+        outcome = tool('export', TINY, checkpoint, '--to', runtime, '--precision', precision, '--size', 64, 96, '--proof-images', 2, '-o', tmp_path / name)
+        assert outcome.status == 0, outcome.err
+    outcome = tool('report', TINY, checkpoint, *(tmp_path / name for name in files), '--fused', '--out', tmp_path)
+    assert outcome.status == 0, outcome.err
+    table = (tmp_path / 'report.html').read_text().split('Side by side')[1].split('</table>')[0]
+    rows = {row[0]: row[1:] for row in (re.findall(r'<t[hd][^>]*>([^<]*)</t[hd]>', line) for line in table.split('<tr>')[2:])}
+    assert list(rows) == ['tiny.pth', 'tiny.pth, fused', *files]
+    for name, (miou, _, agreement, milliseconds, *_) in rows.items():
+        assert float(milliseconds) >= 0 and float(agreement) > (95 if 'int8' in name else 99), (name, agreement)
+        assert 'int8' in name or abs(float(miou) - float(rows['tiny.pth'][0])) < .5  # files resize labels, the network its logits
