@@ -48,6 +48,7 @@ class LoadLabelMap(LoadAnnotations):
                 raise DataError(f'{path} is a {label_map.mode} image; a label map has one 8-bit channel of class numbers')
             size = label_map.size
         super()._load_seg_map(results)
+        results['gt_seg_map'] = results['gt_seg_map'].reshape(size[::-1])  # MMSegmentation drops axes of one pixel
         turn = turn_of_label_map(results['img_path'], size) if 'img_path' in results else None
         if turn is not None:
             upright = Image.fromarray(results['gt_seg_map']).transpose(turn)

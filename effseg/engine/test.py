@@ -1,7 +1,11 @@
 """Scoring a checkpoint, through MMEngine's Runner and MMSegmentation's IoUMetric."""
 from numbers import Real
+from pathlib import Path
 
+import numpy as np
+from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
+from PIL import Image
 
 from ..datasets.check import check_datasets
 from ..deploy import load
@@ -12,6 +16,27 @@ from ..models.pretrained import load_segmentor
 from .config import load_config
 from .labeller import check_classes, dataset_meta
 from .runner import build_runner
+
+
+class LabelMapHook(Hook):
+    """Writes every predicted label map as an 8-bit PNG, named after its image, in the numbers of the data set's own label maps.
+
+    MMSegmentation's metric does so as well, and loses the axes of a picture that is one pixel high or wide.
+
+    Args:
+        folder: made if missing.
+    """
+
+    def __init__(self, folder: str):
+        self.folder = Path(folder)
+
+    def before_test(self, runner) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def after_test_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        for sample in outputs:
+            labels = sample.pred_sem_seg.data[0].cpu().numpy() + bool(sample.get('reduce_zero_label', False))
+            Image.fromarray(labels.astype(np.uint8)).save(self.folder / f'{Path(sample.img_path).stem}.png')
 
 
 def test(config: str, checkpoint: str, work_dir: str | None = None, out: str | None = None, show_dir: str | None = None,
@@ -40,8 +65,6 @@ def test(config: str, checkpoint: str, work_dir: str | None = None, out: str | N
     if show_dir:
         cfg.default_hooks.visualization.update(draw=True)
         cfg.visualizer.save_dir = show_dir
-    if out:
-        cfg.test_evaluator.update(output_dir=out, keep_results=True)
     artifact = is_artifact(checkpoint)
     if fused and artifact:
         raise ConfigError(f'{checkpoint} is an artifact and cannot be fused; tools/export.py fused it when it was written')
@@ -57,6 +80,8 @@ def test(config: str, checkpoint: str, work_dir: str | None = None, out: str | N
         cfg.model = dict(cfg.tta_model, module=cfg.model)
     cfg.load_from = None
     runner = build_runner(cfg, launcher)
+    if out:
+        runner.register_hook(LabelMapHook(out))
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     if not artifact:
         load_segmentor(model, checkpoint)
