@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from ..errors import ConfigError, DataError, EffsegError, WeightsError
 from ..models.checkpoint import Checkpoint, read_checkpoint
 from ..models.pretrained import load_segmentor
+from .loops import resumable, without_loading
 from .plain import PlainCheckpointHook
 from .progress import ProgressHook
 from .reader import read
@@ -71,6 +72,10 @@ class Runner(MMRunner):
             dataloader = guarded(dataloader, self.cfg.model, self.cfg.get('skip_bad_samples', 0))
         return MMRunner.build_dataloader(dataloader, seed, diff_rank_seed)
 
+    def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        """As MMEngine's; see :mod:`effseg.engine.loops`."""
+        return without_loading(super().build_train_loop(resumable(loop) if isinstance(loop, dict) else loop))
+
     def train(self) -> nn.Module:
         """As MMEngine's.
 
@@ -112,6 +117,9 @@ class Runner(MMRunner):
     def load_checkpoint(self, filename: str, map_location='cpu', strict: bool = True, revise_keys=()) -> dict:
         """Loads the weights of ``load_from`` or ``resume``, all of them or none, and logs the report.
 
+        With ``new_head=True`` in the config, ``load_from`` may be of another number of classes, see
+        :func:`effseg.models.pretrained.load_segmentor`.
+
         Args:
             filename: a path or a URL.
             map_location: where MMEngine would put the file's tensors; they are copied from the CPU.
@@ -131,7 +139,8 @@ class Runner(MMRunner):
         if not isinstance(content.get('state_dict'), dict):
             content = {'state_dict': read_checkpoint(filename).state_dict}
         meta = content.get('meta')
-        load_segmentor(self.model, Checkpoint(str(filename), content['state_dict'], meta if isinstance(meta, dict) else {}))
+        load_segmentor(self.model, Checkpoint(str(filename), content['state_dict'], meta if isinstance(meta, dict) else {}),
+                       new_head=self.cfg.get('new_head', False) and not self._resume)
         self._has_loaded = True
         return content
 

@@ -113,6 +113,8 @@ class GuardedDataset:
 class NumberedSampler(Sampler):
     """A sampler that gives every draw a seed by its number, so that the n-th one is the same in a run that was interrupted.
 
+    It can go to where that run was without loading what comes before.
+
     Args:
         sampler: MMEngine's, as a config or built.
         dataset, seed: for it.
@@ -125,8 +127,15 @@ class NumberedSampler(Sampler):
     def __iter__(self) -> Iterator[Draw]:
         base = (abs(getattr(self.sampler, 'seed', None) or 0), get_rank(), self.epoch)
         first, self.first = self.first, 0
-        for number, index in enumerate(self.sampler, first):
+        for number, index in enumerate(self._indices(first), first):
             yield Draw(index, mixed(*base, number))
+
+    def _indices(self, first: int) -> Iterator[int]:
+        return itertools.islice(self.sampler, first, None)
+
+    def begin_at(self, num_samples: int) -> None:
+        """The next draw is the one of this number."""
+        self.first = num_samples
 
     def __len__(self) -> int:
         return len(self.sampler)
@@ -138,14 +147,18 @@ class NumberedSampler(Sampler):
 
 
 class EndlessSampler(NumberedSampler):
-    """The same for a sampler without end, which can go to where an interrupted run was without loading what comes before."""
+    """The same for a sampler without end, whose iterator is its state."""
+
+    def _indices(self, first: int) -> Iterator[int]:
+        return iter(self.sampler)
 
     def skip(self, num_samples: int) -> None:
         """The next draw is the one of this number."""
         if hasattr(self.sampler, 'skip'):
             self.sampler.skip(num_samples)
         else:
-            self.sampler.indices = itertools.islice(self.sampler.indices, num_samples, None)
+            # anew: workers may have been given the first ones already
+            self.sampler.indices = itertools.islice(self.sampler._indices_of_rank(), num_samples, None)
         self.first = num_samples
 
 

@@ -18,6 +18,7 @@ from ..models.checkpoint import read_file
 
 PARTIAL = '.partial'
 BEST = 'best.pth'
+INTERRUPTED = 'interrupted.pth'  # in the middle of an epoch, of which MMEngine's names know nothing
 _NUMBERED = re.compile(r'(?:iter|epoch)_(\d+)\.pth$')
 
 
@@ -114,10 +115,19 @@ class SafeCheckpointHook(CheckpointHook):
         if not is_main_process():
             return
         AtomicBackend().put_text(str(self.last_ckpt), os.path.join(runner.work_dir, 'last_checkpoint'))
+        Path(self.out_dir, INTERRUPTED).unlink(missing_ok=True)
         for old in outdated:
             path = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old))
             if self.file_backend.isfile(path):
                 self.file_backend.remove(path)
+
+    def save_inside_epoch(self, runner: Runner, done: int) -> Path:
+        """Saves after ``done`` iterations; the next checkpoint of a whole epoch takes the place of this one."""
+        path = Path(self.out_dir, INTERRUPTED)
+        runner.save_checkpoint(self.out_dir, INTERRUPTED, save_optimizer=self.save_optimizer, save_param_scheduler=self.save_param_scheduler,
+                               meta=dict(epoch=runner.epoch, iter=done), by_epoch=True, backend_args=self.backend_args, **self.args)
+        AtomicBackend().put_text(str(path), os.path.join(runner.work_dir, 'last_checkpoint'))
+        return path
 
     def _keep(self, runner: Runner, step: int) -> list[int]:
         """Takes a checkpoint among those that are kept, and gives those that no longer are."""

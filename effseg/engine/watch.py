@@ -5,11 +5,12 @@ import threading
 
 import torch
 from mmengine.dist import get_rank, is_main_process
-from mmengine.hooks import CheckpointHook, Hook, LoggerHook
-from mmengine.runner import Runner
+from mmengine.hooks import Hook, LoggerHook
+from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from ..errors import TrainingError
 from .samples import mixed, seed_all
+from .saving import SafeCheckpointHook
 
 STOPPED = 128 + signal.SIGTERM
 
@@ -78,12 +79,18 @@ class StopHook(Hook):
             signal.signal(signal.SIGTERM, self.before)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
-        if self.asked:
-            self._stop(runner, runner.iter + 1)
+        # at the end of an epoch its other hooks have their turn first
+        last = isinstance(runner.train_loop, EpochBasedTrainLoop) and batch_idx + 1 == len(runner.train_dataloader)
+        if self.asked and not last:
+            self._stop(runner, runner.epoch, runner.iter + 1)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        if self.asked and isinstance(runner.train_loop, EpochBasedTrainLoop):
+            self._stop(runner, runner.epoch + 1, runner.iter)
 
     def after_val_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         if getattr(self, 'asked', False):
-            self._stop(runner, runner.iter)
+            self._stop(runner, runner.epoch, runner.iter)
 
     def _ask(self, number: int, frame) -> None:
         if os.getpid() != self.process:  # a worker that loads data: it ends with this process
@@ -93,15 +100,18 @@ class StopHook(Hook):
             os.kill(self.process, signal.SIGTERM)
         self.asked = True
 
-    def _stop(self, runner: Runner, done: int) -> None:
+    def _stop(self, runner: Runner, epoch: int, done: int) -> None:
         if not is_main_process():
             return  # the main process ends the others, when it has saved
-        saving = next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
-        if saving is None or saving.by_epoch:
-            where = 'an epoch cannot be resumed in its middle: what was saved before stays'
+        saving = next((hook for hook in runner.hooks if isinstance(hook, SafeCheckpointHook)), None)
+        if saving is None:
+            where = 'the config has no checkpoint hook of ours to save it'
+        elif saving.by_epoch and done != epoch * len(runner.train_dataloader):
+            where = f'saved as {saving.save_inside_epoch(runner, done)}, go on with --resume'
         else:
-            if saving.last_ckpt != saving.file_backend.join_path(saving.out_dir, saving.filename_tmpl.format(done)):
-                saving._save_checkpoint_with_step(runner, done, dict(epoch=runner.epoch, iter=done))
+            number = epoch if saving.by_epoch else done
+            if saving.last_ckpt != saving.file_backend.join_path(saving.out_dir, saving.filename_tmpl.format(number)):
+                saving._save_checkpoint_with_step(runner, number, dict(epoch=epoch, iter=done))
             where = f'saved as {saving.last_ckpt}, go on with --resume'
         print(f'\nstopped by SIGTERM after iteration {done}: {where}', flush=True)
         raise SystemExit(STOPPED)
@@ -114,9 +124,12 @@ class DueValidationHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         loop = runner.train_loop
-        due = runner.val_loop is not None and 0 < runner.iter and runner.iter >= loop.val_begin and (
-            runner.iter % loop.val_interval == 0 or runner.iter == runner.max_iters)
-        if due and hasattr(loop, 'dataloader_iterator') and runner.message_hub.runtime_info.get('validated') != runner.iter:
+        by_epoch = isinstance(loop, EpochBasedTrainLoop)
+        if runner.val_loop is None or not runner.iter or (by_epoch and runner.iter != runner.epoch * len(loop.dataloader)):
+            return
+        done, end = (runner.epoch, runner.max_epochs) if by_epoch else (runner.iter, runner.max_iters)
+        due = done >= loop.val_begin and (done % loop.val_interval == 0 or done == end)
+        if due and runner.message_hub.runtime_info.get('validated') != runner.iter:
             runner.val_loop.run()
 
 

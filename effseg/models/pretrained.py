@@ -200,7 +200,8 @@ def _refuse_classes(checkpoint: Checkpoint, own: Mapping[str, Tensor], given: Ma
     trained, configured = len(given[key]), len(own[key])
     head = key.split('.conv_seg.')[0]
     raise WeightsError(f'{checkpoint.source} was trained for {trained} classes, the config has {configured} '
-                       f'(model.{head}.num_classes): use the config it was trained with')
+                       f'(model.{head}.num_classes): use the config it was trained with, or, to train it further on other classes, '
+                       'new_head=True beside load_from in the config')
 
 
 def _copy(module: nn.Module, state_dict: Mapping[str, Tensor]) -> None:

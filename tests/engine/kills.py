@@ -24,8 +24,8 @@ def processes():
     return context
 
 
-def train_in_child(work_dir: str, data_root: str, resume: bool, options: dict, die_at_line: int | None) -> None:
-    """Runs in the child: trains tiny.py, and writes every iteration that begins, and every line, to files beside the work dir."""
+def train_in_child(work_dir: str, data_root: str, resume: bool, options: dict, die_at_line: int | None, config: str = TINY) -> None:
+    """Runs in the child: trains tiny.py or another config, and writes every iteration that begins, and every line, to files beside the work dir."""
     os.environ.update(DEMO_ROOT=data_root, CUDA_VISIBLE_DEVICES='')
     torch.set_num_threads(1)
     log = os.open(f'{work_dir}.log', os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -45,7 +45,7 @@ def train_in_child(work_dir: str, data_root: str, resume: bool, options: dict, d
     if die_at_line is not None:
         sys.settrace(_killer(saving.__file__, die_at_line))
     sys.argv = ['train.py']
-    cli.run(lambda argv: train(TINY, work_dir, resume=resume, cfg_options=options))
+    cli.run(lambda argv: train(config, work_dir, resume=resume, cfg_options=options))
 
 
 def _killer(file: str, lines: int):
@@ -74,6 +74,7 @@ class Chain:
     work_dir: Path
     data_root: Path
     options: dict
+    config: str = TINY
     lost: list[int] = field(default_factory=list)
     in_save: int = 0
     finished: bool = False
@@ -85,8 +86,8 @@ class Chain:
     def run(self, after: float | None = None, line: int | None = None, timeout: float = 300) -> int:
         """Starts or resumes it, and kills it ``after`` seconds of training or at a ``line`` of saving; gives the exit code."""
         before = self.begun()
-        resume = any(Path(self.work_dir).glob('iter_*.pth'))
-        process = processes().Process(target=train_in_child, args=(str(self.work_dir), str(self.data_root), resume, self.options, line))
+        resume = any(Path(self.work_dir).glob('*.pth'))
+        process = processes().Process(target=train_in_child, args=(str(self.work_dir), str(self.data_root), resume, self.options, line, self.config))
         process.start()
         if after is not None:
             deadline = time.monotonic() + timeout
@@ -105,6 +106,17 @@ class Chain:
             self.lost.append(max(0, before[-1] - begun[len(before)]))
         self.finished = process.exitcode == 0
         self.in_save += line is not None and process.exitcode == -signal.SIGKILL
+        return process.exitcode
+
+    def stop(self, iterations: int) -> int:
+        """Starts or resumes it and, when so many iterations have begun, asks it to stop; gives the exit code."""
+        before = self.begun()
+        process = processes().Process(target=train_in_child, args=(str(self.work_dir), str(self.data_root), bool(before), self.options, None, self.config))
+        process.start()
+        while process.is_alive() and len(self.begun()) < len(before) + iterations:
+            time.sleep(.01)
+        process.terminate()
+        process.join(60)
         return process.exitcode
 
     def log(self) -> str:
@@ -132,8 +144,8 @@ def kill_all_the_way(folder: Path, data_root: Path, options: dict, kills: int, i
     return chains
 
 
-def weights(work_dir: Path, iterations: int) -> dict:
-    return torch.load(Path(work_dir) / f'iter_{iterations}.pth', weights_only=True)['state_dict']
+def weights(work_dir: Path, name: int | str) -> dict:
+    return torch.load(Path(work_dir) / (f'iter_{name}.pth' if isinstance(name, int) else name), weights_only=True)['state_dict']
 
 
 def same(first: dict, second: dict) -> bool:

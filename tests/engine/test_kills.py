@@ -1,12 +1,11 @@
 """A training may be killed at any moment: it resumes, loses at most one save interval, and ends with the weights of the one that was left alone."""
 import shutil
 import signal
-import time
 from pathlib import Path
 
 import pytest
 
-from .kills import INTERVAL, Chain, kill_all_the_way, processes, same, train_in_child, weights
+from .kills import INTERVAL, Chain, kill_all_the_way, same, weights
 
 ITERATIONS = 12
 OPTIONS = {'train_cfg.max_iters': ITERATIONS, 'param_scheduler.0.end': ITERATIONS, 'train_cfg.val_interval': 4}
@@ -48,13 +47,7 @@ def test_a_hundred_kills(scenes, tmp_path, undisturbed, options, kills):
 @pytest.mark.medium
 def test_sigterm_saves_first_and_a_moved_folder_resumes(scenes, tmp_path, undisturbed):
     chain = Chain(tmp_path / 'run', scenes, {**OPTIONS, 'default_hooks.checkpoint.interval': 1000, 'train_dataloader.num_workers': 2})
-    process = processes().Process(target=train_in_child, args=(str(chain.work_dir), str(scenes), False, chain.options, None))
-    process.start()
-    while process.is_alive() and len(chain.begun()) < 3:
-        time.sleep(.01)
-    process.terminate()
-    process.join(60)
-    assert process.exitcode == 128 + signal.SIGTERM, chain.log()
+    assert chain.stop(3) == 128 + signal.SIGTERM, chain.log()
     saved = chain.begun()[-1] + 1
     assert (chain.work_dir / f'iter_{saved}.pth').is_file()
     moved = Chain(tmp_path / 'moved', scenes, chain.options)
@@ -62,3 +55,18 @@ def test_sigterm_saves_first_and_a_moved_folder_resumes(scenes, tmp_path, undist
     assert moved.run() == 0, moved.log()
     assert moved.begun()[0] == saved
     assert same(weights(moved.work_dir, ITERATIONS), undisturbed)
+
+
+@pytest.mark.medium
+def test_sigterm_inside_an_epoch_saves_there_and_the_rest_of_it_follows(scenes, tmp_path):
+    config = str(Path(__file__).with_name('tiny_epochs.py'))
+    whole = Chain(tmp_path / 'whole', scenes, {}, config)
+    assert whole.run() == 0, whole.log()
+    chain = Chain(tmp_path / 'run', scenes, {'train_dataloader.num_workers': 2}, config)
+    for iterations in (2, 3):
+        assert chain.stop(iterations) == 128 + signal.SIGTERM, chain.log()
+        assert 'stopped by SIGTERM' in chain.log()
+    assert chain.run() == 0, chain.log()
+    assert chain.begun() == whole.begun() == list(range(12)), chain.begun()
+    assert same(weights(chain.work_dir, 'epoch_4.pth'), weights(whole.work_dir, 'epoch_4.pth'))
+    assert sorted(path.name for path in chain.work_dir.glob('*.pth')) == sorted(path.name for path in whole.work_dir.glob('*.pth'))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from effseg.engine.samples import GuardedDataset
 from effseg.engine.saving import AtomicBackend, newest_whole_checkpoint
 from effseg.errors import DiskError
 
@@ -89,6 +90,19 @@ def test_a_resumed_training_keeps_its_curves(trained, tmp_path, tool):
     history = torch.load(folder / 'iter_10.pth', weights_only=True)['message_hub']['log_scalars']['train/loss']['log_history']
     before = torch.load(trained / 'iter_8.pth', weights_only=True)['message_hub']['log_scalars']['train/loss']['log_history']
     assert len(history) == 10 and torch.equal(history[:8], before)
+
+
+def test_a_resumed_training_loads_nothing_twice_and_nothing_in_vain(trained, tmp_path, tool, monkeypatch):
+    def draws(*arguments):
+        seen = []
+        monkeypatch.setattr(GuardedDataset, '__getitem__', lambda self, draw: seen.append(draw.seed) or load(self, draw))
+        assert tool('train', TINY, *arguments, '--no-data-check', '--cfg-options', 'train_cfg.max_iters=10', 'train_cfg.val_interval=99',
+                    'default_hooks.checkpoint.interval=99', 'val_cfg=None', 'val_dataloader=None', 'val_evaluator=None').status == 0
+        return seen
+
+    load = GuardedDataset.__getitem__
+    resumed = draws('--work-dir', shutil.copytree(trained, tmp_path / 'moved'), '--resume')
+    assert len(resumed) == 4 and resumed == draws('--work-dir', tmp_path / 'whole')[-4:]
 
 
 def newest(folder):
