@@ -33,7 +33,10 @@ def check_datasets(cfg: Config, loaders: tuple[str, ...], sample: int = 0) -> No
         if not dataset_cfg or 'data_prefix' not in dataset_cfg:
             continue
         _check_folders(dataset_cfg)
-        dataset = DATASETS.build(dict(dataset_cfg, lazy_init=True, pipeline=[]))
+        try:
+            dataset = DATASETS.build(dict(dataset_cfg, lazy_init=True, pipeline=[]))
+        except Exception as error:  # a data set is a user's class: whatever it raises is the user's to see
+            raise ConfigError(f'the data set of {loader} cannot be built: {type(error).__name__}: {error}') from error
         _check_pairs(dataset, dataset_cfg)
         classes = dataset.metainfo.get('classes')
         num_classes = cfg.model.decode_head.num_classes

@@ -43,8 +43,7 @@ def benchmark(config: str, checkpoint: str | None = None, image: str | None = No
     """
     from mmseg.registry import MODELS
     size = check_size(size)
-    if runs < 1 or not threads or min(threads) < 1:
-        raise ConfigError(f'{runs} runs on {list(threads)} threads were asked for; each takes a number of 1 or more')
+    _check_counts(runs, threads)
     cfg = load_config(config, cfg_options)
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     model = revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
@@ -75,6 +74,7 @@ def benchmark_artifacts(paths: list[str], config: str | None = None, checkpoint:
     Raises:
         EffsegError: for an artifact, config, checkpoint or image that cannot be used.
     """
+    _check_counts(runs, threads)
     predict = None
     if config:
         from mmseg.registry import MODELS
@@ -109,9 +109,13 @@ def benchmark_family(size: tuple[int, int] = (512, 512), runs: int = 10, threads
         EffsegError: for a size that cannot be used.
     """
     size = check_size(size)
+    _check_counts(runs, threads)
+    compare_family(_shipped(), size, runs, threads)
+
+
+def _check_counts(runs: int, threads: tuple[int, ...]) -> None:
     if runs < 1 or not threads or min(threads) < 1:
         raise ConfigError(f'{runs} runs on {list(threads)} threads were asked for; each takes a number of 1 or more')
-    compare_family(_shipped(), size, runs, threads)
 
 
 def _shipped() -> Iterator[tuple[str, nn.Module]]:

@@ -1,5 +1,7 @@
 """What every tool does around its one call: a user's mistake is one line and status 2, never a traceback."""
 import argparse
+import errno
+import logging
 import sys
 import traceback
 from collections.abc import Callable
@@ -7,32 +9,44 @@ from collections.abc import Callable
 from .. import stack
 from ..errors import EffsegError
 
+# what a system says of files that a user named, or of the room for them
+OF_FILES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOENT,
+            errno.ENAMETOOLONG, errno.EIO)
+
 
 def run(tool: Callable[[list[str]], None], needs_stack: bool = True) -> None:
     """Runs ``tool`` on the command line's arguments.
 
     An :class:`~effseg.errors.EffsegError` is printed as ``error: ...`` on stderr and ends the process with status 2;
-    with ``--debug`` among the arguments, behind its traceback. Ctrl-C ends it with status 130. Everything else is a
-    defect and keeps its traceback.
+    with ``--debug`` among the arguments, behind its traceback. So is what the system says of a file: a full disk, a
+    folder that may not be written. Ctrl-C ends it with status 130. Everything else is a defect and keeps its traceback.
 
     Args:
         tool: takes the arguments; imports what it needs itself, so that a missing package is reported here.
         needs_stack: whether it takes MMSegmentation.
     """
     debug = '--debug' in sys.argv
+    logging.raiseExceptions = debug  # or a full disk is a traceback for every line of the log
     try:
         if needs_stack:
             stack.require()
         tool([argument for argument in sys.argv[1:] if argument != '--debug'])
     except EffsegError as error:
-        if debug:
-            traceback.print_exc()
-        message = ' '.join(str(error).split())
-        print(f'error: {message}', file=sys.stderr)
-        sys.exit(2)
+        _end(str(error), debug)
+    except OSError as error:
+        if error.errno not in OF_FILES:
+            raise
+        _end(f"{error.filename or 'a file'}: {error.strerror}", debug)
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
         sys.exit(130)
+
+
+def _end(message: str, debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
 
 
 class Parser(argparse.ArgumentParser):

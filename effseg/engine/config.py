@@ -1,10 +1,12 @@
 """From a config file to the Config that a Runner takes."""
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.logging import MMLogger
 
-from ..errors import ConfigError
+from ..errors import ConfigError, EffsegError
 
 DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
@@ -34,14 +36,54 @@ def load_config(path: str, cfg_options: dict | None = None, work_dir: str | None
         cfg.merge_from_dict(cfg_options or {})
     except Exception as error:  # a config is code: whatever it raises is the user's to see, as one line
         raise ConfigError(f'{path} cannot be read as a config: {type(error).__name__}: {error}') from error
-    if 'model' not in cfg:
-        raise ConfigError(f"{path} has no 'model'; it is not the config of a segmenter")
+    _check_parts(cfg, path)
     if 'data_root' in (cfg_options or {}):
         for loader in DATALOADERS:
             if cfg.get(loader):
                 _innermost(cfg[loader].dataset).data_root = cfg.data_root
     cfg.work_dir = work_dir or cfg.get('work_dir') or str(Path('work_dirs') / file.stem)
     return cfg
+
+
+@contextlib.contextmanager
+def of_config(part: str) -> Iterator[None]:
+    """Whatever is raised inside while a part of a config is built is an error of the config; with ``--debug`` its origin is seen.
+
+    Raises:
+        ConfigError: naming the part.
+    """
+    try:
+        yield
+    except (TypeError, KeyError, ValueError, AttributeError, AssertionError, RuntimeError) as error:
+        if isinstance(error, EffsegError):
+            raise
+        said = ' '.join(str(error).split()) or type(error).__name__
+        raise ConfigError(f"the config's {part} cannot be built: {said} (an option inherited from a base config is dropped by _delete_=True in the "
+                          'inheriting dict)') from error
+
+
+def dataset_of(cfg: Config, loader: str) -> ConfigDict:
+    """The data set of a dataloader.
+
+    Raises:
+        ConfigError: when the config has none.
+    """
+    if not cfg.get(loader):
+        raise ConfigError(f'the config {cfg.filename} has no {loader}, whose data set names the classes')
+    return cfg[loader].dataset
+
+
+def _check_parts(cfg: Config, path: str) -> None:
+    if 'model' not in cfg:
+        raise ConfigError(f"{path} has no 'model'; it is not the config of a segmenter")
+    for name in ('model', *DATALOADERS, 'train_cfg', 'optim_wrapper', 'default_hooks', 'env_cfg', 'randomness'):
+        if cfg.get(name) is not None and not isinstance(cfg[name], dict):
+            raise ConfigError(f'{name}={cfg[name]!r} came in {path} or --cfg-options; a dict was expected')
+    for name in DATALOADERS:
+        if cfg.get(name) and not isinstance(cfg[name].get('dataset'), dict):
+            raise ConfigError(f'{name} of {path} has no dataset; a dict was expected')
+    if not isinstance(cfg.model.get('decode_head'), (dict, list)):
+        raise ConfigError(f'the model of {path} has no decode_head; it is not the config of a segmenter')
 
 
 def _innermost(dataset: Config) -> Config:

@@ -13,7 +13,7 @@ from ..errors import ArtifactError, ConfigError
 from ..evaluation.artifact import is_artifact, use_artifact
 from ..evaluation.fused import fused_segmentor, label_segmentor
 from ..models.pretrained import load_segmentor
-from .config import load_config
+from .config import dataset_of, load_config, of_config
 
 
 class Labeller:
@@ -111,7 +111,8 @@ def build_segmentor(config: str, checkpoint: str, cfg_options: dict | None = Non
     meta = dataset_meta(cfg)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # about the loss of a training, which this is not
-        model = MODELS.build(cfg.model)
+        with of_config('model'):
+            model = MODELS.build(cfg.model)
     load_segmentor(model, checkpoint)
     model.cfg, model.dataset_meta = cfg, meta
     try:
@@ -121,7 +122,12 @@ def build_segmentor(config: str, checkpoint: str, cfg_options: dict | None = Non
 
 
 def dataset_meta(cfg: Config) -> dict:
-    """``classes`` and ``palette`` of a config's test data."""
+    """``classes`` and ``palette`` of a config's test data.
+
+    Raises:
+        ConfigError: when the config has none, or a data set that cannot be built.
+    """
     from mmseg.registry import DATASETS
     init_default_scope(cfg.get('default_scope', 'mmseg'))
-    return DATASETS.build(dict(cfg.test_dataloader.dataset, lazy_init=True, pipeline=[])).metainfo
+    with of_config('test_dataloader.dataset'):
+        return DATASETS.build(dict(dataset_of(cfg, 'test_dataloader'), lazy_init=True, pipeline=[])).metainfo

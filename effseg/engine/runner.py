@@ -1,18 +1,23 @@
 """MMEngine's Runner with a terminal that shows what a person wants to see; the log file keeps everything."""
+import functools
 import logging
 import os
 import warnings
+from collections.abc import Callable
 
 import torch
 from mmengine.config import Config
+from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
 from mmengine.runner import BaseLoop, Runner as MMRunner
+from mmseg.evaluation import IoUMetric
 from torch import nn
 from torch.utils.data import DataLoader
 
 from ..errors import ConfigError, DataError, EffsegError, WeightsError
 from ..models.checkpoint import Checkpoint, read_checkpoint
 from ..models.pretrained import load_segmentor
+from .config import of_config
 from .loops import resumable, without_loading
 from .plain import PlainCheckpointHook
 from .progress import ProgressHook
@@ -25,8 +30,26 @@ from .watch import DueValidationHook, FiniteHook, IterationSeedHook, StopHook
 HABITUAL = ('The prefix is not set in metric class', '"FileClient" will be deprecated', '"HardDiskBackend" is the alias')
 
 
+def _naming(part: str, build: Callable) -> Callable:
+    """A builder of MMEngine's whose errors name the part of the config that it builds."""
+    @functools.wraps(build)
+    def named(self, *args, **options):
+        with of_config(part):
+            return build(self, *args, **options)
+    return named
+
+
 class Runner(MMRunner):
-    """MMEngine's Runner, quiet on the terminal, whose construction errors name the option at fault."""
+    """MMEngine's Runner, quiet on the terminal, whose construction errors name the part of the config at fault."""
+
+    build_model = _naming('model', MMRunner.build_model)
+    build_optim_wrapper = _naming('optim_wrapper', MMRunner.build_optim_wrapper)
+    build_param_scheduler = _naming('param_scheduler', MMRunner.build_param_scheduler)
+    build_visualizer = _naming('visualizer', MMRunner.build_visualizer)
+    build_val_loop = _naming('val_cfg', MMRunner.build_val_loop)
+    build_test_loop = _naming('test_cfg', MMRunner.build_test_loop)
+    register_custom_hooks = _naming('custom_hooks', MMRunner.register_custom_hooks)
+    set_randomness = _naming('randomness', MMRunner.set_randomness)
 
     def build_logger(self, log_level: int | str = 'INFO', log_file: str | None = None, **kwargs) -> MMLogger:
         """As MMEngine's; on the terminal only warnings and the per-class table of a test stay."""
@@ -41,27 +64,14 @@ class Runner(MMRunner):
         python_warnings.propagate = False
         return logger
 
-    def build_model(self, model: nn.Module | dict) -> nn.Module:
-        """As MMEngine's.
-
-        Raises:
-            ConfigError: when the config names an unknown type or option.
-        """
-        try:
-            return super().build_model(model)
-        except (TypeError, KeyError) as error:
-            if isinstance(error, ConfigError):
-                raise
-            raise ConfigError(f"the config's model cannot be built: {error} (an option inherited from a base config is dropped by "
-                              '_delete_=True in the inheriting dict)') from error
-
     def register_default_hooks(self, hooks: dict | None = None) -> None:
         """As MMEngine's, with the progress line, and checkpoints that are safe to write and to read."""
         hooks = dict(hooks or {})
         checkpoint = hooks.setdefault('checkpoint', dict(type='CheckpointHook', interval=1))
         if isinstance(checkpoint, dict) and checkpoint.get('type') == 'CheckpointHook':
             hooks['checkpoint'] = dict(checkpoint, type='SafeCheckpointHook')
-        super().register_default_hooks(hooks)
+        with of_config('default_hooks'):
+            super().register_default_hooks(hooks)
         self.register_hook(ProgressHook(), priority='VERY_LOW')
         for hook in (PlainCheckpointHook, IterationSeedHook, FiniteHook, DueValidationHook, StopHook):
             self.register_hook(hook())
@@ -70,11 +80,30 @@ class Runner(MMRunner):
         """As MMEngine's, with seeds by sample, and errors that name the sample; see :mod:`effseg.engine.samples`."""
         if isinstance(dataloader, dict) and isinstance(dataloader['dataset'], dict) and dataloader['dataset']['type'] != 'GuardedDataset':
             dataloader = guarded(dataloader, self.cfg.model, self.cfg.get('skip_bad_samples', 0))
-        return MMRunner.build_dataloader(dataloader, seed, diff_rank_seed)
+        with of_config('dataloader'):
+            return MMRunner.build_dataloader(dataloader, seed, diff_rank_seed)
+
+    def build_evaluator(self, evaluator: dict | list | Evaluator) -> Evaluator:
+        """As MMEngine's; a measure that MMSegmentation's metric does not know is refused before hours have passed.
+
+        Raises:
+            ConfigError: for it, and for what cannot be built.
+        """
+        with of_config('evaluator'):
+            built = super().build_evaluator(evaluator)
+        for metric in built.metrics:
+            unknown = set(metric.metrics) - {'mIoU', 'mDice', 'mFscore'} if isinstance(metric, IoUMetric) else ()
+            if unknown:
+                raise ConfigError(f'iou_metrics names {sorted(unknown)[0]!r}; mIoU, mDice and mFscore are known')
+        return built
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         """As MMEngine's; see :mod:`effseg.engine.loops`."""
-        return without_loading(super().build_train_loop(resumable(loop) if isinstance(loop, dict) else loop))
+        with of_config('train_cfg'):
+            built = without_loading(super().build_train_loop(resumable(loop) if isinstance(loop, dict) else loop))
+            if built.val_interval < 1:
+                raise ValueError(f'val_interval={built.val_interval} must be 1 or more')
+        return built
 
     def train(self) -> nn.Module:
         """As MMEngine's.

@@ -13,7 +13,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from ..errors import DiskError, WeightsError
+from ..errors import ConfigError, DiskError, WeightsError
 from ..models.checkpoint import read_file
 
 PARTIAL = '.partial'
@@ -88,6 +88,8 @@ class SafeCheckpointHook(CheckpointHook):
 
     def __init__(self, **options):
         super().__init__(**{**options, 'backend_args': options.get('backend_args') or dict(backend='effseg_atomic')})
+        if self.args:  # MMEngine's would fail over it at the first save
+            raise ConfigError(f'the checkpoint hook has no option {sorted(self.args)[0]!r}')
 
     def before_train(self, runner: Runner) -> None:
         info = runner.message_hub.runtime_info

@@ -13,7 +13,7 @@ from ..errors import ConfigError
 from ..evaluation.artifact import is_artifact, use_artifact
 from ..evaluation.fused import fused_segmentor, label_segmentor, speed
 from ..models.pretrained import load_segmentor
-from .config import load_config
+from .config import dataset_of, load_config
 from .labeller import check_classes, dataset_meta
 from .runner import build_runner
 
@@ -61,9 +61,10 @@ def test(config: str, checkpoint: str, work_dir: str | None = None, out: str | N
         EffsegError: for a config, data set or checkpoint that cannot be used.
     """
     cfg = load_config(config, cfg_options, work_dir)
+    dataset_of(cfg, 'test_dataloader')
     check_datasets(cfg, ('test_dataloader',))
     if show_dir:
-        cfg.default_hooks.visualization.update(draw=True)
+        cfg.default_hooks.visualization.update(draw=True, interval=1)
         cfg.visualizer.save_dir = show_dir
     artifact = is_artifact(checkpoint)
     if fused and artifact:

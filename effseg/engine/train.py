@@ -28,6 +28,8 @@ def train(config: str, work_dir: str | None = None, resume: bool = False, amp: b
     """
     if amp and get_device() == 'cpu':
         raise ConfigError('--amp found no accelerator; mixed precision speeds up GPUs alone: leave it out on a CPU')
+    if skip_bad_samples < 0:
+        raise ConfigError(f'--skip-bad-samples {skip_bad_samples} must be 0 or more')
     cfg = load_config(config, cfg_options, work_dir)
     check_datasets(cfg, ('train_dataloader', 'val_dataloader'), QUICK if data_check else 0)
     if resume and not cfg.get('load_from') and not any(Path(cfg.work_dir).glob('*.pth')):

@@ -55,7 +55,7 @@ def read_config(config: str, cfg_options: dict | None) -> Config:
         EffsegError: when the config or its data cannot be used.
     """
     cfg = load_config(config, cfg_options)
-    if 'test_dataloader' not in cfg or 'seg_map_path' not in cfg.test_dataloader.dataset.get('data_prefix', {}):
+    if not cfg.get('test_dataloader') or 'seg_map_path' not in cfg.test_dataloader.dataset.get('data_prefix', {}):
         raise ConfigError(f"{config} has no test data with label maps (test_dataloader.dataset.data_prefix.seg_map_path); a report scores against them")
     check_datasets(cfg, ('test_dataloader',))
     return cfg

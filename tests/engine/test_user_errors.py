@@ -171,6 +171,47 @@ def test_the_traceback_is_there_for_the_asking(tool):
     assert outcome.status == 2 and 'Traceback' in outcome.err and outcome.err.strip().splitlines()[-1].startswith('error: ')
 
 
+@pytest.mark.parametrize('option, word', [
+    ('model=3', 'a dict was expected'), ('train_dataloader=1', 'a dict was expected'), ('model.decode_head=1', 'no decode_head'),
+    ('train_cfg.max_iters=x', "'x'"), ('train_cfg.val_interval=0', 'val_interval=0'), ('optim_wrapper.optimizer.type=Nope', 'optim_wrapper'),
+    ('optim_wrapper.optimizer.rate=1', "'rate'"), ('param_scheduler.0.type=Nope', "'Nope"), ('randomness.seed=abc', 'randomness'),
+    ('train_dataloader.batch_size=0', 'batch_size=0'), ('train_dataloader.num_workers=-1', 'num_workers'), ('custom_hooks.0.type=Nope', 'custom_hooks'),
+    ('train_dataloader.dataset.type=Nope', 'train_dataloader'), ('train_dataloader.dataset.pipeline.0.type=Nope', "'Nope"),
+    ('val_evaluator.type=Nope', 'evaluator'), ('val_evaluator.iou_metrics=[mNope]', "'mNope'"),
+    ('default_hooks.checkpoint.save_best=nope', 'nope'), ('default_hooks.checkpoint.every=3', "'every'")])
+def test_a_part_of_the_config_that_cannot_be_built_is_named(tool, tmp_path, option, word):
+    outcome = tool('train', TINY, '--work-dir', tmp_path, '--no-data-check', '--cfg-options', option)
+    assert_refused(outcome, word)
+    assert not list(tmp_path.glob('*.pth'))
+
+
+@pytest.mark.parametrize('arguments', [
+    ['test', 'CHECKPOINT', '--work-dir', 'FILE'], ['test', 'CHECKPOINT', '--out', 'FILE', '--work-dir', 'FOLDER'],
+    ['predict', 'CHECKPOINT', 'IMAGE', '--out-dir', 'FILE'], ['predict', 'CHECKPOINT', 'IMAGE', '--out-dir', 'FOLDER/' + 'a' * 300],
+    ['export', 'CHECKPOINT', '--to', 'safetensors', '--out', 'FILE/a.safetensors'], ['check_data', '--workers', '0', '--json', 'FOLDER'],
+    ['train', '--work-dir', 'FILE/a']])
+def test_a_place_that_cannot_be_written_is_named(tool, checkpoint, scenes, tmp_path, arguments):
+    (tmp_path / 'file').write_text('')
+    places = {'FILE': tmp_path / 'file', 'FOLDER': tmp_path, 'CHECKPOINT': checkpoint, 'IMAGE': scenes / 'images/val/0000.jpg'}
+    name, *rest = arguments
+    for place, path in places.items():
+        rest = [argument.replace(place, str(path)) for argument in rest]
+    outcome = tool(name, TINY, *rest)
+    assert_refused(type(outcome)(outcome.status, '', outcome.err.strip().splitlines()[-1]), tmp_path)
+    assert 'Traceback' not in outcome.err
+
+
+@pytest.mark.parametrize('arguments, word', [
+    (['predict', 'x.pth', 'a.png', '--out-dir', 'out'], 'test_dataloader'), (['test', 'x.pth'], 'test_dataloader'), (['report', 'x.pth'], 'test data'),
+    (['check_data', '--split', 'test'], 'no data set for test')])
+def test_a_config_without_test_data_is_said(tool, tmp_path, arguments, word):
+    config = tmp_path / 'half.py'
+    config.write_text(f"_base_ = ['{TINY}']\ntest_dataloader = test_evaluator = test_cfg = None\n")
+    (tmp_path / 'a.png').write_bytes(b'')
+    name, *rest = arguments
+    assert_refused(tool(name, config, *[str(tmp_path / item) if '.' in item or item == 'out' else item for item in rest]), word)
+
+
 @pytest.mark.parametrize('arguments', [[], ['a.py', '--no-such-option'], ['a.py', '--launcher', 'elves'], ['a.py', '--cfg-options', 'x']])
 def test_wrong_arguments_are_one_line(tool, arguments):
     assert_refused(tool('train', *arguments), '--help')

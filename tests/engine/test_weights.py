@@ -1,4 +1,8 @@
+import shutil
+
+import numpy as np
 import torch
+from PIL import Image
 
 from effseg.models.checkpoint import read_checkpoint
 
@@ -25,3 +29,27 @@ def test_weights_as_safetensors_are_taken_wherever_a_checkpoint_is(tool, scenes,
 def test_the_checkpoint_itself_is_not_overwritten(tool, scenes, checkpoint, tmp_path):
     for path in (checkpoint, tmp_path / 'x.pth'):
         assert_refused(tool('export', TINY, checkpoint, '--to', 'safetensors', '--out', path), path, '.safetensors')
+
+
+CLASSES = ('a', 'b', 'c', 'd', 'e')
+OTHER = ['--no-data-check', '--cfg-options', 'model.decode_head.num_classes=5', 'model.decode_head.ignore_index=255', 'train_cfg.max_iters=1',
+         'train_cfg.val_interval=9', 'default_hooks.checkpoint.interval=1']
+
+
+def test_a_training_on_other_classes_starts_from_the_rest_and_says_what_is_new(tool, scenes, checkpoint, tmp_path):
+    root = tmp_path / 'data'
+    shutil.copytree(scenes, root)
+    for path in root.glob('annotations/*/*.png'):
+        Image.fromarray(np.array(Image.open(path)) % 5).save(path)
+    config = tmp_path / 'other.py'
+    config.write_text(f"_base_ = ['{TINY}']\n" + ''.join(
+        f"{loader}_dataloader = dict(dataset=dict(metainfo=dict(classes={CLASSES}, palette=[[n, n, n] for n in range(5)])))\n" for loader in ('train', 'val', 'test')))
+    arguments = ['train', config, '--work-dir', tmp_path / 'run', *OTHER, f'data_root={root}', f'load_from={checkpoint}']
+    refused = tool(*arguments)
+    assert_refused(type(refused)(2, '', refused.err.strip().splitlines()[-1]), checkpoint, '8 classes', 'the config has 5', 'new_head=True')
+    outcome = tool(*arguments, 'new_head=True')
+    assert outcome.status == 0, outcome
+    log = ''.join(path.read_text() for path in tmp_path.glob('run/*/*.log'))
+    assert 'new: decode_head.conv_seg.weight, decode_head.conv_seg.bias' in log
+    resumed = tool(*arguments[:3], tmp_path / 'run', '--resume', *OTHER, f'data_root={root}', 'train_cfg.max_iters=2', 'new_head=True')
+    assert resumed.status == 0, resumed
