@@ -23,6 +23,7 @@ def write_ade20k(root: Path, train: int = 2, val: int = 2, size: tuple[int, int]
         for number in range(count):
             centres = rng.random((regions, 2)) * size
             classes = rng.choice(len(palette), regions, p=frequency / frequency.sum())
+            classes[0] = len(palette) - 1  # so that the numbers are seen to reach their end
             distances = np.stack([np.hypot(rows - y, columns - x) for y, x in centres])
             nearest, second = np.sort(distances, axis=0)[:2]
             labels = classes[distances.argmin(0)] + 1

@@ -14,7 +14,7 @@ class Command:
 
     Attributes:
         page: where it was first seen.
-        text: as it stands there; options in square brackets may be left out.
+        text: as it stands there; of ``[--a | --b]`` one or none is meant.
     """
     page: Path
     text: str
@@ -28,6 +28,7 @@ def blocks(page: Path, language: str) -> list[str]:
 def commands(page: Path) -> list[Command]:
     """Those of its shell blocks, and those between backticks in its text, in order."""
     lines = [line for block in blocks(page, 'sh') for line in block.replace('\\\n', ' ').splitlines()]
+    lines += re.findall(r'#.*\b(make [\w-]+)', '\n'.join(lines))
     prose = re.sub(r'```.*?```', '', page.read_text(), flags=re.S)
     lines += [' '.join(span.split()) for span in re.findall(r'`([^`]+)`', prose) if re.match(rf'(\w+=\S+ )*({PROGRAMS}) ', span)]
     stripped = (re.sub(r'\s+#\s.*', '', line).strip() for line in lines)

@@ -56,6 +56,9 @@ def test_own_data_from_masks_to_the_phone(tool, tmp_path, monkeypatch):  # noqa:
             arguments += ['--proof-images', '1']
         outcome = tool(name, *arguments)
         assert outcome.status == 0, (name, outcome)
+        if name == 'report':
+            folder = Path(arguments[arguments.index('--out') + 1] if '--out' in arguments else 'work_dirs/mine/report')
+            assert (folder / 'report.html').resolve().as_uri() in outcome.out
     mine = Path('work_dirs/mine')
     for file in ('best.pth', 'report/report.html', 'predictions/shares.json', 'model.onnx', 'compared/report.html',
                  'predictions_of_the_file/shares.json', 'hub/model.safetensors'):

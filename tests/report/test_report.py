@@ -69,11 +69,6 @@ def test_the_slider_fades_and_a_click_enlarges(html, browser):
     assert browser.execute_script('return document.getElementById("large").open')
 
 
-def test_the_command_says_where_to_look(tool, checkpoint, tmp_path):
-    outcome = tool('report', TINY, checkpoint, '--out', tmp_path, '--pictures', 0)
-    assert outcome.status == 0 and (tmp_path / 'report.html').as_uri() in outcome.out
-
-
 def refused(outcome, *words):
     lines = outcome.err.strip().splitlines()
     assert outcome.status == 2 and len(lines) == 1 and lines[0].startswith('error: '), outcome

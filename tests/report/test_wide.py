@@ -88,8 +88,7 @@ def test_dragging_zooms_into_the_matrix_until_each_class_is_named(opened):
     assert abs(len(names) - narrow) <= 2
 
 
-@pytest.mark.parametrize('dark', [False, True], ids=['light', 'dark'])
-def test_it_fits_a_phone(html, browser, dark):
-    resize(browser, PHONE, dark)
+def test_it_fits_a_phone(html, browser):
+    resize(browser, PHONE)
     browser.get(html.as_uri())
     assert overflow(browser) <= 0 and not complaints(browser)
