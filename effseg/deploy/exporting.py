@@ -14,6 +14,7 @@ from . import parity
 from .artifact import load
 from .backends import SUFFIXES, Delegation, backend
 from .program import Unfused
+from .quantize import attempts, survived
 from .spec import Spec, beside, write_beside
 
 
@@ -25,6 +26,7 @@ class Export:
         path: the artifact.
         spec: of the artifact.
         parity: the numbers of its proof; None where the runtime cannot run on this machine.
+        floats: layers that int8 leaves in float: the norms, and where it was seen to hurt.
         delegation: what its runtime accelerates.
         megabytes: its size, 1 MB = 10^6 bytes.
         seconds: from the network to the proven file.
@@ -33,17 +35,20 @@ class Export:
     spec: Spec
     parity: parity.Parity | None
     delegation: Delegation
+    floats: tuple[str, ...]
     megabytes: float
     seconds: float
 
     def __str__(self):
         proof = self.parity or 'converted, not run: this runtime runs on macOS only. Run the same command there to compare'
+        if self.spec.precision == 'int8':
+            proof = f'kept in float, as measured: {", ".join(self.floats) or "nothing"}\n{proof}'
         return (f'{self.path}  {self.spec.backend} {self.spec.precision} {self.spec.output} {self.spec.height}x{self.spec.width}  '
                 f'{self.megabytes:.1f} MB  {self.seconds:.0f} s\n{self.delegation}\n{proof}')
 
 
 def export(model: nn.Module, network: nn.Module, spec: Spec, path: str | Path, images: Sequence[np.ndarray],
-           calibration: Sequence[np.ndarray] = ()) -> Export:
+           calibration: Sequence[np.ndarray] = (), masks: Sequence[np.ndarray] = ()) -> Export:
     """Writes ``network`` as an artifact and proves it against ``model``. Nothing is left behind by an export that fails.
 
     Args:
@@ -53,6 +58,7 @@ def export(model: nn.Module, network: nn.Module, spec: Spec, path: str | Path, i
         path: where to, with the runtime's suffix.
         images: (H, W, 3) uint8 RGB of the spec's size, real ones, to compare on.
         calibration: likewise, to choose the ranges of int8 on.
+        masks: (H, W) uint8 labels of the first ``images``, to score both networks on.
 
     Raises:
         ConfigError: for a combination that the runtime has not.
@@ -63,17 +69,25 @@ def export(model: nn.Module, network: nn.Module, spec: Spec, path: str | Path, i
     path, writer, started = Path(path), backend(spec.backend), time.perf_counter()
     _check(path, writer.PRECISIONS, spec, images, calibration)
     path.parent.mkdir(parents=True, exist_ok=True)
+    runs_here = getattr(writer, 'runs_here', lambda: True)()
     with tempfile.TemporaryDirectory(prefix=f'.{path.name}.', dir=path.parent) as folder:
-        draft = Path(folder) / path.name
-        delegation = writer.export(network.eval(), spec, draft, list(calibration))
-        proof = None
-        if getattr(writer, 'runs_here', lambda: True)():
-            proof = parity.compare(load(draft), Unfused(model), spec, images)
+        best = None
+        for number, floats in enumerate(attempts(network.eval(), spec, calibration)):
+            draft = Path(folder) / str(number) / path.name
+            draft.parent.mkdir()
+            delegation = writer.export(network, spec, draft, list(calibration), floats)
+            proof = parity.compare(load(draft), Unfused(model), spec, images, masks) if runs_here else None
+            if best is None or proof.agreement > best[1].agreement:
+                best = draft, proof, delegation, floats
+            if proof is None or spec.precision != 'int8' or survived(proof):
+                break
+        draft, proof, delegation, floats = best
+        if proof:
             parity.judge(proof, spec.precision)
         write_beside(beside(draft), spec, draft, proof.as_dict() if proof else {})
         _replace(draft, path)
         _replace(beside(draft), beside(path))
-    return Export(path, spec, proof, delegation, _size(path) / 1e6, time.perf_counter() - started)
+    return Export(path, spec, proof, delegation, floats, _size(path) / 1e6, time.perf_counter() - started)
 
 
 def _check(path: Path, precisions: Sequence[str], spec: Spec, images: Sequence[np.ndarray], calibration: Sequence[np.ndarray]) -> None:

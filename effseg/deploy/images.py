@@ -16,15 +16,34 @@ def fit(picture: np.ndarray, size: tuple[int, int], number: int, fill: tuple[flo
     Returns:
         (H, W, 3) uint8.
     """
+    return _fit(picture, picture.shape[:2], size, number, np.round(fill), bilinear=True)
+
+
+def fit_mask(mask: np.ndarray, picture: tuple[int, int], size: tuple[int, int], number: int) -> np.ndarray:
+    """The mask of what :func:`fit` makes of a picture.
+
+    Args:
+        mask: (h, w) uint8.
+        picture: (h, w) of the picture, which a pipeline may have resized without the mask.
+        size, number: as in :func:`fit`.
+
+    Returns:
+        (H, W) uint8, 255 where the image is padding.
+    """
+    return _fit(mask, picture, size, number, 255, bilinear=False)
+
+
+def _fit(pixels: np.ndarray, shown: tuple[int, int], size: tuple[int, int], number: int, fill, bilinear: bool) -> np.ndarray:
     from PIL import Image
     content = CONTENTS[number % len(CONTENTS)]
-    whole = min(size[0] / picture.shape[0], size[1] / picture.shape[1])
+    whole = min(size[0] / shown[0], size[1] / shown[1])
     scale = 1. if content == 1. else whole * (content or 1.)
-    if scale != 1.:
-        target = (max(round(picture.shape[1] * scale), 1), max(round(picture.shape[0] * scale), 1))
-        picture = np.asarray(Image.fromarray(np.ascontiguousarray(picture)).resize(target, Image.Resampling.BILINEAR))
-    image = np.empty((*size, 3), dtype=np.uint8)
-    image[:] = np.round(fill)
-    picture = picture[:size[0], :size[1]]
-    image[:picture.shape[0], :picture.shape[1]] = picture
+    target = tuple(max(round(side * scale), 1) for side in shown)
+    if target != pixels.shape[:2]:
+        how = Image.Resampling.BILINEAR if bilinear else Image.Resampling.NEAREST
+        pixels = np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).resize(target[::-1], how))
+    image = np.empty((*size, *pixels.shape[2:]), dtype=np.uint8)
+    image[:] = fill
+    pixels = pixels[:size[0], :size[1]]
+    image[:pixels.shape[0], :pixels.shape[1]] = pixels
     return image

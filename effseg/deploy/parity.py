@@ -1,5 +1,5 @@
 """The proof of an artifact: the file that was written, run by its runtime on real images, against the unfused torch model."""
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -43,6 +43,7 @@ class Parity:
         scale: the largest absolute logit of the reference.
         agreement: share of the pixels with the same label.
         pixels: how many were compared.
+        miou, source_miou: of the artifact and of its source, in percent, on those images that have masks; None without any.
     """
     images: int
     largest: float | None
@@ -50,17 +51,21 @@ class Parity:
     scale: float
     agreement: float
     pixels: int
+    miou: float | None = None
+    source_miou: float | None = None
 
     def __str__(self):
         logits = '' if self.largest is None else (f'largest logit difference {self.largest:.2e}, mean {self.mean:.2e} '
                                                   f'(largest logit {self.scale:.1f}); ')
-        return f'{logits}same label at {100 * self.agreement:.4f} % of {self.pixels} pixels of {self.images} images'
+        score = '' if self.miou is None else f'; mIoU on them {self.miou:.2f}, of the trained model {self.source_miou:.2f}'
+        return f'{logits}same label at {100 * self.agreement:.4f} % of {self.pixels} pixels of {self.images} images{score}'
 
     def as_dict(self) -> dict:
         return asdict(self)
 
 
-def compare(run: Callable[[np.ndarray], np.ndarray], network: torch.nn.Module, spec: Spec, images: Iterable[np.ndarray]) -> Parity:
+def compare(run: Callable[[np.ndarray], np.ndarray], network: torch.nn.Module, spec: Spec, images: Iterable[np.ndarray],
+            masks: Sequence[np.ndarray] = ()) -> Parity:
     """Runs both on every image.
 
     Args:
@@ -68,6 +73,7 @@ def compare(run: Callable[[np.ndarray], np.ndarray], network: torch.nn.Module, s
         network: the reference, see :class:`~effseg.deploy.program.Program`.
         spec: of the artifact.
         images: (H, W, 3) uint8 RGB.
+        masks: (H, W) labels of the first images; what is no class is ignored.
 
     Raises:
         ParityError: when the artifact returns another shape, or a value that is not a number.
@@ -76,6 +82,7 @@ def compare(run: Callable[[np.ndarray], np.ndarray], network: torch.nn.Module, s
     reference.labels = False
     largest = total = scale = 0.
     same = count = pixels = values = 0
+    confusion, own_confusion = np.zeros((2, len(spec.classes), len(spec.classes)), dtype=np.int64)
     for count, image in enumerate(images, 1):
         result = run(image)
         if result.shape != spec.result_shape or not np.isfinite(result).all():
@@ -91,10 +98,15 @@ def compare(run: Callable[[np.ndarray], np.ndarray], network: torch.nn.Module, s
             labels = _labels(result, spec)
         else:
             labels = torch.from_numpy(np.array(result))[None]
-        agree = labels == _labels(logits, spec)
+        expected = _labels(logits, spec)
+        if count <= len(masks):
+            confusion += _confusion(labels, masks[count - 1], len(spec.classes))
+            own_confusion += _confusion(expected, masks[count - 1], len(spec.classes))
+        agree = labels == expected
         same, pixels = same + int(agree.sum()), pixels + agree.numel()
     measured = spec.output == 'logits' and count > 0
-    return Parity(count, largest if measured else None, total / values if measured else None, scale, same / max(pixels, 1), pixels)
+    return Parity(count, largest if measured else None, total / values if measured else None, scale, same / max(pixels, 1), pixels,
+                  *((_miou(confusion), _miou(own_confusion)) if confusion.any() else ()))
 
 
 def judge(parity: Parity, precision: str) -> None:
@@ -114,3 +126,16 @@ def judge(parity: Parity, precision: str) -> None:
 
 def _labels(logits: torch.Tensor, spec: Spec) -> torch.Tensor:
     return F.interpolate(logits, size=(spec.height, spec.width), mode='bilinear', align_corners=False).argmax(1)
+
+
+def _confusion(labels: torch.Tensor, mask: np.ndarray, classes: int) -> np.ndarray:
+    """Pixels by true class and label."""
+    labels = labels[0].numpy().astype(np.int64)
+    known = mask < classes
+    return np.bincount(mask[known].astype(np.int64) * classes + labels[known], minlength=classes ** 2).reshape(classes, classes)
+
+
+def _miou(confusion: np.ndarray) -> float:
+    """Percent, over the classes that occur in mask or labels."""
+    both = confusion.sum(0) + confusion.sum(1) - confusion.diagonal()
+    return float(100 * np.mean(confusion.diagonal()[both > 0] / both[both > 0]))

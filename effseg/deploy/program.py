@@ -33,7 +33,7 @@ class Program(nn.Module):
         self.divisor = divisor
         self.register_buffer('mean', torch.tensor(spec.mean).reshape(1, 3, 1, 1))
         self.register_buffer('scale', (divisor or 1) / torch.tensor(spec.std).reshape(1, 3, 1, 1))
-        self.register_buffer('index', torch.arange(len(spec.classes), dtype=torch.float32).reshape(1, -1, 1, 1))
+        self.register_buffer('index', torch.arange(len(spec.classes), dtype=torch.float32))
 
     def forward(self, image: Tensor) -> Tensor:
         """
@@ -51,28 +51,30 @@ class Program(nn.Module):
             return logits
         logits = F.interpolate(logits, size=self.size, mode='bilinear', align_corners=False)
         if self.compare:
-            return largest(logits, self.index).reshape(1, *self.size)
+            # channels last: of maps with one channel ExecuTorch loses track of the layout, and copies them outside of the delegate
+            return largest(logits.permute(0, 2, 3, 1), self.index).reshape(1, *self.size)
         return logits.argmax(1).to(torch.int32)
 
 
 def largest(values: Tensor, index: Tensor) -> Tensor:
-    """``values.argmax(1, keepdim=True)`` as float32, by halving: each half's winners meet until one is left.
+    """``values.argmax(3, keepdim=True)`` as float32, by halving: each half's winners meet until one is left.
 
     Args:
-        values: (1, C, H, W).
-        index: (1, C, 1, 1), the numbers 0 to C - 1.
+        values: (1, H, W, C).
+        index: (C,), the numbers 0 to C - 1.
     """
-    while (count := values.shape[1]) > 1:
+    while (count := values.shape[3]) > 1:
         half = (count + 1) // 2
-        a, b = values[:, :count - half], values[:, half:]
-        ia, ib = index[:, :count - half], index[:, half:]
-        # 0 or 1: the lower half wins a tie, as in argmax
-        upper = torch.clamp((b - a) * _STEP, 0, 1)
-        winners, index_of = torch.maximum(a, b), ia + upper * (ib - ia)
+        a, b = values[..., :count - half], values[..., half:]
+        ia, ib = index[..., :count - half], index[..., half:]
+        # -1 or 1, the clamp that all runtimes delegate; the lower half wins a tie, as in argmax
+        side = torch.clamp((b - a) * _STEP - 1., -1, 1)
+        middle = (ia + ib) * .5
+        winners, index_of = torch.maximum(a, b), middle + side * (ib - middle)
         if half > count - half:
-            odd = values[:, count - half:half]
-            winners = torch.cat([winners, odd], 1)
-            index_of = torch.cat([index_of, index[:, count - half:half] + 0 * odd], 1)
+            odd = values[..., count - half:half]
+            winners = torch.cat([winners, odd], 3)
+            index_of = torch.cat([index_of, index[..., count - half:half] + 0. * odd], 3)
         values, index = winners, index_of
     return index
 

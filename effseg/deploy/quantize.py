@@ -1,37 +1,95 @@
-"""int8 by a runtime's own post-training quantizer: ONNX Runtime's.
+"""Which layers int8 hurts most, measured on real images, whatever the runtime.
 
-Convs and transposed convs, where nearly all weights and work are, take int8 weights per output channel and int8 maps. What
-stays in float everywhere: attention's products and softmax, the norms' statistics, activations other than ReLU, sums, and
-the convs with equal weights, which are averages and copies.
+The runtimes' own quantizers do the work (:mod:`effseg.deploy.backends`). All of them quantize the convs, where nearly all weights
+and work are: int8 weights per output channel, int8 maps. Attention's products and softmax, the norms' statistics, activations
+other than ReLU, and sums stay in float.
 """
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-from .quiet import quiet
+from ..fuse.layers import ChannelNorm, MapNorm
+from .parity import Parity
+from .program import Program
+from .spec import Spec
+
+LOSS = .5  # mIoU that int8 may cost on the images of the proof before layers are taken back to float, where they have masks
+AGREEMENT = .98  # where they have none: share of the pixels with the float network's label
+SHARES = (.05, .15, .4)  # of the layers, worst first, that are kept in float when int8 throughout misses the aim
+IMAGES = 4  # to rank the layers on; each counts every pixel of every map
 
 
-def onnx_int8(path: Path, images: list[np.ndarray]) -> None:
-    """Quantizes an .onnx file in place, by ONNX Runtime.
+def attempts(network: nn.Module, spec: Spec, images: Sequence[np.ndarray]) -> Iterator[tuple[str, ...]]:
+    """The layers to keep in float, attempt by attempt until :func:`survived`: the norms, then more and more of those that int8
+    hurts most."""
+    norms = tuple(name for name, module in network.named_modules() if isinstance(module, (MapNorm, ChannelNorm)))
+    yield norms
+    ranking = worst_first(network, spec, images[:IMAGES]) if SHARES else []
+    for share in SHARES:
+        yield (*norms, *ranking[:max(round(share * len(ranking)), 1)])
+
+
+def survived(proof: Parity) -> bool:
+    """Whether no further layer need be taken back to float."""
+    return proof.agreement >= AGREEMENT if proof.miou is None else proof.source_miou - proof.miou <= LOSS
+
+
+def worst_first(network: nn.Module, spec: Spec, images: Sequence[np.ndarray]) -> list[str]:
+    """The network's layers with convs, by the noise that int8 adds to their results, relative to the results.
 
     Args:
-        path: of the float file.
-        images: (H, W, 3) uint8 that choose the ranges.
+        network: has ``logits(x)``, see :class:`~effseg.deploy.program.Program`.
+        spec: of the artifact.
+        images: (H, W, 3) uint8 RGB.
+
+    Returns:
+        Names as in ``network.named_modules()``.
     """
-    import onnx
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    owners = {id(weight): name.rpartition('.')[0] for name, weight in _weights(network)}
+    noise = _Noise(owners)
+    with noise, torch.no_grad():
+        for image in images:
+            Program(network, spec).eval()(torch.from_numpy(image[None]))
+    return sorted(noise.ratios, key=lambda name: -noise.ratios[name])
 
-    class Images(CalibrationDataReader):
-        def __init__(self):
-            self._left = iter(images)
 
-        def get_next(self):
-            image = next(self._left, None)
-            return None if image is None else {'image': image[None]}
+def _weights(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Conv kernels by name; the kernels of a list belong to the layer that has the list."""
+    for name, module in network.named_modules():
+        for key, weight in module.named_parameters(recurse=False):
+            if weight.dim() == 4:
+                yield (name if isinstance(module, nn.ParameterList) else f'{name}.{key}'), weight
 
-    graph = onnx.load(path).graph
-    weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    keep = [node.name for node in graph.node if node.op_type == 'Conv' and np.ptp(weights.get(node.input[1], np.zeros(1))) == 0]
-    with quiet():
-        quantize_static(str(path), str(path), Images(), quant_format=QuantFormat.QDQ, per_channel=True, activation_type=QuantType.QUInt8,
-                        weight_type=QuantType.QInt8, op_types_to_quantize=['Conv', 'ConvTranspose'], nodes_to_exclude=keep)
+
+class _Noise(TorchFunctionMode):
+    """Watches convs and does each once more in int8, as the quantizers would: maps per tensor, weights per output channel."""
+
+    def __init__(self, owners: dict[int, str]):
+        super().__init__()
+        self.owners = owners
+        self.ratios: dict[str, float] = {}
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if func is F.conv2d and id(args[1]) in self.owners:
+            x, weight, *others = args
+            error = func(_rounded(x, None), _rounded(weight, (1, 2, 3)), *others, **kwargs) - result
+            name = self.owners[id(weight)]
+            ratio = error.square().mean().item() / max(result.square().mean().item(), 1e-30)
+            self.ratios[name] = max(ratio, self.ratios.get(name, 0.))
+        return result
+
+
+def _rounded(x: Tensor, axes: tuple[int, ...] | None) -> Tensor:
+    """``x`` in 255 steps: over its own range per tensor, or symmetric over all ``axes`` but the first."""
+    if axes:
+        step = x.abs().amax(axes, keepdim=True).clamp(min=1e-12) / 127
+        return (x / step).round() * step
+    low = x.min().clamp(max=0)
+    step = (x.max().clamp(min=0) - low).clamp(min=1e-12) / 255
+    return ((x - low) / step).round() * step + low

@@ -9,7 +9,7 @@ from mmengine.model import revert_sync_batchnorm
 from .. import __version__, deploy
 from ..deploy.backends import SUFFIXES, backend
 from ..deploy.exporting import Export, Unfused
-from ..deploy.images import fit
+from ..deploy.images import fit, fit_mask
 from ..deploy.spec import PRECISIONS, Spec
 from ..errors import ConfigError, DataError
 from ..fuse.segmentor import fuse as fuse_model
@@ -48,12 +48,12 @@ def export(config: str, checkpoint: str, to: str, size: tuple[int, int] | None =
     model = revert_sync_batchnorm(build_segmentor(config, checkpoint, cfg_options, device='cpu'))
     spec = _spec(model, checkpoint, to, size, output, precision)
     shape = (spec.height, spec.width)
-    proof = _images(model.cfg, 'val_dataloader', images, proof_images, shape, spec.mean)
-    ranges = _images(model.cfg, 'train_dataloader', images, calibration, shape, spec.mean) if precision == 'int8' else []
+    proof, masks = _images(model.cfg, 'val_dataloader', images, proof_images, shape, spec.mean)
+    ranges = _images(model.cfg, 'train_dataloader', images, calibration, shape, spec.mean)[0] if precision == 'int8' else []
     network = fuse_model(model, size=shape).exportable() if fuse else Unfused(model)
     path = path or Path(checkpoint).with_suffix('').as_posix() + f'_{precision}{SUFFIXES[to]}'
     with torch.no_grad():
-        return deploy.export(model, network, spec, path, proof, ranges)
+        return deploy.export(model, network, spec, path, proof, ranges, masks)
 
 
 def _spec(model, checkpoint: str, to: str, size: tuple[int, int] | None, output: str, precision: str) -> Spec:
@@ -67,18 +67,23 @@ def _spec(model, checkpoint: str, to: str, size: tuple[int, int] | None, output:
                 classes=model.dataset_meta['classes'], palette=model.dataset_meta['palette'], checkpoint_sha256=sha, effseg=__version__)
 
 
-def _images(cfg, loader: str, sources: list[str] | None, count: int, size: tuple[int, int], fill: tuple[float, ...]) -> list[np.ndarray]:
-    """Real images of the artifact's size, at three sizes of content: from files, or spread over a data set of the config."""
+def _images(cfg, loader: str, sources: list[str] | None, count: int, size: tuple[int, int],
+            fill: tuple[float, ...]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Real images of the artifact's size at three sizes of content, and their masks: from files, which have none, or spread
+    over a data set of the config, through its test pipeline."""
     if sources:
         files = find_images(sources)[:max(count, 0)]
-        return [fit(read_image(file), size, number, fill) for number, file in enumerate(files)]
+        return [fit(read_image(file), size, number, fill) for number, file in enumerate(files)], []
     from mmseg.registry import DATASETS
     data = dict(cfg[loader].dataset, pipeline=cfg.test_pipeline if 'test_pipeline' in cfg else cfg.test_dataloader.dataset.pipeline)
     try:
         dataset = DATASETS.build(data)
         chosen = np.linspace(0, len(dataset) - 1, min(max(count, 0), len(dataset))).round().astype(int) if len(dataset) else []
-        pictures = [dataset[index]['inputs'].permute(1, 2, 0).numpy()[..., ::-1] for index in chosen]
+        samples = [dataset[index] for index in chosen]
     except (OSError, ValueError) as error:
         raise DataError(f"the config's {loader} gives no images ({error}); put the data where the config says or name a folder of "
                         'pictures with --images') from error
-    return [fit(picture, size, number, fill) for number, picture in enumerate(pictures)]
+    pictures = [sample['inputs'].permute(1, 2, 0).numpy()[..., ::-1] for sample in samples]
+    masks = [fit_mask(sample['data_samples'].gt_sem_seg.data[0].numpy().astype(np.uint8), picture.shape[:2], size, number)
+             for number, (sample, picture) in enumerate(zip(samples, pictures)) if 'gt_sem_seg' in sample['data_samples']]
+    return [fit(picture, size, number, fill) for number, picture in enumerate(pictures)], masks if len(masks) == len(pictures) else []

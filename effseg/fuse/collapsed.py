@@ -131,19 +131,20 @@ class Ring(Layer):
     def __init__(self, channels: int, out_channels: int):
         super().__init__()
         self.channels, self.out_channels = channels, out_channels
-        self.rows = empty(2 * out_channels, channels, 1, 5)
-        self.columns = empty(2 * out_channels, channels, 5, 1)
-        self.corners = empty(4 * out_channels, channels, 1, 1)
+        self.rows = nn.ParameterList([empty(out_channels, channels, 1, 5) for _ in range(2)])
+        self.columns = nn.ParameterList([empty(out_channels, channels, 5, 1) for _ in range(2)])
+        self.corners = nn.ParameterList([empty(out_channels, channels, 1, 1) for _ in range(4)])
 
     @classmethod
     def of(cls, head: Tensor, output: Tensor) -> 'Ring':
         """The correction for the kernels H (out, f, 3, 3) and F (f, f, 3, 3)."""
         layer = cls(head.shape[1], head.shape[0]).to(head.device)
         near, far = slice(0, 1), slice(2, 3)  # H's taps that reach over a side; F's that reach back are the opposite ones
-        layer.rows.copy_(torch.cat([compose(head[:, :, near], output[:, :, far]), compose(head[:, :, far], output[:, :, near])]))
-        layer.columns.copy_(torch.cat([compose(head[..., near], output[..., far]), compose(head[..., far], output[..., near])]))
-        corners = [head[:, :, row, column] @ output[:, :, 2 - row, 2 - column] for row in (0, 2) for column in (0, 2)]
-        layer.corners.copy_(torch.cat(corners)[..., None, None])
+        rows = [compose(head[:, :, near], output[:, :, far]), compose(head[:, :, far], output[:, :, near])]
+        columns = [compose(head[..., near], output[..., far]), compose(head[..., far], output[..., near])]
+        corners = [(head[:, :, row, column] @ output[:, :, 2 - row, 2 - column])[..., None, None] for row in (0, 2) for column in (0, 2)]
+        for weight, part in zip([*layer.rows, *layer.columns, *layer.corners], [*rows, *columns, *corners]):
+            weight.copy_(part)
         return layer
 
     def forward(self, strips: Many[Tensor]) -> list[Tensor]:
@@ -157,8 +158,7 @@ class Ring(Layer):
         """
         top, bottom, left, right = lines(strips)
         rows = [self._row(top, 0), self._row(bottom, 1)]
-        columns = [F.conv2d(line, self._part(self.columns, index), padding=(REACH, 0))
-                   for index, line in enumerate((left, right))]
+        columns = [F.conv2d(line, kernel, padding=(REACH, 0)) for line, kernel in zip((left, right), self.columns)]
         one = torch.ones(1, 1, 1, dtype=top.dtype, device=top.device)
         place = torch.cat([one, 0 * one, one], 1)
         halves = []
@@ -172,12 +172,9 @@ class Ring(Layer):
 
     def _row(self, line: Tensor, index: int) -> Tensor:
         """Top and bottom own the corners, which the columns count as well."""
-        first, last = self._part(self.corners, 2 * index), self._part(self.corners, 2 * index + 1)
-        y = F.conv2d(line, self._part(self.rows, index), padding=(0, REACH))
+        first, last = self.corners[2 * index], self.corners[2 * index + 1]
+        y = F.conv2d(line, self.rows[index], padding=(0, REACH))
         return torch.cat([y[..., :1] - F.conv2d(line[..., :1], first), y[..., 1:-1], y[..., -1:] - F.conv2d(line[..., -1:], last)], 3)
-
-    def _part(self, kernels: Tensor, index: int) -> Tensor:
-        return kernels[index * self.out_channels:(index + 1) * self.out_channels]
 
 
 def strips(x: Tensor) -> list[Tensor]:

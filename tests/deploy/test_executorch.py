@@ -5,4 +5,4 @@ class TestExecuTorch(BackendContract):
     runtime = 'executorch'
     runtime_module = 'executorch.runtime'
     needs_torch = True
-    refused = 'int8'
+    refused = 'fp16'

@@ -34,12 +34,12 @@ def test_label_map_equals_argmax_of_the_resized_logits(size):
 
 @pytest.mark.parametrize('classes', [1, 2, 3, 7, 150])
 def test_largest_by_comparisons_is_argmax_with_ties_to_the_lower(classes):
-    values = torch.randint(-3, 4, (1, classes, 9, 11), generator=torch.Generator().manual_seed(0)).float()
-    index = torch.arange(classes, dtype=torch.float32).reshape(1, -1, 1, 1)
-    winners = largest(values, index).long().expand(1, 1, 9, 11)
-    torch.testing.assert_close(values.gather(1, winners), values.amax(1, keepdim=True))
-    distinct = torch.randn(1, classes, 9, 11, generator=torch.Generator().manual_seed(1))
-    assert torch.equal(largest(distinct, index).long().expand(1, 1, 9, 11), distinct.argmax(1, keepdim=True))
+    values = torch.randint(-3, 4, (1, 9, 11, classes), generator=torch.Generator().manual_seed(0)).float()
+    index = torch.arange(classes, dtype=torch.float32)
+    winners = largest(values, index).long().expand(1, 9, 11, 1)
+    torch.testing.assert_close(values.gather(3, winners), values.amax(3, keepdim=True))
+    distinct = torch.randn(1, 9, 11, classes, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(largest(distinct, index).long().expand(1, 9, 11, 1), distinct.argmax(3, keepdim=True))
 
 
 def test_spec_survives_json():

@@ -4,4 +4,4 @@ from .contract import BackendContract
 class TestLiteRT(BackendContract):
     runtime = 'litert'
     runtime_module = 'ai_edge_litert.interpreter'
-    refused = 'int8'
+    refused = 'fp16'

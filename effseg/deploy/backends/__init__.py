@@ -1,4 +1,4 @@
-"""One file per runtime: ``export(network, spec, path, images)`` and ``load(path, threads)``. Importing them loads none."""
+"""One file per runtime: ``export(network, spec, path, images, floats)`` and ``load(path, threads)``. Importing them loads none."""
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field

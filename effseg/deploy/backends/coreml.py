@@ -22,7 +22,7 @@ def runs_here() -> bool:
     return sys.platform == 'darwin'
 
 
-def export(network, spec: Spec, path: Path, images: list[np.ndarray]) -> Delegation:
+def export(network, spec: Spec, path: Path, images: list[np.ndarray], floats: tuple[str, ...] = ()) -> Delegation:
     """Writes an .mlpackage; arguments and errors as in :func:`effseg.deploy.backends.onnx.export`.
 
     Raises:
@@ -32,7 +32,7 @@ def export(network, spec: Spec, path: Path, images: list[np.ndarray]) -> Delegat
     with quiet():
         package = convert(network, spec)
         if spec.precision == 'int8':
-            package = _int8(package)
+            package = _int8(package, network, floats)
         package.user_defined_metadata[METADATA] = spec.to_json()
         package.short_description = f'Semantic segmentation, {len(spec.classes)} classes; returns {spec.output}'
         package.save(str(path))
@@ -119,7 +119,7 @@ def _check_weights(operators, network, dtype) -> None:
         if op.op_type not in ('conv', 'conv_transpose') or op.inputs['weight'].val is None:
             continue
         kernel = np.asarray(op.inputs['weight'].val)
-        if np.ptp(kernel) == 0:  # averages and copies are ours, not the network's
+        if np.ptp(np.abs(kernel)) == 0:  # averages and differences are ours, not the network's
             continue
         count += 1
         if not any(kernel.astype(dtype).tobytes() in tensor for tensor in own):
@@ -128,8 +128,13 @@ def _check_weights(operators, network, dtype) -> None:
         raise ParityError('the package holds no conv with weights')
 
 
-def _int8(package):
-    """Weights in int8 with a scale per output channel, by coremltools; arithmetic stays in half precision."""
+def _int8(package, network, floats: tuple[str, ...]):
+    """Weights in int8 with a scale per output channel, by coremltools; arithmetic stays in half precision, and so do the
+    kernels of ``floats``."""
     import coremltools.optimize.coreml as cto
     config = cto.OptimizationConfig(global_config=cto.OpLinearQuantizerConfig(mode='linear_symmetric', weight_threshold=2048))
+    kernels = {weight.detach().numpy().astype(np.float16).tobytes() for layer in floats for weight in network.get_submodule(layer).parameters()}
+    for op in package._mil_program.functions['main'].operations:
+        if op.op_type == 'conv' and op.inputs['weight'].val is not None and np.asarray(op.inputs['weight'].val).tobytes() in kernels:
+            config.set_op_name(op.name, None)
     return cto.linear_quantize_weights(package, config)

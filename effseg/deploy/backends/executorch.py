@@ -12,11 +12,11 @@ from ..quiet import quiet
 from ..spec import Spec
 from . import Delegation, Session, require
 
-PRECISIONS = ('fp32',)
+PRECISIONS = ('fp32', 'int8')
 METHOD = 'effseg_spec'
 
 
-def export(network, spec: Spec, path: Path, images: list[np.ndarray]) -> Delegation:
+def export(network, spec: Spec, path: Path, images: list[np.ndarray], floats: tuple[str, ...] = ()) -> Delegation:
     """Writes a .pte file; arguments and errors as in :func:`effseg.deploy.backends.onnx.export`."""
     require('executorch', 'executorch.exir')
     import torch
@@ -30,6 +30,8 @@ def export(network, spec: Spec, path: Path, images: list[np.ndarray]) -> Delegat
     with quiet(), torch.no_grad():
         # what depends on no input becomes constant: XNNPACK takes convs of constant weights only
         exported = constant_prop_pass(torch.export.export(program, example), custom_skip_targets=set())
+        if spec.precision == 'int8':
+            exported = torch.export.export(_to_int8(exported.module(), images, floats), example)
         edge = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()], constant_methods={METHOD: spec.to_json()})
         # counted first: making the file rewrites the graph
         delegation = _delegation(edge.exported_program().graph)
@@ -52,6 +54,21 @@ def load(path: Path, threads: int | None = None) -> Session:
     meta = method.metadata
     return Session(spec=spec, shapes=(tuple(meta.input_tensor_meta(0).sizes()), tuple(meta.output_tensor_meta(0).sizes())),
                    run=lambda array: method.execute([torch.from_numpy(array[None].astype(np.float32))])[0].numpy())
+
+
+def _to_int8(program, images: list[np.ndarray], floats: tuple[str, ...]):
+    """Quantizes the convs by PT2E with XNNPACK's quantizer."""
+    import torch
+    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import XNNPACKQuantizer, get_symmetric_quantization_config
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+    keep = {f'network.{layer}' for layer in floats}
+    quantizer = XNNPACKQuantizer()
+    quantizer.set_operator_type(torch.ops.aten.conv2d.default, get_symmetric_quantization_config(is_per_channel=True))
+    quantizer.set_filter_function(lambda node: not keep & {path for path, _ in node.meta.get('nn_module_stack', {}).values()})
+    prepared = prepare_pt2e(program, quantizer)
+    for image in images:
+        prepared(torch.from_numpy(image[None].astype(np.float32)))
+    return convert_pt2e(prepared)
 
 
 def _delegation(graph) -> Delegation:

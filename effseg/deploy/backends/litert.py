@@ -1,4 +1,5 @@
 """LiteRT: a .tflite file, run by the interpreter under its XNNPACK delegate. The image is float32 (1, H, W, 3)."""
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -9,20 +10,22 @@ from ..quiet import quiet
 from ..spec import Spec
 from . import Delegation, Session, require
 
-PRECISIONS = ('fp32',)
+PRECISIONS = ('fp32', 'int8')
 METADATA = b'effseg'
 
 
-def export(network, spec: Spec, path: Path, images: list[np.ndarray]) -> Delegation:
+def export(network, spec: Spec, path: Path, images: list[np.ndarray], floats: tuple[str, ...] = ()) -> Delegation:
     """Writes a .tflite file; arguments and errors as in :func:`effseg.deploy.backends.onnx.export`."""
     require('litert', 'litert_torch', 'ai_edge_litert.interpreter')
     import litert_torch
     import torch
 
     from ..program import Program
-    program = Program(network, spec).eval()
+    program = Program(network, spec, compare=True).eval()
     with quiet(), torch.no_grad():
         litert_torch.convert(program, (torch.zeros(1, *spec.image_shape),)).export(str(path))
+    if spec.precision == 'int8':
+        _to_int8(path, images, [_scope(program, f'network.{layer}') for layer in floats])
     _write_metadata(path, spec.to_json())
     return _delegation(_interpreter(path))
 
@@ -43,6 +46,33 @@ def load(path: Path, threads: int | None = None) -> Session:
         return interpreter.get_tensor(result['index'])
 
     return Session(spec=spec, shapes=(tuple(image['shape'].tolist()), tuple(result['shape'].tolist())), run=run)
+
+
+def _to_int8(path: Path, images: list[np.ndarray], floats: list[str]) -> None:
+    """Quantizes the convs by ai-edge-quantizer; ``floats`` are patterns of the names it knows them by."""
+    from ai_edge_quantizer import qtyping, quantizer
+    from ai_edge_quantizer.algorithm_manager import AlgorithmName
+    recipe = quantizer.Quantizer(str(path))
+    for operator in (qtyping.TFLOperationName.CONV_2D, qtyping.TFLOperationName.DEPTHWISE_CONV_2D):
+        recipe.add_static_config('.*', operator, activation_num_bits=8, weight_num_bits=8)
+        for scope in floats:
+            recipe.update_quantization_recipe(scope, operator, algorithm_key=AlgorithmName.NO_QUANTIZE)
+    signature, declared = next(iter(_interpreter(path).get_signature_list().items()))
+    data = {signature: [{declared['inputs'][0]: image[None].astype(np.float32)} for image in images]}
+    with quiet():
+        result = recipe.quantize(recipe.calibrate(data))
+        path.unlink()
+        result.export_model(str(path))
+
+
+def _scope(program, layer: str) -> str:
+    """The pattern of the names that litert_torch gives what a layer makes: the classes and names of the modules around it."""
+    parts, module = [], program
+    for name in layer.split('.'):
+        module = getattr(module, name)
+        if type(module).__module__.startswith('effseg'):
+            parts.append(f'{type(module).__module__}.{type(module).__qualname__}_{name}')
+    return re.escape('/'.join(parts[1:] if parts[0].endswith('_network') else parts)) + '(;|$)'
 
 
 def _interpreter(path: Path, threads: int | None = None):

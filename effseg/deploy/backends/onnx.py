@@ -11,7 +11,7 @@ from . import Delegation, Session, require
 PRECISIONS = ('fp32', 'fp16', 'int8')
 
 
-def export(network, spec: Spec, path: Path, images: list[np.ndarray]) -> Delegation:
+def export(network, spec: Spec, path: Path, images: list[np.ndarray], floats: tuple[str, ...] = ()) -> Delegation:
     """Writes an .onnx file.
 
     Args:
@@ -19,6 +19,7 @@ def export(network, spec: Spec, path: Path, images: list[np.ndarray]) -> Delegat
         spec: of the file.
         path: where to.
         images: (H, W, 3) uint8 to calibrate int8 with.
+        floats: layers of ``network`` that int8 leaves in float.
 
     Raises:
         MissingRuntimeError: without the extra ``onnx``.
@@ -36,8 +37,7 @@ def export(network, spec: Spec, path: Path, images: list[np.ndarray]) -> Delegat
     if spec.precision == 'fp16':
         _to_fp16(path)
     if spec.precision == 'int8':
-        from ..quantize import onnx_int8
-        onnx_int8(path, images)
+        _to_int8(path, images, floats)
     model = onnx.load(path)
     onnx.helper.set_model_props(model, {'effseg': spec.to_json()})
     onnx.save(model, path)
@@ -73,3 +73,25 @@ def _to_fp16(path: Path) -> None:
     from onnxruntime.transformers.float16 import convert_float_to_float16
     with quiet():
         onnx.save(convert_float_to_float16(onnx.load(path), keep_io_types=True), path)
+
+
+def _to_int8(path: Path, images: list[np.ndarray], floats: tuple[str, ...]) -> None:
+    """Quantizes the convs by ONNX Runtime's static quantizer."""
+    import onnx
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Images(CalibrationDataReader):
+        def __init__(self):
+            self._left = iter(images)
+
+        def get_next(self):
+            image = next(self._left, None)
+            return None if image is None else {'image': image[None]}
+
+    # the exporter notes with each node the modules it comes from
+    scopes = {node.name: str([entry.value for entry in node.metadata_props if entry.key == 'pkg.torch.onnx.name_scopes'])
+              for node in onnx.load(path).graph.node}
+    nodes = [name for name, scope in scopes.items() if any(f"'network.{layer}'" in scope for layer in floats)]
+    with quiet():
+        quantize_static(str(path), str(path), Images(), quant_format=QuantFormat.QDQ, per_channel=True, activation_type=QuantType.QUInt8,
+                        weight_type=QuantType.QInt8, op_types_to_quantize=['Conv'], nodes_to_exclude=nodes)

@@ -1,0 +1,99 @@
+"""Which layers stay in float under int8: measured, and taken back until the file is good enough."""
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from effseg import deploy
+from effseg.deploy import backends, exporting, quantize
+from effseg.deploy.parity import Parity, compare
+from effseg.deploy.program import Program, Unfused
+
+from .conftest import need, spec_of
+
+NORMS = ('backbone.norms.0', 'backbone.norms.1', 'backbone.norms.2', 'backbone.norms.3')
+
+
+@pytest.fixture
+def spec():
+    return spec_of('onnx', precision='int8')
+
+
+def test_every_layer_with_convs_is_ranked_and_norms_stay_in_float(fused, spec, images):
+    ranking = quantize.worst_first(fused, spec, images[:1])
+    assert len(ranking) == len(set(ranking)) > 20
+    assert {'backbone.stem.layers.0', 'decoder.levels.0.own', 'decoder.levels.0.above.0', 'decoder.levels.0.ring', 'decoder.classifier'} <= set(ranking)
+    assert set(NORMS) <= set(next(quantize.attempts(fused, spec, images)))
+
+
+def test_a_layer_with_an_outlier_is_worst(spec, images):
+    torch.manual_seed(0)
+    network = torch.nn.Module()
+    network.first, network.second, network.third = (torch.nn.Conv2d(3, 3, 1) for _ in range(3))
+    network.logits = lambda x: network.third(network.second(network.first(x).relu()).relu())
+    with torch.no_grad():
+        network.first.weight[0], network.first.bias[0] = 0, -1
+        network.second.weight[:, 0] = 1e3  # behind a channel that is always zero: its step swallows the other weights
+    assert quantize.worst_first(network, spec, images[:1])[0] == 'second'
+
+
+def test_attempts_keep_more_and_more_in_float(fused, spec, images):
+    sizes = [len(floats) for floats in quantize.attempts(fused, spec, images[:1])]
+    assert len(sizes) == 1 + len(quantize.SHARES) and sizes == sorted(set(sizes))
+
+
+@pytest.mark.parametrize('proof, enough', [
+    (Parity(1, None, None, 1., .99, 100), True), (Parity(1, None, None, 1., .97, 100), False),
+    (Parity(1, None, None, 1., .97, 100, miou=40., source_miou=40.4), True),
+    (Parity(1, None, None, 1., .99, 100, miou=40., source_miou=40.6), False),
+])
+def test_where_there_are_masks_the_score_decides(proof, enough):
+    assert quantize.survived(proof) is enough
+
+
+def test_the_best_attempt_is_kept(model, fused, spec, images, tmp_path, monkeypatch):
+    need('onnx')
+    agreements = iter((.91, .95, .93, .92))
+    tried = []
+
+    def compared(run, network, spec, images, masks):
+        return dataclasses.replace(compare(run, network, spec, images[:1]), agreement=next(agreements))
+
+    backends.backend('onnx').export(fused, spec, tmp_path / 'done.onnx', images[:1])
+
+    def export(network, spec, path, images, floats):
+        tried.append(floats)
+        shutil.copy(tmp_path / 'done.onnx', path)
+        return backends.Delegation('ONNX Runtime CPU', 1)
+
+    monkeypatch.setattr(backends.backend('onnx'), 'export', export)
+    monkeypatch.setattr(exporting.parity, 'compare', compared)
+    done = deploy.export(model, fused, spec, tmp_path / 'model.onnx', images, images[:2])
+    assert len(tried) == 4 and done.floats == tried[1] and done.parity.agreement == .95
+    assert 'kept in float, as measured: ' in str(done)
+    assert {file.name for file in tmp_path.iterdir()} == {'done.onnx', 'model.onnx', 'model.onnx.spec.json'}
+
+
+@pytest.mark.parametrize('runtime', ['onnx', pytest.param('executorch', marks=pytest.mark.slow), pytest.param('litert', marks=pytest.mark.slow)])
+def test_what_is_kept_in_float_is_float_in_the_file(runtime, fused, images, tmp_path):
+    need(runtime)
+    spec, sizes = spec_of(runtime, precision='int8'), []
+    for number, floats in enumerate([(), ('decoder.levels.0.own', 'decoder.levels.0.above.0', 'decoder.outputs.2', 'decoder.outputs.3')]):
+        path = tmp_path / f'{number}{backends.SUFFIXES[runtime]}'
+        backends.backend(runtime).export(fused, spec, path, images[:1], floats)
+        sizes.append(path.stat().st_size)
+    kept = sum(weight.numel() for name in ('levels.0.own', 'levels.0.above.0', 'outputs.2', 'outputs.3')
+               for weight in fused.decoder.get_submodule(name).parameters() if weight.dim() == 4)
+    assert sizes[1] - sizes[0] > 2 * kept  # three bytes more a weight, less what says how to read int8
+
+
+def test_scores_of_both_networks_are_counted(model, spec, images):
+    spec = dataclasses.replace(spec, output='labels')
+    reference = Program(Unfused(model), spec)
+    with torch.no_grad():
+        labels = reference(torch.from_numpy(images[0][None]))[0].numpy()
+    proof = compare(lambda image: np.roll(labels, 3, 1), Unfused(model), spec, images[:1], [labels.astype(np.uint8)])
+    assert proof.source_miou == 100 and 0 < proof.miou < 100
+    assert compare(lambda image: labels, Unfused(model), spec, images[:1], [np.full_like(labels, 255)]).miou is None
