@@ -1,5 +1,6 @@
 """The whole look at a config's data, before a training that takes days."""
 import sys
+import time
 
 from ..datasets.pairs import ERROR
 from ..datasets.splits import find_splits
@@ -27,12 +28,16 @@ def check_data(config: str, split: str | None = None, workers: int | None = None
     """
     if workers is not None and workers < 0:
         raise ConfigError(f'workers={workers} must be 0 or more')
+    started = time.perf_counter()
     surveys = [survey(found, workers, progress=sys.stdout.isatty())
                for found in find_splits(load_config(config, cfg_options), (split,) if split else ('train', 'val', 'test'))]
+    seconds = time.perf_counter() - started
     findings = [finding for found in surveys for finding in found.findings] + shared_between(surveys)
     print(table(surveys, findings))
     if json_file:
         write_json(json_file, surveys, findings)
+    pairs = sum(found.pairs for found in surveys)
+    print(f'\n{pairs} pairs read in {seconds:.1f} s ({pairs / seconds:.0f} a second)')
     errors = sum(finding.severity == ERROR for finding in findings)
     print(f'\n{errors} errors: training would go wrong' if errors else '\nno errors')
     return not errors

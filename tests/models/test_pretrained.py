@@ -238,15 +238,53 @@ def test_released_segmentor(tmp_path, original_shapes):
         load_segmentor(segmentor(), tmp_path / 'x.pth')
 
 
-def test_own_segmentor_in_every_wrapper(tmp_path):
+SEGMENTERS = {
+    'bare': lambda s: s,
+    'mmengine': lambda s: {'state_dict': s, 'meta': {'epoch': 0, 'iter': 1}},
+    'mmengine, with the weights that were averaged': lambda s: {'state_dict': s, 'ema_state_dict': {'steps': torch.tensor(3), **prefixed(
+        {key: value * 0 for key, value in s.items()}, 'module.')}},
+    'module.': lambda s: {'state_dict': prefixed(s, 'module.')},
+    '_orig_mod.': lambda s: {'state_dict': prefixed(s, '_orig_mod.')},
+    'module._orig_mod.': lambda s: {'state_dict': prefixed(s, 'module._orig_mod.')},
+    'EMA': lambda s: {'state_dict_ema': prefixed(s, 'module.'), 'state_dict': {key: value * 0 for key, value in s.items()}},
+    'without counters': lambda s: {'state_dict': {key: value for key, value in s.items() if 'num_batches' not in key}},
+    'safetensors': None,
+}
+
+
+@pytest.mark.parametrize('name', SEGMENTERS)
+def test_formats_of_a_segmentor(tmp_path, name):
     source, target = segmentor(), segmentor()
-    for prefix in ('', 'module.', '_orig_mod.', 'module._orig_mod.'):
-        torch.save({'state_dict': prefixed(source.state_dict(), prefix)}, tmp_path / 'x.pth')
-        for parameter in target.parameters():
-            parameter.data.zero_()
-        report = load_segmentor(torch.nn.DataParallel(target), tmp_path / 'x.pth')
-        assert len(report.matched) == len(source.state_dict())
-        assert all(torch.equal(value, source.state_dict()[key]) for key, value in target.state_dict().items())
+    state = source.state_dict()
+    path = tmp_path / ('x.safetensors' if name == 'safetensors' else 'x.pth')
+    if name == 'safetensors':
+        save_file({key: value.contiguous() for key, value in state.items()}, path)
+    else:
+        torch.save(SEGMENTERS[name](state), path)
+    for parameter in target.parameters():
+        parameter.data.zero_()
+    report = load_segmentor(torch.nn.DataParallel(target), path)
+    assert not report.missing and len(report.matched) == len([key for key in state if name != 'without counters' or 'num_batches' not in key])
+    assert all(torch.equal(value, state[key]) for key, value in target.state_dict().items())
+
+
+def fused_file(model, path):
+    effseg.fuse(model.eval(), size=(64, 64)).save(path)
+
+
+def fused_weights(model, path):
+    torch.save({'state_dict': effseg.fuse(model.eval(), size=(64, 64)).state_dict()}, path)
+
+
+@pytest.mark.parametrize('write', [fused_file, fused_weights])
+@pytest.mark.parametrize('load', [load_segmentor, lambda model, path: load_pretrained(model.backbone, path)])
+def test_a_fused_segmentor_is_refused(tmp_path, write, load):
+    write(segmentor(), tmp_path / 'x.pth')
+    target = segmentor()
+    before = {key: value.clone() for key, value in target.state_dict().items()}
+    with pytest.raises(WeightsError, match='is a fused segmenter' if write is fused_file else 'another network|no segmenter'):
+        load(target, tmp_path / 'x.pth')
+    assert all(torch.equal(value, before[key]) for key, value in target.state_dict().items())
 
 
 def test_segmentor_that_does_not_fit(tmp_path, theirs):
