@@ -27,7 +27,7 @@ TWO_STEPS = [*QUICK_LOADING['train'], *QUICK_LOADING['val'], 'train_dataloader.b
 PRETRAINED = 'model.backbone.init_cfg.checkpoint=weights/efficientformer_l1.pth'  # instead of the hub's, in its format
 # of ADE20K's pipelines, which make pictures as large as its own
 SMALL_CROPS = ['train_dataloader.dataset.pipeline.2.scale=(512,128)', 'train_dataloader.dataset.pipeline.3.crop_size=(128,128)',
-               'val_dataloader.dataset.pipeline.1.scale=(512,128)', 'model.data_preprocessor.size=(128,128)', 'model.backbone.resolution=4']
+               'val_dataloader.dataset.pipeline.1.scale=(512,128)', 'model.data_preprocessor.size=(128,128)']
 SMALL_PICTURES = ['test_dataloader.dataset.pipeline.1.scale=(512,128)']
 # behind each tool's line
 SMALL = {
