@@ -14,10 +14,32 @@ CONFIG = 'configs/fpn_effformer_l1_demo.py'
 TORCHRUN = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2']
 
 
-def python(*arguments) -> None:
-    run = subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT, env={**os.environ, 'OMP_NUM_THREADS': '1'},
+# put into every Python of a run by the name that Python looks for: which files a process opens to write
+WATCH = """
+import os, sys
+def written(event, arguments):
+    if event == 'open' and isinstance(arguments[0], str) and isinstance(arguments[1], str) and set(arguments[1]) & set('wax+'):
+        with os.fdopen(os.open(os.environ['WRITTEN'], os.O_WRONLY | os.O_APPEND | os.O_CREAT), 'a') as log:
+            print(os.environ['RANK'], os.path.abspath(arguments[0]), file=log)
+if 'RANK' in os.environ and 'WRITTEN' in os.environ:
+    sys.addaudithook(written)
+"""
+
+
+def python(*arguments, **environment) -> None:
+    run = subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT, env={**os.environ, 'OMP_NUM_THREADS': '1', **environment},
                          capture_output=True, text=True, timeout=600)
     assert run.returncode == 0, run.stderr[-3000:]
+
+
+def writers(log: Path, folder: Path) -> dict[str, set[str]]:
+    """Which ranks wrote which files of a folder, by name."""
+    found = {}
+    for line in log.read_text().splitlines():
+        rank, _, path = line.partition(' ')
+        if path.startswith(f'{folder}/'):
+            found.setdefault(Path(path).name, set()).add(rank)
+    return found
 
 
 def scores(work_dir: Path) -> dict[str, float]:
@@ -34,7 +56,12 @@ def test_two_processes_train_the_demo_and_score_a_checkpoint_as_one_does(tmp_pat
     train = ('tools/train.py', CONFIG, '--work-dir', tmp_path / 'train', '--launcher', 'pytorch', '--cfg-options', data,
              'model.data_preprocessor.size=(64,96)', 'train_dataloader.batch_size=2', 'train_cfg.max_iters=4', 'train_cfg.val_interval=4',
              'default_hooks.checkpoint.interval=4', 'default_hooks.logger.interval=1')
-    python(*TORCHRUN, *train)
+    (tmp_path / 'watch').mkdir()
+    (tmp_path / 'watch/sitecustomize.py').write_text(WATCH)
+    python(*TORCHRUN, *train, PYTHONPATH=str(tmp_path / 'watch'), WRITTEN=str(tmp_path / 'written'))
+    written = writers(tmp_path / 'written', tmp_path / 'train')
+    assert {'iter_4.pth.partial', 'last_checkpoint.partial'} <= set(written), written
+    assert all(ranks == {'0'} for ranks in written.values()), written
     checkpoint = tmp_path / 'train/iter_4.pth'
     assert checkpoint.is_file()
     python(*TORCHRUN, 'tools/test.py', CONFIG, checkpoint, '--work-dir', tmp_path / 'two', '--launcher', 'pytorch', '--cfg-options', data)
