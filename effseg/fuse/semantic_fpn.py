@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import FuseError
-from .collapsed import CollapsedLevel, cost, plus_doubled
+from .collapsed import CollapsedLevel, cost
 from .folding import Affine, fold_norm, linear_part
 from .layer import Layer, activation_name
 from .layers import Conv, MapNorm, Sequence
+from .upsampled import plus_doubled
 
 SMALLEST_GRID = 4  # lines of a level that a collapsed border needs; with images of 32 pixels, the first two levels have them
 COLLAPSIBLE = 2
