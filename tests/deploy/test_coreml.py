@@ -79,3 +79,10 @@ def test_running_off_macos_is_refused(exported, tmp_path):
     shutil.copytree(exported.path, tmp_path / 'moved.mlpackage')
     with pytest.raises(MissingRuntimeError, match='macOS only'):
         deploy.load(tmp_path / 'moved.mlpackage')
+
+
+def test_int8_weights_of_all_layers_but_those_kept_in_float(converted, fused):
+    kept = ('decoder.outputs.2', 'decoder.outputs.3')
+    whole, partly = ([op for op in coreml._int8(converted, fused, floats)._mil_program.functions['main'].operations
+                      if op.op_type.startswith('constexpr')] for floats in ((), kept))
+    assert len(whole) - len(partly) == len(kept) and len(partly) > 5

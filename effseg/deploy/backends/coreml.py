@@ -133,7 +133,8 @@ def _int8(package, network, floats: tuple[str, ...]):
     kernels of ``floats``."""
     import coremltools.optimize.coreml as cto
     config = cto.OptimizationConfig(global_config=cto.OpLinearQuantizerConfig(mode='linear_symmetric', weight_threshold=2048))
-    kernels = {weight.detach().numpy().astype(np.float16).tobytes() for layer in floats for weight in network.get_submodule(layer).parameters()}
+    kernels = {weight.detach().numpy().astype(dtype).tobytes() for layer in floats for weight in network.get_submodule(layer).parameters()
+               for dtype in (np.float16, np.float32)}
     for op in package._mil_program.functions['main'].operations:
         if op.op_type == 'conv' and op.inputs['weight'].val is not None and np.asarray(op.inputs['weight'].val).tobytes() in kernels:
             config.set_op_name(op.name, None)
