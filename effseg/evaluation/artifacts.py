@@ -26,11 +26,13 @@ def compare_artifacts(paths: Sequence[str], picture: np.ndarray, runs: int, thre
     Raises:
         ArtifactError: for a file that cannot be run, or one of another size than the first.
     """
-    loaded, seconds = {}, {}
+    loaded, seconds, peaks = {}, {}, {}
     for path in paths:
-        started = time.perf_counter()
-        loaded[path] = load(path, threads)
-        seconds[path] = time.perf_counter() - started
+        with peak_memory() as peaks[path]:  # of loading and the first run: runtimes set their memory aside in the one or the other
+            started = time.perf_counter()
+            loaded[path] = load(path, threads)
+            seconds[path] = time.perf_counter() - started
+            loaded[path](np.zeros(loaded[path].spec.image_shape, np.uint8))
     specs = {artifact.spec.image_shape for artifact in loaded.values()}
     if len(specs) > 1:
         raise ArtifactError(f'the artifacts take images of {sorted(specs)}; only artifacts of one size can be compared')
@@ -43,11 +45,12 @@ def compare_artifacts(paths: Sequence[str], picture: np.ndarray, runs: int, thre
     print(f'image to labels, {height}x{width}, {threads} thread(s), {runs} runs in turn')
     slowest = next(iter(timings.values())).median
     for name, timing in timings.items():
-        with peak_memory() as peak:
-            contestants[name]()
+        if name not in peaks:
+            with peak_memory() as peaks[name]:
+                contestants[name]()
         tail = statistics.quantiles(timing.seconds, n=10)[-1] if runs > 1 else timing.median
         file = f'  {_megabytes(Path(name)):6.1f} MB  load {seconds[name]:.2f} s' if name in loaded else ''
-        print(f'  {Path(name).name:40s} median {1e3 * timing.median:7.1f} ms  p90 {1e3 * tail:7.1f} ms  {slowest / timing.median:5.2f}x  {peak}{file}')
+        print(f'  {Path(name).name:40s} median {1e3 * timing.median:7.1f} ms  p90 {1e3 * tail:7.1f} ms  {slowest / timing.median:5.2f}x  {peaks[name]}{file}')
 
 
 def _labels(artifact, image: np.ndarray) -> np.ndarray:
