@@ -55,6 +55,8 @@ def load(path: Path, threads: int | None = None) -> Session:
     import onnxruntime as ort
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    # threads that wait busily between two runs take the cores from everything else in the process
+    options.add_session_config_entry('session.intra_op.allow_spinning', '0')
     if threads:
         options.intra_op_num_threads = threads
     try:
