@@ -22,8 +22,9 @@ demo: $(VENV)/.demo
 	$(BIN)/python tools/report.py configs/fpn_effformer_l1_demo.py work_dirs/fpn_effformer_l1_demo/best.pth --fused
 	@echo "Open work_dirs/fpn_effformer_l1_demo/report/report.html in a browser; the pictures are in work_dirs/fpn_effformer_l1_demo/predictions"
 
+# two processes of one thread each: the networks of the tests are too small for more
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-fast: $(VENV)/.test
 	$(BIN)/python -m pytest -m 'not slow and not medium' tests/models tests/fuse tests/test_stack.py tests/test_imports.py tests/test_configs.py

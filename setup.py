@@ -28,7 +28,7 @@ EXTRAS = {
     'report': REPORT,
     'all': ALL,
     # selenium drives the browser of the tests; newer ones want a typing-extensions that litert-torch refuses
-    'test': ['pytest>=8', 'hypothesis', 'selenium>=4.20,<4.33', *REPORT, *ALL],
+    'test': ['pytest>=8', 'pytest-xdist', 'hypothesis', 'selenium>=4.20,<4.33', *REPORT, *ALL],
 }
 
 
