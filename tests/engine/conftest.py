@@ -47,8 +47,10 @@ def tool(capfd, monkeypatch) -> Callable[..., Outcome]:
 def scenes(tmp_path_factory) -> Path:
     """The built-in data set, small; the configs find it."""
     from effseg.datasets.demo import write_demo_data
-    root = tmp_path_factory.mktemp('scenes')
-    write_demo_data(root, train=6, val=2, size=(48, 72))
+    # one place for all folders of tests that take this fixture over, each of which makes it anew
+    root = tmp_path_factory.getbasetemp() / 'built-in-scenes'
+    if not root.exists():
+        write_demo_data(root, train=6, val=2, size=(48, 72))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('DEMO_ROOT', str(root))
         yield root
