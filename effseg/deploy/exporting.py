@@ -14,7 +14,7 @@ from . import parity
 from .artifact import load
 from .backends import SUFFIXES, Delegation, backend
 from .program import Unfused
-from .quantize import attempts, survived
+from .quantize import attempts, quality, survived
 from .spec import Spec, beside, write_beside
 
 
@@ -77,7 +77,7 @@ def export(model: nn.Module, network: nn.Module, spec: Spec, path: str | Path, i
             draft.parent.mkdir()
             delegation = writer.export(network, spec, draft, list(calibration), floats)
             proof = parity.compare(load(draft), Unfused(model), spec, images, masks) if runs_here else None
-            if best is None or proof.agreement > best[1].agreement:
+            if best is None or quality(proof) > quality(best[1]):
                 best = draft, proof, delegation, floats
             if proof is None or spec.precision != 'int8' or survived(proof):
                 break

@@ -35,7 +35,12 @@ def attempts(network: nn.Module, spec: Spec, images: Sequence[np.ndarray]) -> It
 
 def survived(proof: Parity) -> bool:
     """Whether no further layer need be taken back to float."""
-    return proof.agreement >= AGREEMENT if proof.miou is None else proof.source_miou - proof.miou <= LOSS
+    return quality(proof) >= (AGREEMENT if proof.miou is None else -LOSS)
+
+
+def quality(proof: Parity) -> float:
+    """What attempts are compared by, the higher the better: the mIoU gained, or without masks the agreement."""
+    return proof.agreement if proof.miou is None else proof.miou - proof.source_miou
 
 
 def worst_first(network: nn.Module, spec: Spec, images: Sequence[np.ndarray]) -> list[str]:
