@@ -104,8 +104,9 @@ class SafeCheckpointHook(CheckpointHook):
                 info.pop(name.replace('best_ckpt', 'best_score'), None)
         super().before_train(runner)
         if is_main_process():
-            for left_over in Path(self.out_dir).glob(f'*.pth{PARTIAL}'):
-                left_over.unlink()
+            for folder in {self.out_dir, runner.work_dir}:  # checkpoints, and the pointer to the newest
+                for left_over in Path(folder).glob(f'*{PARTIAL}'):
+                    left_over.unlink()
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         outdated = self._keep(runner, step) if self.max_keep_ckpts > 0 else []

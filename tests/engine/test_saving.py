@@ -135,6 +135,14 @@ def test_a_cut_newest_checkpoint_is_passed_over_aloud(trained, tmp_path, tool):
     assert 'train 8/8' in outcome.out and 'train 6/8' not in outcome.out
 
 
+def test_what_a_kill_left_half_written_is_cleared_away_though_nothing_more_is_saved(trained, tmp_path, tool):
+    folder = shutil.copytree(trained, tmp_path / 'run')
+    for name in ('iter_8.pth.partial', 'last_checkpoint.partial'):
+        (folder / name).write_bytes(b'half')
+    assert tool('train', TINY, '--work-dir', folder, '--resume').status == 0
+    assert not list(folder.glob('*.partial'))
+
+
 def test_resume_from_another_network_is_refused(trained, tmp_path, tool):
     folder = shutil.copytree(trained, tmp_path / 'run')
     outcome = tool('train', TINY, '--work-dir', folder, '--resume', '--cfg-options', 'model.neck.out_channels=24',
