@@ -15,7 +15,7 @@ $(VENV)/.test: $(VENV)/.demo
 	touch $@
 
 demo: $(VENV)/.demo
-	$(BIN)/python -m effseg.datasets.demo data/demo
+	$(BIN)/python -m effseg.demo data/demo
 	$(BIN)/python tools/train.py configs/fpn_effformer_l1_demo.py
 	$(BIN)/python tools/test.py configs/fpn_effformer_l1_demo.py work_dirs/fpn_effformer_l1_demo/best.pth
 	$(BIN)/python tools/predict.py configs/fpn_effformer_l1_demo.py work_dirs/fpn_effformer_l1_demo/best.pth data/demo/images/val --out-dir work_dirs/fpn_effformer_l1_demo/predictions
@@ -27,7 +27,7 @@ test: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-fast: $(VENV)/.test
-	$(BIN)/python -m pytest -m 'not slow and not medium' tests/models tests/fuse tests/test_stack.py tests/test_imports.py tests/test_configs.py
+	$(BIN)/python -m pytest -m 'not slow and not medium' tests/models tests/fusion tests/test_stack.py tests/test_imports.py tests/test_configs.py
 
 clean:
 	rm -rf $(VENV) work_dirs data/demo

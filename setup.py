@@ -1,4 +1,6 @@
-"""Installs effseg; ``.mim`` inside the installed package holds configs/ and tools/, where MMEngine's tools look for them."""
+"""Installs effseg; ``.mim`` inside the installed package holds configs/ and tools/, where MMEngine's tools look for
+them."""
+
 import shutil
 from pathlib import Path
 
@@ -6,14 +8,20 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
-VERSION = next(line.split("'")[1] for line in (ROOT / 'effseg/__init__.py').read_text().splitlines() if line.startswith('__version__'))
+VERSION = next(
+    line.split("'")[1]
+    for line in (ROOT / 'effseg/__init__.py').read_text().splitlines()
+    if line.startswith('__version__')
+)
 
 RUNTIMES = {
-    # torch.onnx's exporter needs onnxscript; 1.22 is the first onnxruntime with numpy 2 wheels for every supported Python
+    # torch.onnx's exporter needs onnxscript; 1.22 is the first onnxruntime with numpy 2 wheels for every supported
+    # Python
     'onnx': ['onnx>=1.18', 'onnxscript>=0.5', 'onnxruntime>=1.22'],
     # what its XNNPACK delegate takes is proved on 1.5, which asks for this torchao, the home of its quantizer
     'executorch': ['executorch>=1.5.1,<1.6', 'torchao>=0.18,<0.19'],
-    # 9.0 is the first to read torch.export programs of current torch; newer cattrs wants a typing-extensions that litert-torch refuses
+    # 9.0 is the first to read torch.export programs of current torch; newer cattrs wants a typing-extensions that
+    # litert-torch refuses
     'coreml': ['coremltools>=9.0,<10', 'cattrs<25.3'],
     # released together, pinning each other
     'litert': ['litert-torch>=0.10,<0.11', 'ai-edge-litert>=2.3,<2.4', 'ai-edge-quantizer>=0.10,<0.11'],

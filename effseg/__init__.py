@@ -3,19 +3,28 @@
 Importing this package registers its models with MMSegmentation, where one is installed; that is all a config needs
 (``custom_imports = dict(imports=['effseg'])``). Without MMSegmentation it still fuses, exports and runs models.
 """
+
 import importlib
 
 from . import stack
 
 __version__ = '0.1.0'
 
-_SUBPACKAGES = ('datasets', 'deploy', 'evaluation', 'fuse', 'models')
+_SUBPACKAGES = ('apis', 'checkpoint', 'datasets', 'deploy', 'engine', 'fusion', 'models', 'segmentors')
 
 if stack.installed():
     stack.prepare()
-    from . import models
-    from .engine import reader
-    reader.take_over()
+    from .checkpoint import mmengine_loader
+    from .models import efficientformer, efficientformer_v2  # noqa: F401, what they register is their use
+
+    mmengine_loader.take_over()
+
+
+def fuse(model, size: tuple[int, int] = (512, 512)):
+    """The fused form of a trained segmenter; see :func:`effseg.fusion.segmentor.fuse`."""
+    from .fusion.segmentor import fuse
+
+    return fuse(model, size)
 
 
 def __getattr__(name: str):

@@ -1,8 +1,11 @@
-"""Trained models in the layout of the Hugging Face Hub: config.json, model.safetensors, and a card with what was measured.
+"""Trained models in the layout of the Hugging Face Hub: config.json, model.safetensors, and a card with what was
+measured.
 
-What comes from a hub is data: weights in a format that holds no code, and a config of plain values in which only the types
+What comes from a hub is data: weights in a format that holds no code, and a config of plain values in which only the
+types
 of :data:`TYPES` may be named.
 """
+
 import json
 import tempfile
 from pathlib import Path
@@ -12,15 +15,41 @@ from .errors import ConfigError, WeightsError
 
 FORMAT = 1
 CONFIG, WEIGHTS, CARD = 'config.json', 'model.safetensors', 'README.md'
-TYPES = frozenset((
-    'EncoderDecoder', 'SegDataPreProcessor', 'EfficientFormer', 'EfficientFormerV2', 'FPN', 'FPNHead', 'CrossEntropyLoss', 'DiceLoss', 'FocalLoss',
-    'LovaszLoss', 'BN', 'SyncBN', 'GN', 'LN', 'ReLU', 'ReLU6', 'GELU', 'HSwish', 'SiLU', 'LoadImageFromFile', 'Resize', 'ResizeToMultiple',
-    'Pad', 'PackSegInputs'))
+TYPES = frozenset(
+    (
+        'EncoderDecoder',
+        'SegDataPreProcessor',
+        'EfficientFormer',
+        'EfficientFormerV2',
+        'FPN',
+        'FPNHead',
+        'CrossEntropyLoss',
+        'DiceLoss',
+        'FocalLoss',
+        'LovaszLoss',
+        'BN',
+        'SyncBN',
+        'GN',
+        'LN',
+        'ReLU',
+        'ReLU6',
+        'GELU',
+        'HSwish',
+        'SiLU',
+        'LoadImageFromFile',
+        'Resize',
+        'ResizeToMultiple',
+        'Pad',
+        'PackSegInputs',
+    )
+)
 # where files and types were found at home; nothing of it holds elsewhere
 _LEFT_OUT = ('init_cfg', 'pretrained', 'backend_args', 'file_client_args', '_scope_')
 
 
-def save(config: str, checkpoint: str, folder: str, metrics: dict[str, float] | None = None, cfg_options: dict | None = None) -> Path:
+def save(
+    config: str, checkpoint: str, folder: str, metrics: dict[str, float] | None = None, cfg_options: dict | None = None
+) -> Path:
     """Writes a trained model into a folder that can be pushed as it is.
 
     Args:
@@ -34,27 +63,44 @@ def save(config: str, checkpoint: str, folder: str, metrics: dict[str, float] | 
         The folder.
 
     Raises:
-        EffsegError: for a config or checkpoint that cannot be used, or a model with parts that the layout has no names for.
+        EffsegError: for a config or checkpoint that cannot be used, or a model with parts that the layout has no names
+            for.
     """
     from safetensors.torch import save_file
 
-    from .engine.labeller import build_segmentor
+    from .apis.segmenter import build_segmentor
     from .report.facts import environment, gmacs, parameters
+
     model = build_segmentor(config, checkpoint, cfg_options, 'cpu')
-    content = {'effseg_hub': FORMAT, 'effseg': __version__, 'model': _portable(model.cfg.model.to_dict()),
-               'test_pipeline': [_portable(dict(step)) for step in _test_pipeline(model.cfg) if step['type'] != 'LoadAnnotations'],
-               'classes': list(model.dataset_meta['classes']), 'palette': [list(map(int, colour)) for colour in model.dataset_meta['palette']]}
+    content = {
+        'effseg_hub': FORMAT,
+        'effseg': __version__,
+        'model': _portable(model.cfg.model.to_dict()),
+        'test_pipeline': [
+            _portable(dict(step)) for step in _test_pipeline(model.cfg) if step['type'] != 'LoadAnnotations'
+        ],
+        'classes': list(model.dataset_meta['classes']),
+        'palette': [list(map(int, colour)) for colour in model.dataset_meta['palette']],
+    }
     _check_types(content, config, ConfigError)
     if metrics is None:
         from .report.scoring import Candidate, score
+
         with tempfile.TemporaryDirectory() as scratch:
             metrics = score(config, Candidate(checkpoint, Path(checkpoint)), Path(scratch), cfg_options).metrics
     size = tuple(model.cfg.model.data_preprocessor.get('size') or (512, 512))
-    facts = {'parameters': f'{parameters(model) / 1e6:.2f} M', f'work at {size[0]}x{size[1]}': f'{gmacs(model._forward, size, "cpu"):.2f} GMAC',
-             'measured with': ', '.join(f'{name} {value}' for name, value in environment().items())}
+    facts = {
+        'parameters': f'{parameters(model) / 1e6:.2f} M',
+        f'work at {size[0]}x{size[1]}': f'{gmacs(model._forward, size, "cpu"):.2f} GMAC',
+        'measured with': ', '.join(f'{name} {value}' for name, value in environment().items()),
+    }
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.contiguous().clone() for name, tensor in model.state_dict().items()}, str(target / WEIGHTS), {'format': 'pt'})
+    save_file(
+        {name: tensor.contiguous().clone() for name, tensor in model.state_dict().items()},
+        str(target / WEIGHTS),
+        {'format': 'pt'},
+    )
     (target / CONFIG).write_text(json.dumps(content, indent=1) + '\n')
     (target / CARD).write_text(_card(content, metrics, facts, Path(config).stem))
     return target
@@ -78,7 +124,8 @@ def load(source: str, device: str | None = None):
     from mmengine.registry import init_default_scope
     from mmseg.registry import MODELS
 
-    from .models.pretrained import load_segmentor
+    from .checkpoint.load import load_segmentor
+
     folder = Path(source)
     if not folder.is_dir():
         folder = _downloaded(source)
@@ -109,13 +156,19 @@ def push(folder: str, repository: str, private: bool = False) -> str:
         WeightsError: for a folder without the files, or when the hub refuses.
     """
     from huggingface_hub import HfApi
+
     _read_config(Path(folder) / CONFIG)
     if not (Path(folder) / WEIGHTS).is_file():
         raise WeightsError(f'no {WEIGHTS} in {folder}; tools/hub.py save writes it')
     api = HfApi()
     try:
         api.create_repo(repository, private=private, exist_ok=True)
-        commit = api.upload_folder(repo_id=repository, folder_path=folder, allow_patterns=[CONFIG, WEIGHTS, CARD], commit_message=f'Upload with effseg {__version__}')
+        commit = api.upload_folder(
+            repo_id=repository,
+            folder_path=folder,
+            allow_patterns=[CONFIG, WEIGHTS, CARD],
+            commit_message=f'Upload with effseg {__version__}',
+        )
     except Exception as error:  # the hub's errors and its HTTP client's share no base below Exception
         raise WeightsError(f'the hub did not take {folder} as {repository}: {_first_line(error)}') from error
     return str(commit.commit_url)
@@ -123,6 +176,7 @@ def push(folder: str, repository: str, private: bool = False) -> str:
 
 def _downloaded(source: str) -> Path:
     from huggingface_hub import snapshot_download
+
     try:
         return Path(snapshot_download(source, allow_patterns=[CONFIG, WEIGHTS]))
     except Exception as error:  # see push
@@ -138,7 +192,9 @@ def _read_config(path: Path) -> dict:
         if missing or len(content['classes']) != len(content['palette']) or not isinstance(content['model'], dict):
             raise ValueError('it is not complete')
     except FileNotFoundError as error:
-        raise WeightsError(f'no {path.name} in {path.parent}; a folder that tools/hub.py save wrote was expected') from error
+        raise WeightsError(
+            f'no {path.name} in {path.parent}; a folder that tools/hub.py save wrote was expected'
+        ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(f'{path} is not the config of an effseg model: {error}') from error
     _check_types(content, str(path), WeightsError)
@@ -173,9 +229,11 @@ def _test_pipeline(cfg) -> list:
 
 def _card(content: dict, metrics: dict[str, float], facts: dict[str, str], name: str) -> str:
     numbers = {key: float(value) for key, value in metrics.items() if key in ('mIoU', 'aAcc', 'mAcc')}
-    rows = [f'| {key} | {value:.2f} % |' for key, value in numbers.items()] + [f'| {key} | {value} |' for key, value in facts.items()]
+    rows = [f'| {key} | {value:.2f} % |' for key, value in numbers.items()] + [
+        f'| {key} | {value} |' for key, value in facts.items()
+    ]
     results = '\n'.join(f'  - type: {key}\n    value: {value:.2f}' for key, value in numbers.items())
-    return f'''---
+    return f"""---
 library_name: effseg
 pipeline_tag: image-segmentation
 tags:
@@ -196,7 +254,8 @@ model-index:
 
 # {name}
 
-{content['model']['backbone']['type']} with Semantic FPN, {len(content['classes'])} classes: {', '.join(content['classes'])}.
+{content['model']['backbone']['type']} with Semantic FPN, {len(content['classes'])} classes:
+{', '.join(content['classes'])}.
 
 | measured | |
 |---|---|
@@ -209,7 +268,7 @@ from mmseg.apis import inference_model
 model = hub.load('OWNER/NAME')  # or a folder
 labels = inference_model(model, 'photo.jpg').pred_sem_seg.data[0]
 ```
-'''
+"""
 
 
 def _indented(text: str) -> str:

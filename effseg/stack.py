@@ -3,6 +3,7 @@
 Two lines of it give the same import names (mmseg, mmengine, mmcv): the official one (mmsegmentation) and the maintained
 one (onedl-mmsegmentation). effseg runs on either, and on neither when both are installed over each other.
 """
+
 import contextlib
 import importlib
 import importlib.util
@@ -23,8 +24,10 @@ INSTALL = "pip install 'effseg[mmseg]'"
 
 def distributions() -> dict[str, list[str]]:
     """The installed distributions behind each import name of the stack, as 'name version'."""
-    return {module: [f'{name} {version}' for name in names if (version := _version(name))]
-            for module, names in LINES.items()}
+    return {
+        module: [f'{name} {version}' for name in names if (version := _version(name))]
+        for module, names in LINES.items()
+    }
 
 
 def installed() -> bool:
@@ -36,20 +39,25 @@ def require() -> None:
     """Makes sure that a usable MMSegmentation is there.
 
     Raises:
-        StackError: when there is none, two over each other, or one that does not import; with the command that mends it.
+        StackError: when there is none, two over each other, or one that does not import; with the command that mends
+            it.
     """
     found = distributions()
     missing = [module for module in LINES if not importlib.util.find_spec(module)]
     if missing:
-        raise StackError(f"MMSegmentation is not installed ({', '.join(missing)} cannot be imported). Install it with: {INSTALL}")
+        raise StackError(
+            f'MMSegmentation is not installed ({", ".join(missing)} cannot be imported). Install it with: {INSTALL}'
+        )
     _refuse_two(found)
     for module in ('mmcv', 'mmengine', 'mmseg', 'mmseg.datasets', 'mmseg.apis'):
         try:
             _import_quietly(module)
         except (ImportError, AssertionError) as error:
             versions = ', '.join(name for names in found.values() for name in names)
-            raise StackError(f'the installed MMSegmentation ({versions}) does not import: {module} says '
-                             f"{_first_line(error)!r}. {_mend(found)}") from error
+            raise StackError(
+                f'the installed MMSegmentation ({versions}) does not import: {module} says '
+                f'{_first_line(error)!r}. {_mend(found)}'
+            ) from error
 
 
 def prepare() -> None:
@@ -64,6 +72,7 @@ def prepare() -> None:
     _refuse_two(distributions())
     _import_quietly('mmcv.cnn')
     from mmengine.config import Config
+
     if getattr(Config._get_cfg_path, 'effseg', False):
         return
     resolve = Config._get_cfg_path
@@ -104,8 +113,10 @@ def _import_quietly(module: str) -> None:
 def _refuse_two(found: dict[str, list[str]]) -> None:
     if any(len(names) > 1 for names in found.values()):
         names = ', '.join(name for group in found.values() for name in group)
-        raise StackError(f'two MMSegmentation stacks are installed over each other ({names}); they own the same import names. '
-                         f'{_mend(found)}')
+        raise StackError(
+            f'two MMSegmentation stacks are installed over each other ({names}); they own the same import names. '
+            f'{_mend(found)}'
+        )
 
 
 def _mend(found: dict[str, list[str]]) -> str:

@@ -1,4 +1,5 @@
 """A real browser, driven through its own driver: Debian's packages chromium and chromium-driver, or Chrome's."""
+
 import os
 import shutil
 from collections.abc import Iterator
@@ -8,10 +9,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from effseg.datasets.scenes import draw_scene
+from effseg.demo.scenes import draw_scene
 
-FLAGS = ('headless', 'no-sandbox', 'disable-gpu', 'disable-quic', 'no-first-run', 'disable-background-networking', 'disable-component-update',
-         'disable-sync', 'hide-scrollbars', 'disable-dev-shm-usage')
+FLAGS = (
+    'headless',
+    'no-sandbox',
+    'disable-gpu',
+    'disable-quic',
+    'no-first-run',
+    'disable-background-networking',
+    'disable-component-update',
+    'disable-sync',
+    'hide-scrollbars',
+    'disable-dev-shm-usage',
+)
 PHONE, CAMERA = (390, 844), (64, 96)  # width and height of a screen; height and width of the camera's picture
 
 
@@ -20,7 +31,8 @@ def find(*names: str) -> str | None:
 
 
 def open_browser(folder: Path, *flags: str):
-    """Selenium's driver of a headless Chromium whose camera shows a picture; skips where there is no Chromium, fails in CI.
+    """Selenium's driver of a headless Chromium whose camera shows a picture; skips where there is no Chromium, fails in
+    CI.
 
     Args:
         folder: empty; for its profile.
@@ -31,15 +43,25 @@ def open_browser(folder: Path, *flags: str):
         from selenium import webdriver
     except ImportError:
         webdriver = None
-    missing = [name for name, there in (('chromium', chromium), ('chromedriver', driver), ('selenium', webdriver)) if not there]
+    missing = [
+        name for name, there in (('chromium', chromium), ('chromedriver', driver), ('selenium', webdriver)) if not there
+    ]
     if missing:
-        (pytest.fail if os.environ.get('CI') else pytest.skip)(f'needs {", ".join(missing)} (apt-get install chromium chromium-driver)')
+        (pytest.fail if os.environ.get('CI') else pytest.skip)(
+            f'needs {", ".join(missing)} (apt-get install chromium chromium-driver)'
+        )
     camera = folder / 'camera.mjpeg'
     Image.fromarray(draw_scene(CAMERA, np.random.default_rng(0))[0]).save(camera, 'JPEG')
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
-    for flag in (*FLAGS, *flags, 'use-fake-ui-for-media-stream', 'use-fake-device-for-media-stream', f'use-file-for-fake-video-capture={camera}',
-                 f'user-data-dir={folder}'):
+    for flag in (
+        *FLAGS,
+        *flags,
+        'use-fake-ui-for-media-stream',
+        'use-fake-device-for-media-stream',
+        f'use-file-for-fake-video-capture={camera}',
+        f'user-data-dir={folder}',
+    ):
         options.add_argument(f'--{flag}')
     options.set_capability('goog:loggingPrefs', {'browser': 'ALL', 'performance': 'ALL'})
     window = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
@@ -57,17 +79,24 @@ def browser(tmp_path_factory) -> Iterator:
 
 def resize(window, size: tuple[int, int] = (1100, 900), dark: bool = False) -> None:
     """As a screen of this width and height, light or dark; narrow ones are phones."""
-    window.execute_cdp_cmd('Emulation.setDeviceMetricsOverride',
-                           dict(width=size[0], height=size[1], deviceScaleFactor=1, mobile=size[0] < 600))
+    window.execute_cdp_cmd(
+        'Emulation.setDeviceMetricsOverride',
+        dict(width=size[0], height=size[1], deviceScaleFactor=1, mobile=size[0] < 600),
+    )
     scheme = 'dark' if dark else 'light'
-    window.execute_cdp_cmd('Emulation.setEmulatedMedia', dict(features=[dict(name='prefers-color-scheme', value=scheme)]))
+    window.execute_cdp_cmd(
+        'Emulation.setEmulatedMedia', dict(features=[dict(name='prefers-color-scheme', value=scheme)])
+    )
 
 
 def requests(window) -> list[str]:
     """The addresses that were asked for since the last call, but those within the page."""
     import json
+
     messages = [json.loads(entry['message'])['message'] for entry in window.get_log('performance')]
-    addresses = [message['params']['request']['url'] for message in messages if message['method'] == 'Network.requestWillBeSent']
+    addresses = [
+        message['params']['request']['url'] for message in messages if message['method'] == 'Network.requestWillBeSent'
+    ]
     return [address for address in addresses if not address.startswith(('data:', 'blob:'))]
 
 

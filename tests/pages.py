@@ -1,4 +1,5 @@
 """What the README and the pages of docs/ tell a reader to type."""
+
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ class Command:
         page: where it was first seen.
         text: as it stands there; of ``[--a | --b]`` one or none is meant.
     """
+
     page: Path
     text: str
 
@@ -30,6 +32,10 @@ def commands(page: Path) -> list[Command]:
     lines = [line for block in blocks(page, 'sh') for line in block.replace('\\\n', ' ').splitlines()]
     lines += re.findall(r'#.*\b(make [\w-]+)', '\n'.join(lines))
     prose = re.sub(r'```.*?```', '', page.read_text(), flags=re.S)
-    lines += [' '.join(span.split()) for span in re.findall(r'`([^`]+)`', prose) if re.match(rf'(\w+=\S+ )*({PROGRAMS}) ', span)]
+    lines += [
+        ' '.join(span.split())
+        for span in re.findall(r'`([^`]+)`', prose)
+        if re.match(rf'(\w+=\S+ )*({PROGRAMS}) ', span)
+    ]
     stripped = (re.sub(r'\s+#\s.*', '', line).strip() for line in lines)
     return [Command(page, line) for line in dict.fromkeys(stripped) if line]

@@ -1,4 +1,5 @@
 """Every command of the README and of docs/ is run: the line itself, made small by what is laid over it."""
+
 import os
 import re
 import shlex
@@ -21,13 +22,27 @@ ELSEWHERE = {
 # what own_data.md says about files of its own: run in its order, in the default tests
 OWN_DATA = ('my_config.py', 'work_dirs/mine')
 SIZE = (64, 96)
-QUICK_LOADING = {loader: [f'{loader}_dataloader.num_workers=0', f'{loader}_dataloader.persistent_workers=False'] for loader in ('train', 'val', 'test')}
-TWO_STEPS = [*QUICK_LOADING['train'], *QUICK_LOADING['val'], 'train_dataloader.batch_size=2', 'train_cfg.max_iters=2', 'train_cfg.val_interval=2',
-             'default_hooks.checkpoint.interval=2', 'default_hooks.logger.interval=1']
+QUICK_LOADING = {
+    loader: [f'{loader}_dataloader.num_workers=0', f'{loader}_dataloader.persistent_workers=False']
+    for loader in ('train', 'val', 'test')
+}
+TWO_STEPS = [
+    *QUICK_LOADING['train'],
+    *QUICK_LOADING['val'],
+    'train_dataloader.batch_size=2',
+    'train_cfg.max_iters=2',
+    'train_cfg.val_interval=2',
+    'default_hooks.checkpoint.interval=2',
+    'default_hooks.logger.interval=1',
+]
 PRETRAINED = 'model.backbone.init_cfg.checkpoint=weights/efficientformer_l1.pth'  # instead of the hub's, in its format
 # of ADE20K's pipelines, which make pictures as large as its own
-SMALL_CROPS = ['train_dataloader.dataset.pipeline.2.scale=(512,128)', 'train_dataloader.dataset.pipeline.3.crop_size=(128,128)',
-               'val_dataloader.dataset.pipeline.1.scale=(512,128)', 'model.data_preprocessor.size=(128,128)']
+SMALL_CROPS = [
+    'train_dataloader.dataset.pipeline.2.scale=(512,128)',
+    'train_dataloader.dataset.pipeline.3.crop_size=(128,128)',
+    'val_dataloader.dataset.pipeline.1.scale=(512,128)',
+    'model.data_preprocessor.size=(128,128)',
+]
 SMALL_PICTURES = ['test_dataloader.dataset.pipeline.1.scale=(512,128)']
 # behind each tool's line
 SMALL = {
@@ -38,7 +53,8 @@ SMALL = {
     'export': ['--proof-images', '1'],
     'benchmark': ['--size', *map(str, SIZE), '--runs', '1', '--threads', '1'],
     'web_demo': ['--port', '0'],
-    'predict': [], 'check_data': [],
+    'predict': [],
+    'check_data': [],
 }
 ALL = list({command.text: command for page in PAGES for command in commands(page)}.values())
 
@@ -53,12 +69,20 @@ def small(text: str) -> list[str]:
         return []
     optional = re.search(r' \[(--[^]]*)\]', text)
     if optional:
-        return [line for choice in ('', *optional[1].split('|')) for line in small(f'{text[:optional.start()]} {choice.strip()}{text[optional.end():]}'.strip())]
+        return [
+            line
+            for choice in ('', *optional[1].split('|'))
+            for line in small(f'{text[: optional.start()]} {choice.strip()}{text[optional.end() :]}'.strip())
+        ]
     if text.startswith('export '):
         return [text.replace('/data/ADEChallengeData2016', 'data/ade')]
     if text.startswith('make '):
-        recipe = subprocess.run(['make', '-n', *text.split()[1:]], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
-        lines = [line.replace('.venv/bin/', '') for line in recipe if re.match(r'\.venv/bin/python (?!-m pip)|echo', line)]
+        recipe = subprocess.run(
+            ['make', '-n', *text.split()[1:]], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout.splitlines()
+        lines = [
+            line.replace('.venv/bin/', '') for line in recipe if re.match(r'\.venv/bin/python (?!-m pip)|echo', line)
+        ]
         return [part for line in lines for part in small(line)]
     if text.startswith('effseg '):
         return [text.replace('...', '--help')]
@@ -68,7 +92,7 @@ def small(text: str) -> list[str]:
         return [f'python -m {text} --dry-run --no-build-isolation']
     if re.match(r'(python -m )?pytest\b', text):
         return [f'{text} --collect-only']  # which are tests themselves
-    if text.startswith('python -m effseg.datasets.demo '):
+    if text.startswith('python -m effseg.demo '):
         return [f'{text} --train 4 --val 2 --size 64 96']
     return [_small_tool(text)]
 
@@ -80,7 +104,10 @@ def _small_tool(text: str) -> str:
         added += [PRETRAINED, *SMALL_CROPS] if name == 'train' else SMALL_PICTURES
     if text.startswith('torchrun '):
         text = text.replace('--nproc_per_node 8', '--standalone --nproc_per_node 2')
-        added += ['env_cfg.dist_cfg.backend=gloo', 'model.decode_head.norm_cfg.type=BN']  # CPUs have no NCCL and no SyncBN
+        added += [
+            'env_cfg.dist_cfg.backend=gloo',
+            'model.decode_head.norm_cfg.type=BN',
+        ]  # CPUs have no NCCL and no SyncBN
     if '--serve' in text:
         text = f'timeout --preserve-status -s INT 40 {text}'
     if '--cfg-options' in text:  # which comes last
@@ -88,7 +115,11 @@ def _small_tool(text: str) -> str:
     if name == 'benchmark' and '--artifacts' in text:
         added = added[3:]
     if 'CONFIG' in text:  # any: the tiny network's
-        text = text.replace('CONFIG', 'tests/engine/tiny.py').replace('CHECKPOINT', 'work_dirs/tiny/best.pth').replace(' model.', ' tiny.')
+        text = (
+            text.replace('CONFIG', 'tests/engine/tiny.py')
+            .replace('CHECKPOINT', 'work_dirs/tiny/best.pth')
+            .replace(' model.', ' tiny.')
+        )
         added += ['--size', *map(str, SIZE)] if name == 'export' else []
     text = text.replace('CHECKPOINT', 'work_dirs/fpn_effformer_l1_ade20k/best.pth').replace('CAMVID_ROOT=...', '')
     return f'{text} {shlex.join(added)}'.strip()
@@ -114,7 +145,8 @@ def place(tmp_path_factory):
     import cv2
     from PIL import Image
 
-    from effseg.datasets.demo import write_demo_data
+    from effseg.demo.dataset import write_demo_data
+
     folder = tmp_path_factory.mktemp('checkout')
     for name in ('configs', 'tools', 'tests', 'effseg', 'setup.py', 'README.md', 'pytest.ini'):
         (folder / name).symlink_to(ROOT / name)
@@ -143,10 +175,14 @@ def _write_weights(folder: Path) -> None:
     from mmseg.registry import MODELS
 
     from effseg.engine.config import load_config
+
     init_default_scope('mmseg')
     (folder / 'weights').mkdir()
     torch.save(timm.create_model('efficientformer_l1').state_dict(), folder / 'weights' / 'efficientformer_l1.pth')
-    for config in (*(f'configs/fpn_effformer_l1_{data}.py' for data in ('ade20k', 'camvid', 'demo')), 'tests/engine/tiny.py'):
+    for config in (
+        *(f'configs/fpn_effformer_l1_{data}.py' for data in ('ade20k', 'camvid', 'demo')),
+        'tests/engine/tiny.py',
+    ):
         target = folder / 'work_dirs' / Path(config).stem / 'best.pth'
         target.parent.mkdir(parents=True)
         cfg = load_config(str(ROOT / config), {'model.backbone.init_cfg': None})
@@ -157,20 +193,32 @@ def _write_weights(folder: Path) -> None:
 def shell(place):
     """Runs a line of bash there."""
     programs = Path(sys.executable).parent
-    environment = {**os.environ, 'PATH': f'{programs}:{os.environ["PATH"]}', 'OMP_NUM_THREADS': '1', 'ADE20K_ROOT': 'data/ade', 'CAMVID_ROOT': 'data/camvid',
-                   'PYTHONPATH': str(ROOT), 'HF_HUB_OFFLINE': '1'}
+    environment = {
+        **os.environ,
+        'PATH': f'{programs}:{os.environ["PATH"]}',
+        'OMP_NUM_THREADS': '1',
+        'ADE20K_ROOT': 'data/ade',
+        'CAMVID_ROOT': 'data/camvid',
+        'PYTHONPATH': str(ROOT),
+        'HF_HUB_OFFLINE': '1',
+    }
     environment.pop('DEMO_ROOT', None)
 
     def run(line: str) -> subprocess.CompletedProcess:
-        return subprocess.run(['bash', '-c', line], cwd=place, env=environment, capture_output=True, text=True, timeout=600)
+        return subprocess.run(
+            ['bash', '-c', line], cwd=place, env=environment, capture_output=True, text=True, timeout=600
+        )
+
     return run
 
 
 @pytest.fixture(scope='module')
 def artifacts(place, shell):
     """The files that lines take as given: model.onnx of the README, and the tiny network's for each runtime."""
-    lines = [f'python tools/export.py CONFIG CHECKPOINT --to {runtime} -o model.{suffix}'
-             for runtime, suffix in (('onnx', 'onnx'), ('executorch', 'pte'), ('litert', 'tflite'))]
+    lines = [
+        f'python tools/export.py CONFIG CHECKPOINT --to {runtime} -o model.{suffix}'
+        for runtime, suffix in (('onnx', 'onnx'), ('executorch', 'pte'), ('litert', 'tflite'))
+    ]
     (readme,) = [command.text for command in commands(ROOT / 'README.md') if 'tools/export.py' in command.text]
     for line in [*lines, readme]:
         done = shell(_small_tool(line))
@@ -194,19 +242,21 @@ def test_each_is_run(line, shell, request):
 def test_the_python_of_the_readme(place):
     import torch
 
-    from effseg.engine.labeller import build_segmentor
+    from effseg.apis.segmenter import build_segmentor
+
     (code,) = blocks(ROOT / 'README.md', 'python')
     model = build_segmentor(str(ROOT / 'tests/engine/tiny.py'), str(place / 'work_dirs/tiny/best.pth'), device='cpu')
     names = dict(model=model, images=torch.randn(1, 3, 512, 512))
     exec(code, names)
     with torch.no_grad():
         logits = torch.nn.functional.interpolate(model(names['images'], mode='tensor'), (512, 512), mode='bilinear')
-    assert (names['labels'] == logits.argmax(1)).float().mean() > .9999
+    assert (names['labels'] == logits.argmax(1)).float().mean() > 0.9999
 
 
 @pytest.mark.slow
 def test_the_python_of_deploy(place, artifacts, monkeypatch):
     from PIL import Image
+
     monkeypatch.chdir(place)
     for code in blocks(ROOT / 'docs/deploy.md', 'python'):
         exec(code, {})

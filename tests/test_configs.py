@@ -1,4 +1,5 @@
 """Every shipped config is whole, short, and builds."""
+
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,11 @@ ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / 'configs').glob('*.py'))
 ADE20K = [path for path in CONFIGS if 'ade20k' in path.name]
 # arch: (channels, published mIoU)
-PUBLISHED = {'l1': ([48, 96, 224, 448], '38.9'), 'l3': ([64, 128, 320, 512], '43.5'), 'l7': ([96, 192, 384, 768], '45.1')}
+PUBLISHED = {
+    'l1': ([48, 96, 224, 448], '38.9'),
+    'l3': ([64, 128, 320, 512], '43.5'),
+    'l7': ([96, 192, 384, 768], '45.1'),
+}
 
 
 def read(path: Path) -> Config:
@@ -25,7 +30,6 @@ def read(path: Path) -> Config:
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
 class TestEveryConfig:
-
     def test_is_short_and_complete_in_itself(self, path):
         text = path.read_text()
         assert len(text.splitlines()) <= 25
@@ -38,8 +42,12 @@ class TestEveryConfig:
 
     def test_ignores_one_label_everywhere(self, path):
         cfg = read(path)
-        ignored = {cfg.model.decode_head.get('ignore_index', 255), cfg.model.data_preprocessor.seg_pad_val,
-                   cfg.test_evaluator.get('ignore_index', 255), cfg.val_evaluator.get('ignore_index', 255)}
+        ignored = {
+            cfg.model.decode_head.get('ignore_index', 255),
+            cfg.model.data_preprocessor.seg_pad_val,
+            cfg.test_evaluator.get('ignore_index', 255),
+            cfg.val_evaluator.get('ignore_index', 255),
+        }
         ignored |= {step.get('ignore_index', 255) for step in cfg.train_pipeline if step.type == 'RandomCrop'}
         assert len(ignored) == 1
 
@@ -74,15 +82,24 @@ def test_ade20k_follows_the_reference_recipe(arch):
     assert cfg.model.backbone.init_cfg.checkpoint == f'timm/efficientformer_{arch}.snap_dist_in1k'
 
 
-@pytest.mark.parametrize('arch, channels, drop_path_rate, published', [
-    ('s0', [32, 48, 96, 176], 0., '33.4 mIoU, by PaddleSeg'), ('s1', [32, 48, 120, 224], 0., 'no mIoU'),
-    ('s2', [32, 64, 144, 288], .02, '42.4 mIoU'), ('l', [40, 80, 192, 384], .1, '45.2 mIoU')])
+@pytest.mark.parametrize(
+    'arch, channels, drop_path_rate, published',
+    [
+        ('s0', [32, 48, 96, 176], 0.0, '33.4 mIoU, by PaddleSeg'),
+        ('s1', [32, 48, 120, 224], 0.0, 'no mIoU'),
+        ('s2', [32, 64, 144, 288], 0.02, '42.4 mIoU'),
+        ('l', [40, 80, 192, 384], 0.1, '45.2 mIoU'),
+    ],
+)
 def test_ade20k_of_the_second_generation_follows_its_recipe(arch, channels, drop_path_rate, published):
     path = ROOT / f'configs/fpn_effformerv2_{arch}_ade20k.py'
     cfg = read(path)
     assert f'Published: {published}' in path.read_text()
     assert cfg.model.neck.in_channels == channels
-    assert cfg.model.backbone.type == 'EfficientFormerV2' and cfg.model.backbone.get('drop_path_rate', 0.) == drop_path_rate
+    assert (
+        cfg.model.backbone.type == 'EfficientFormerV2'
+        and cfg.model.backbone.get('drop_path_rate', 0.0) == drop_path_rate
+    )
     assert cfg.optim_wrapper.optimizer == dict(type='AdamW', lr=2e-4, weight_decay=1e-4)
     assert cfg.param_scheduler == [dict(type='PolyLR', power=0.9, eta_min=1e-6, begin=0, end=40000, by_epoch=False)]
     assert cfg.train_dataloader.batch_size == 4 and cfg.train_cfg.max_iters == 40000
@@ -96,9 +113,22 @@ def test_ade20k_of_the_second_generation_follows_its_recipe(arch, channels, drop
 def test_mmsegmentation_takes_our_config(tool, tmp_path):
     """Its own command-line tools, in a process of their own, get as far as the missing data."""
     import mmseg
+
     script = Path(mmseg.__file__).parent / '.mim/tools' / f'{tool}.py'
     arguments = [str(ROOT / 'configs/fpn_effformer_l1_ade20k.py'), *(['none.pth'] if tool == 'test' else [])]
-    result = subprocess.run([sys.executable, str(script), *arguments, '--work-dir', str(tmp_path), '--cfg-options',
-                             'model.backbone.init_cfg=None'], capture_output=True, text=True, cwd=tmp_path)
+    result = subprocess.run(
+        [
+            sys.executable,
+            str(script),
+            *arguments,
+            '--work-dir',
+            str(tmp_path),
+            '--cfg-options',
+            'model.backbone.init_cfg=None',
+        ],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
     assert 'EfficientFormer' in result.stdout + result.stderr  # the dumped config or model
     assert 'ADEChallengeData2016' in result.stderr

@@ -1,4 +1,5 @@
 """The commands of the pages are run as they stand, on a small network."""
+
 import re
 import shlex
 from pathlib import Path
@@ -10,12 +11,13 @@ from pages import PAGES, ROOT, blocks, commands
 
 DOCS = ROOT / 'docs'
 # laid over the page's config: a network and a training of seconds, no download
-SMALL = '''
+SMALL = """
 _base_ = ['page_config.py']
 iterations = 4
 dims = [8, 16, 24, 32]
 model = dict(
-    backbone=dict(arch=dict(_delete_=True, depths=(1, 1, 1, 1), embed_dims=dims, num_vit=1), resolution=1, init_cfg=None),
+    backbone=dict(arch=dict(_delete_=True, depths=(1, 1, 1, 1), embed_dims=dims, num_vit=1), resolution=1,
+    init_cfg=None),
     neck=dict(in_channels=dims, out_channels=16),
     decode_head=dict(in_channels=[16] * 4, channels=16))
 train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False)
@@ -23,27 +25,43 @@ val_dataloader = dict(num_workers=0, persistent_workers=False)
 test_dataloader = val_dataloader
 train_cfg = dict(max_iters=iterations, val_interval=2)
 default_hooks = dict(checkpoint=dict(interval=2))
-'''
+"""
 
 
 def tool_calls(page: Path) -> list[list[str]]:
     """Name and arguments of the tools that a page calls."""
     split = [shlex.split(command.text) for command in commands(page)]
-    return [[Path(words[1]).stem, *words[2:]] for words in split if words[:1] == ['python'] and words[1].startswith('tools/')]
+    return [
+        [Path(words[1]).stem, *words[2:]]
+        for words in split
+        if words[:1] == ['python'] and words[1].startswith('tools/')
+    ]
 
 
 @pytest.mark.medium
 def test_own_data_from_masks_to_the_phone(tool, tmp_path, monkeypatch):  # noqa: F811
-    from effseg.datasets.demo import write_demo_data
+    from effseg.demo.dataset import write_demo_data
     from effseg.errors import MissingRuntimeError
     from effseg.web import runtime
+
     monkeypatch.chdir(tmp_path)
     write_demo_data('my_data', train=4, val=2, size=(64, 96))
     (page_config,) = blocks(DOCS / 'own_data.md', 'python')
     Path('page_config.py').write_text(page_config.replace('(512, 512)', '(64, 64)').replace('(2048, 512)', '(96, 64)'))
     Path('my_config.py').write_text(SMALL)
     run = [call for call in tool_calls(DOCS / 'own_data.md') if call[:2] != ['hub', 'push']]  # which takes an account
-    assert [name for name, *_ in run] == ['check_data', 'train', 'test', 'report', 'predict', 'export', 'report', 'predict', 'web_demo', 'hub']
+    assert [name for name, *_ in run] == [
+        'check_data',
+        'train',
+        'test',
+        'report',
+        'predict',
+        'export',
+        'report',
+        'predict',
+        'web_demo',
+        'hub',
+    ]
     for name, *arguments in run:
         if name == 'web_demo':
             try:
@@ -52,7 +70,7 @@ def test_own_data_from_masks_to_the_phone(tool, tmp_path, monkeypatch):  # noqa:
                 continue  # tests/web says that it is missing
         if name == 'export':
             size = arguments.index('--size')
-            arguments[size + 1:size + 3] = ['64', '96']
+            arguments[size + 1 : size + 3] = ['64', '96']
             arguments += ['--proof-images', '1']
         outcome = tool(name, *arguments)
         assert outcome.status == 0, (name, outcome)
@@ -60,8 +78,15 @@ def test_own_data_from_masks_to_the_phone(tool, tmp_path, monkeypatch):  # noqa:
             folder = Path(arguments[arguments.index('--out') + 1] if '--out' in arguments else 'work_dirs/mine/report')
             assert (folder / 'report.html').resolve().as_uri() in outcome.out
     mine = Path('work_dirs/mine')
-    for file in ('best.pth', 'report/report.html', 'predictions/shares.json', 'model.onnx', 'compared/report.html',
-                 'predictions_of_the_file/shares.json', 'hub/model.safetensors'):
+    for file in (
+        'best.pth',
+        'report/report.html',
+        'predictions/shares.json',
+        'model.onnx',
+        'compared/report.html',
+        'predictions_of_the_file/shares.json',
+        'hub/model.safetensors',
+    ):
         assert (mine / file).is_file(), file
     assert (mine / 'site' / 'index.html').is_file() or not find('npm')
 
@@ -70,7 +95,12 @@ TRACKERS = [line for block in blocks(ROOT / 'README.md', 'py') for line in block
 
 
 def test_four_trackers_are_shown():
-    assert [re.search(r'(\w+)VisBackend', line.replace('LocalVisBackend', ''))[1] for line in TRACKERS] == ['Tensorboard', 'Wandb', 'MLflow', 'Swanlab']
+    assert [re.search(r'(\w+)VisBackend', line.replace('LocalVisBackend', ''))[1] for line in TRACKERS] == [
+        'Tensorboard',
+        'Wandb',
+        'MLflow',
+        'Swanlab',
+    ]
 
 
 @pytest.mark.parametrize('line', TRACKERS)
@@ -80,12 +110,15 @@ def test_a_tracker_is_one_line_in_a_config(line, tmp_path):
     from mmengine.registry import VISBACKENDS
 
     from effseg.engine.config import load_config
+
     config = tmp_path / 'tracked.py'
-    config.write_text(f"_base_ = [{str(ROOT / 'configs/fpn_effformer_l1_demo.py')!r}]\n{line}\n")
+    config.write_text(f'_base_ = [{str(ROOT / "configs/fpn_effformer_l1_demo.py")!r}]\n{line}\n')
     local, tracker = load_config(str(config)).visualizer.vis_backends
     assert local.type == 'LocalVisBackend' and tracker.type in line
     if not tracker.type.startswith('swanlab.'):  # not MMEngine's
-        inspect.signature(VISBACKENDS.get(tracker.type)).bind('work_dir', **{key: value for key, value in tracker.items() if key != 'type'})
+        inspect.signature(VISBACKENDS.get(tracker.type)).bind(
+            'work_dir', **{key: value for key, value in tracker.items() if key != 'type'}
+        )
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda path: path.name)
@@ -100,6 +133,6 @@ def test_every_tool_and_file_that_a_page_names_is_there(page):
 @pytest.mark.parametrize('page', PAGES, ids=lambda path: path.name)
 def test_every_option_that_a_page_shows_exists(page):
     for name, *arguments in tool_calls(page):
-        source = (ROOT / 'tools' / f'{name}.py').read_text() + (ROOT / 'effseg/engine/cli.py').read_text()
+        source = (ROOT / 'tools' / f'{name}.py').read_text() + (ROOT / 'effseg/apis/cli.py').read_text()
         for option in (word.strip('[]') for word in arguments if word.strip('[').startswith('--')):
             assert f"'{option}'" in source, (page.name, name, option)

@@ -1,4 +1,5 @@
 """effseg finds out which MMSegmentation is there, and says what to do about a wrong one."""
+
 import subprocess
 import sys
 
@@ -24,25 +25,31 @@ def test_no_stack_names_the_install_command(monkeypatch):
 def test_two_stacks_name_both_and_the_way_out(monkeypatch):
     both = {module: [*names, f'onedl-{names[0]}'] for module, names in OFFICIAL.items()}
     monkeypatch.setattr(stack, 'distributions', lambda: both)
-    with pytest.raises(StackError, match='two MMSegmentation stacks.*pip uninstall -y mmsegmentation onedl-mmsegmentation mmengine'):
+    with pytest.raises(
+        StackError, match='two MMSegmentation stacks.*pip uninstall -y mmsegmentation onedl-mmsegmentation mmengine'
+    ):
         stack.require()
 
 
 def test_a_stack_that_does_not_import_names_the_cause(monkeypatch):
     def broken(module):
         raise ModuleNotFoundError("No module named 'mmcv._ext'")
+
     monkeypatch.setattr(stack, 'distributions', lambda: OFFICIAL)
     monkeypatch.setattr(stack, '_import_quietly', broken)
-    with pytest.raises(StackError, match=r"mmcv._ext.*pip uninstall -y mmsegmentation mmengine mmcv"):
+    with pytest.raises(StackError, match=r'mmcv._ext.*pip uninstall -y mmsegmentation mmengine mmcv'):
         stack.require()
 
 
-@pytest.mark.parametrize('base, key', [
-    ("'effseg::fpn_effformer_l1_ade20k.py'", 'model'),
-    ("['effseg::_base_/models/fpn_effformer.py', 'effseg::_base_/schedules/adamw_40k.py']", 'optim_wrapper'),
-    ("['mmseg::_base_/default_runtime.py', 'mmseg::_base_/datasets/ade20k.py']", 'train_pipeline'),
-    ("'mmseg::_base_/models/fpn_r50.py'", 'model'),
-])
+@pytest.mark.parametrize(
+    'base, key',
+    [
+        ("'effseg::fpn_effformer_l1_ade20k.py'", 'model'),
+        ("['effseg::_base_/models/fpn_effformer.py', 'effseg::_base_/schedules/adamw_40k.py']", 'optim_wrapper'),
+        ("['mmseg::_base_/default_runtime.py', 'mmseg::_base_/datasets/ade20k.py']", 'train_pipeline'),
+        ("'mmseg::_base_/models/fpn_r50.py'", 'model'),
+    ],
+)
 def test_bases_of_both_packages_resolve(tmp_path, base, key):
     config = tmp_path / 'config.py'
     config.write_text(f'_base_ = {base}\n')
@@ -51,21 +58,25 @@ def test_bases_of_both_packages_resolve(tmp_path, base, key):
 
 @pytest.mark.medium
 def test_importing_effseg_loads_no_runtime():
-    code = ('import sys, effseg; heavy = {"onnx", "onnxruntime", "coremltools", "executorch", "litert_torch", "ai_edge_litert"};'
-            'found = heavy & set(sys.modules); assert not found, found')
+    code = (
+        'import sys, effseg; heavy = {"onnx", "onnxruntime", "coremltools", "executorch", "litert_torch", "ai_edge_litert"};'
+        'found = heavy & set(sys.modules); assert not found, found'
+    )
     subprocess.run([sys.executable, '-c', code], check=True, capture_output=True)
 
 
 @pytest.mark.medium
 def test_without_a_stack_effseg_fuses_and_does_not_import_torch_by_itself():
     """Blocks the stack's modules, as on a machine that only converts or runs a model."""
-    code = ('import sys\n'
-            'for name in ("mmseg", "mmengine", "mmcv"): sys.modules[name] = None\n'
-            'import importlib.util as u; find = u.find_spec\n'
-            'u.find_spec = lambda name, *a: None if name.split(".")[0] in ("mmseg", "mmengine", "mmcv") else find(name, *a)\n'
-            'import effseg, effseg.deploy\n'
-            'assert "torch" not in sys.modules\n'
-            'import effseg.fuse\n'
-            'assert "timm" not in sys.modules and callable(effseg.fuse)\n')
+    code = (
+        'import sys\n'
+        'for name in ("mmseg", "mmengine", "mmcv"): sys.modules[name] = None\n'
+        'import importlib.util as u; find = u.find_spec\n'
+        'u.find_spec = lambda name, *a: None if name.split(".")[0] in ("mmseg", "mmengine", "mmcv") else find(name, *a)\n'
+        'import effseg, effseg.deploy\n'
+        'assert "torch" not in sys.modules\n'
+        'import effseg.fusion\n'
+        'assert "timm" not in sys.modules and callable(effseg.fuse)\n'
+    )
     result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

@@ -1,8 +1,10 @@
-"""Time the fused segmenter against MMSegmentation's: python tools/benchmark.py configs/fpn_effformer_l1_ade20k.py --compare
+"""Time the fused segmenter against MMSegmentation's: python tools/benchmark.py configs/fpn_effformer_l1_ade20k.py
+--compare
 
 All shipped models side by side, with random weights: python tools/benchmark.py --models
 """
-from effseg.engine import cli
+
+from effseg.apis import cli
 
 
 def main(argv: list[str]) -> None:
@@ -11,20 +13,36 @@ def main(argv: list[str]) -> None:
     parser.add_argument('checkpoint', nargs='?', help='trained weights (default: random ones)')
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument('--compare', action='store_true', help='both segmenters in turn, in one process')
-    what.add_argument('--models', action='store_true', help='the same for all shipped models, one line each, to the logits')
-    what.add_argument('--artifacts', nargs='+', metavar='PATH', help='exported files in turn; with a config, against its predict')
+    what.add_argument(
+        '--models', action='store_true', help='the same for all shipped models, one line each, to the logits'
+    )
+    what.add_argument(
+        '--artifacts', nargs='+', metavar='PATH', help='exported files in turn; with a config, against its predict'
+    )
     parser.add_argument('--image', help='a picture (default: a drawn scene)')
-    parser.add_argument('--label-map', help="PNG of class numbers to time the label step on (default: the model's own labels)")
-    parser.add_argument('--size', type=int, nargs=2, default=(512, 512), metavar=('HEIGHT', 'WIDTH'), help='of the image (default: 512 512)')
+    parser.add_argument(
+        '--label-map', help="PNG of class numbers to time the label step on (default: the model's own labels)"
+    )
+    parser.add_argument(
+        '--size',
+        type=int,
+        nargs=2,
+        default=(512, 512),
+        metavar=('HEIGHT', 'WIDTH'),
+        help='of the image (default: 512 512)',
+    )
     parser.add_argument('--runs', type=int, default=10, help='of everything that is timed (default: 10)')
     parser.add_argument('--threads', type=int, nargs='+', default=(1, 2), help='thread counts in turn (default: 1 2)')
-    parser.add_argument('--compile', action='store_true', help='also the fused network under torch.compile; takes a C++ compiler')
+    parser.add_argument(
+        '--compile', action='store_true', help='also the fused network under torch.compile; takes a C++ compiler'
+    )
     cli.add_trust_option(parser)
     cli.add_cfg_options(parser)
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
     args = parser.parse_args(argv)
-    from effseg.engine.benchmark import benchmark, benchmark_artifacts, benchmark_family
-    from effseg.models.checkpoint import trusted
+    from effseg.apis.benchmark import benchmark, benchmark_artifacts, benchmark_family
+    from effseg.checkpoint.read import trusted
+
     if args.models:
         benchmark_family(tuple(args.size), args.runs, tuple(args.threads))
         return
@@ -32,10 +50,27 @@ def main(argv: list[str]) -> None:
         parser.error('--compare takes a config')
     with trusted(args.trust_checkpoint):
         if args.artifacts:
-            benchmark_artifacts(args.artifacts, args.config, args.checkpoint, args.image, args.runs, tuple(args.threads), args.cfg_options)
+            benchmark_artifacts(
+                args.artifacts,
+                args.config,
+                args.checkpoint,
+                args.image,
+                args.runs,
+                tuple(args.threads),
+                args.cfg_options,
+            )
             return
-        benchmark(args.config, args.checkpoint, args.image, args.label_map, tuple(args.size), args.runs, tuple(args.threads), args.compile,
-                  args.cfg_options)
+        benchmark(
+            args.config,
+            args.checkpoint,
+            args.image,
+            args.label_map,
+            tuple(args.size),
+            args.runs,
+            tuple(args.threads),
+            args.compile,
+            args.cfg_options,
+        )
 
 
 if __name__ == '__main__':

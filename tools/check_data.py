@@ -1,11 +1,13 @@
 """Look at a config's data before training: python tools/check_data.py configs/fpn_effformer_l1_ade20k.py"""
+
 import sys
 
-from effseg.engine import cli
+from effseg.apis import cli
 
 
 def main(argv: list[str]) -> None:
-    from effseg.engine.check_data import check_data
+    from effseg.apis.check_data import check_data
+
     parser = cli.Parser(description=__doc__)
     parser.add_argument('config', help="config file, or 'effseg::NAME.py' for a shipped one")
     parser.add_argument('--split', choices=['train', 'val', 'test'], help='look at one split alone (default: all)')

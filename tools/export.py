@@ -2,24 +2,46 @@
 
 With --to safetensors the trained weights alone, to give away: classes and checksum inside, nothing that can run.
 """
-from effseg.engine import cli
+
+from effseg.apis import cli
 
 
 def main(argv: list[str]) -> None:
+    from effseg.apis.export import PROOF_IMAGES, export
+    from effseg.apis.weights import export_weights
+    from effseg.checkpoint.read import trusted
     from effseg.deploy.backends import SUFFIXES
     from effseg.deploy.spec import OUTPUTS, PRECISIONS
-    from effseg.engine.export import PROOF_IMAGES, export
-    from effseg.engine.weights import export_weights
-    from effseg.models.checkpoint import trusted
+
     parser = cli.Parser(description=__doc__)
     parser.add_argument('config', help="config file, or 'effseg::NAME.py' for a shipped one")
     parser.add_argument('checkpoint', help='trained weights')
-    parser.add_argument('--to', required=True, choices=[*SUFFIXES, 'safetensors'], help='the runtime, or safetensors for the weights alone')
-    parser.add_argument('--size', nargs=2, type=int, metavar=('H', 'W'), help="of the image, multiples of 32 (default: the config's crop)")
-    parser.add_argument('--output', choices=OUTPUTS, default='labels', help='the class of every pixel, or the logits at a quarter of the size')
+    parser.add_argument(
+        '--to',
+        required=True,
+        choices=[*SUFFIXES, 'safetensors'],
+        help='the runtime, or safetensors for the weights alone',
+    )
+    parser.add_argument(
+        '--size',
+        nargs=2,
+        type=int,
+        metavar=('H', 'W'),
+        help="of the image, multiples of 32 (default: the config's crop)",
+    )
+    parser.add_argument(
+        '--output',
+        choices=OUTPUTS,
+        default='labels',
+        help='the class of every pixel, or the logits at a quarter of the size',
+    )
     parser.add_argument('--precision', choices=PRECISIONS, default='fp32')
-    parser.add_argument('--calibration', type=int, default=64, metavar='N', help='training images that choose the ranges of int8')
-    parser.add_argument('--images', nargs='+', help="files and folders to compare and calibrate on (default: the config's data)")
+    parser.add_argument(
+        '--calibration', type=int, default=64, metavar='N', help='training images that choose the ranges of int8'
+    )
+    parser.add_argument(
+        '--images', nargs='+', help="files and folders to compare and calibrate on (default: the config's data)"
+    )
     parser.add_argument('--proof-images', type=int, default=PROOF_IMAGES, metavar='N', help='images to compare on')
     parser.add_argument('--unfused', action='store_true', help='export the network as it was trained, to compare with')
     parser.add_argument('-o', '--out', metavar='PATH', help='the artifact (default: beside the checkpoint)')
@@ -31,8 +53,22 @@ def main(argv: list[str]) -> None:
         if args.to == 'safetensors':
             print(export_weights(args.config, args.checkpoint, args.out, args.cfg_options))
             return
-        print(export(args.config, args.checkpoint, args.to, tuple(args.size) if args.size else None, args.output, args.precision,
-                     args.calibration, args.images, args.proof_images, not args.unfused, args.out, args.cfg_options))
+        print(
+            export(
+                args.config,
+                args.checkpoint,
+                args.to,
+                tuple(args.size) if args.size else None,
+                args.output,
+                args.precision,
+                args.calibration,
+                args.images,
+                args.proof_images,
+                not args.unfused,
+                args.out,
+                args.cfg_options,
+            )
+        )
 
 
 if __name__ == '__main__':

@@ -1,10 +1,13 @@
-"""A trained model for the Hugging Face Hub: python tools/hub.py save CONFIG CHECKPOINT FOLDER, then push FOLDER OWNER/NAME"""
-from effseg.engine import cli
+"""A trained model for the Hugging Face Hub: python tools/hub.py save CONFIG CHECKPOINT FOLDER, then push FOLDER
+OWNER/NAME"""
+
+from effseg.apis import cli
 
 
 def main(argv: list[str]) -> None:
     from effseg import hub
-    from effseg.models.checkpoint import trusted
+    from effseg.checkpoint.read import trusted
+
     parser = cli.Parser(description=__doc__)
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
     commands = parser.add_subparsers(dest='command', required=True)

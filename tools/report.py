@@ -1,17 +1,29 @@
 """One HTML file about a segmenter: python tools/report.py CONFIG CHECKPOINT_OR_ARTIFACT... [--fused]"""
-from effseg.engine import cli
+
+from effseg.apis import cli
 
 
 def main(argv: list[str]) -> None:
-    from effseg.models.checkpoint import trusted
+    from effseg.checkpoint.read import trusted
     from effseg.report.build import PICTURES, report
+
     parser = cli.Parser(description=__doc__)
     parser.add_argument('config', help="config file, or 'effseg::NAME.py' for a shipped one")
-    parser.add_argument('weights', nargs='+', help='checkpoints and artifacts; the first is shown in full, the others beside it')
+    parser.add_argument(
+        'weights', nargs='+', help='checkpoints and artifacts; the first is shown in full, the others beside it'
+    )
     parser.add_argument('--fused', action='store_true', help='add the fused form of every checkpoint')
-    parser.add_argument('--out', metavar='DIR', help='folder for report.html (default: report/ beside the first of them)')
+    parser.add_argument(
+        '--out', metavar='DIR', help='folder for report.html (default: report/ beside the first of them)'
+    )
     parser.add_argument('--work-dir', help="of the training, for its curve (default: the first one's folder)")
-    parser.add_argument('--pictures', type=int, default=PICTURES, metavar='N', help='how many of the worst, and of the best (default: %(default)s)')
+    parser.add_argument(
+        '--pictures',
+        type=int,
+        default=PICTURES,
+        metavar='N',
+        help='how many of the worst, and of the best (default: %(default)s)',
+    )
     cli.add_trust_option(parser)
     cli.add_cfg_options(parser)
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')

@@ -1,23 +1,36 @@
 """Score a checkpoint: python tools/test.py configs/fpn_effformer_l1_ade20k.py CHECKPOINT"""
-from effseg.engine import cli
+
+from effseg.apis import cli
 
 
 def main(argv: list[str]) -> None:
-    from effseg.engine.test import test
-    from effseg.models.checkpoint import trusted
+    from effseg.apis.test import test
+    from effseg.checkpoint.read import trusted
+
     parser = cli.Parser(description=__doc__)
     parser.add_argument('config', help="config file, or 'effseg::NAME.py' for a shipped one")
     parser.add_argument('checkpoint', help='trained weights')
     parser.add_argument('--out', help='folder for the predicted label maps')
     parser.add_argument('--show-dir', help='folder for overlay pictures')
     parser.add_argument('--tta', action='store_true', help='average over scales and flips')
-    parser.add_argument('--fused', action='store_true', help='score the fused form of the model: the same labels, faster')
+    parser.add_argument(
+        '--fused', action='store_true', help='score the fused form of the model: the same labels, faster'
+    )
     cli.add_trust_option(parser)
     cli.add_run_options(parser)
     args = parser.parse_args(argv)
     with trusted(args.trust_checkpoint):
-        test(args.config, args.checkpoint, args.work_dir, args.out, args.show_dir, args.tta, args.cfg_options, args.launcher,
-             args.fused)
+        test(
+            args.config,
+            args.checkpoint,
+            args.work_dir,
+            args.out,
+            args.show_dir,
+            args.tta,
+            args.cfg_options,
+            args.launcher,
+            args.fused,
+        )
 
 
 if __name__ == '__main__':

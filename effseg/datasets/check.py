@@ -1,4 +1,5 @@
 """What must be true of the data before a run starts: a quick look."""
+
 from pathlib import Path
 
 from mmengine.config import Config
@@ -9,8 +10,10 @@ from .pairs import ERROR
 from .splits import find_splits
 from .survey import survey
 
-ADE20K = ('Get ADEChallengeData2016.zip of the MIT scene parsing benchmark, unpack it, and set ADE20K_ROOT (or --cfg-options '
-          'data_root=...) to the folder that holds images/{training,validation} and annotations/{training,validation}.')
+ADE20K = (
+    'Get ADEChallengeData2016.zip of the MIT scene parsing benchmark, unpack it, and set ADE20K_ROOT (or --cfg-options '
+    'data_root=...) to the folder that holds images/{training,validation} and annotations/{training,validation}.'
+)
 QUICK = 32  # pairs of a split that the quick look reads
 
 
@@ -23,10 +26,12 @@ def check_datasets(cfg: Config, loaders: tuple[str, ...], sample: int = 0) -> No
         sample: how many pairs of each to read as well, spread evenly.
 
     Raises:
-        DataError: for a missing or empty folder, an image without label map, or an error among the pairs that were read.
+        DataError: for a missing or empty folder, an image without label map, or an error among the pairs that were
+            read.
         ConfigError: when data set and decode head differ in their number of classes.
     """
     from mmseg.registry import DATASETS
+
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     for loader in loaders:
         dataset_cfg = cfg.get(loader) and cfg[loader].dataset
@@ -41,8 +46,10 @@ def check_datasets(cfg: Config, loaders: tuple[str, ...], sample: int = 0) -> No
         classes = dataset.metainfo.get('classes')
         num_classes = cfg.model.decode_head.num_classes
         if classes is not None and len(classes) != num_classes:
-            raise ConfigError(f'{loader} has {len(classes)} classes but decode_head.num_classes is {num_classes}; make them equal '
-                              '(--cfg-options model.decode_head.num_classes=... or metainfo in the config)')
+            raise ConfigError(
+                f'{loader} has {len(classes)} classes but decode_head.num_classes is {num_classes}; make them equal '
+                '(--cfg-options model.decode_head.num_classes=... or metainfo in the config)'
+            )
     if sample:
         _check_sample(cfg, tuple(loader.removesuffix('_dataloader') for loader in loaders), sample)
 
@@ -53,8 +60,10 @@ def _check_sample(cfg: Config, names: tuple[str, ...], sample: int) -> None:
         errors = [finding for finding in found.findings if finding.severity == ERROR]
         if errors:
             first = errors[0]
-            raise DataError(f'{first.path}: {first.message}. What to do: {first.remedy}. {len(errors)} errors in a quick look at {found.pairs} pairs of {split.name}; '
-                            'tools/check_data.py shows all, --no-data-check trains all the same')
+            raise DataError(
+                f'{first.path}: {first.message}. What to do: {first.remedy}. {len(errors)} errors in a quick look at {found.pairs} pairs of {split.name}; '
+                'tools/check_data.py shows all, --no-data-check trains all the same'
+            )
         for finding in found.findings:
             if finding.kind.startswith(('labels', 'config')):
                 print(f'warning: {finding.path}: {finding.message}. What to do: {finding.remedy}')
@@ -62,8 +71,13 @@ def _check_sample(cfg: Config, names: tuple[str, ...], sample: int) -> None:
 
 def _check_folders(dataset_cfg: Config) -> None:
     root = Path(dataset_cfg.get('data_root') or '')
-    hint = ADE20K if 'ADE20K' in dataset_cfg.type else 'Set data_root (--cfg-options data_root=...) to the folder that holds ' \
-        + ' and '.join(dataset_cfg.data_prefix.values()) + '.'
+    hint = (
+        ADE20K
+        if 'ADE20K' in dataset_cfg.type
+        else 'Set data_root (--cfg-options data_root=...) to the folder that holds '
+        + ' and '.join(dataset_cfg.data_prefix.values())
+        + '.'
+    )
     for prefix in dataset_cfg.data_prefix.values():
         if not (root / prefix).is_dir():
             raise DataError(f'no data at {root / prefix}. {hint}')
@@ -72,8 +86,12 @@ def _check_folders(dataset_cfg: Config) -> None:
 def _check_pairs(dataset, dataset_cfg: Config) -> None:
     pairs = dataset.load_data_list()
     if not pairs:
-        raise DataError(f"no image ending in {dataset.img_suffix!r} in {dataset.data_prefix['img_path']}; set img_suffix in the data set's config")
+        raise DataError(
+            f"no image ending in {dataset.img_suffix!r} in {dataset.data_prefix['img_path']}; set img_suffix in the data set's config"
+        )
     lost = [pair['img_path'] for pair in pairs if not Path(pair.get('seg_map_path', '')).is_file()]
     if lost:
-        raise DataError(f'{len(lost)} of {len(pairs)} images have no label map, the first is {lost[0]}; a file of the same name ending in '
-                        f"{dataset.seg_map_suffix!r} was expected in {dataset.data_prefix['seg_map_path']}")
+        raise DataError(
+            f'{len(lost)} of {len(pairs)} images have no label map, the first is {lost[0]}; a file of the same name ending in '
+            f'{dataset.seg_map_suffix!r} was expected in {dataset.data_prefix["seg_map_path"]}'
+        )

@@ -1,4 +1,5 @@
 """One image and its label map, looked at as training will: what is wrong with them, and which values they hold."""
+
 import hashlib
 import io
 import warnings
@@ -27,6 +28,7 @@ class Finding:
         message: what is wrong with it.
         remedy: what to do.
     """
+
     kind: str
     severity: str
     path: str
@@ -47,6 +49,7 @@ class Rules:
         crop: (height, width) of RandomCrop, None without.
         scale: the largest (long, short) edge that RandomResize or Resize gives; None without.
     """
+
     classes: tuple[str, ...]
     ignored: tuple[int, ...] = (255,)
     reduce_zero_label: bool = False
@@ -78,6 +81,7 @@ class PairResult:
         histogram: pixels by raw value, 256 numbers; None when the label map cannot be used.
         digest: of the image file; None when it cannot be read.
     """
+
     image: str
     findings: list[Finding] = field(default_factory=list)
     histogram: np.ndarray | None = None
@@ -104,9 +108,11 @@ def check_pair(image_path: str, label_path: str, rules: Rules) -> PairResult:
 
 def _open(path: str, what: str, findings: list[Finding]) -> tuple[Image.Image | None, str | None]:
     """A file decoded to its end."""
+
     def bad(kind, message, remedy='replace the file, or delete the pair'):
         findings.append(Finding(f'{what}: {kind}', ERROR, path, message, remedy))
         return None, None
+
     try:
         content = Path(path).read_bytes()
     except FileNotFoundError:
@@ -133,16 +139,46 @@ def _check_image(image: Image.Image, path: str, rules: Rules) -> list[Finding]:
     findings = []
     width, height = image.size
     if min(width, height) < THINNEST:
-        findings.append(Finding('image: too thin', ERROR, path, f'is {width} x {height}; training takes at least {THINNEST} pixels', 'delete the pair'))
+        findings.append(
+            Finding(
+                'image: too thin',
+                ERROR,
+                path,
+                f'is {width} x {height}; training takes at least {THINNEST} pixels',
+                'delete the pair',
+            )
+        )
     elif rules.crop and _stays_below(rules.crop, image, rules.scale):
-        findings.append(Finding('image: smaller than the crop', WARNING, path, f'is {width} x {height}, and smaller than the crop of '
-                                f'{rules.crop[1]} x {rules.crop[0]} at every scale: the rest is padding', 'lower crop_size, or raise the scale of RandomResize'))
+        findings.append(
+            Finding(
+                'image: smaller than the crop',
+                WARNING,
+                path,
+                f'is {width} x {height}, and smaller than the crop of '
+                f'{rules.crop[1]} x {rules.crop[0]} at every scale: the rest is padding',
+                'lower crop_size, or raise the scale of RandomResize',
+            )
+        )
     if image.mode.startswith(('I', 'F')):
-        findings.append(Finding('image: more than 8 bits', ERROR, path, f'has {image.mode} pixels; only their upper 8 bits would be seen',
-                                'convert it to 8 bits, with a scale that suits it'))
+        findings.append(
+            Finding(
+                'image: more than 8 bits',
+                ERROR,
+                path,
+                f'has {image.mode} pixels; only their upper 8 bits would be seen',
+                'convert it to 8 bits, with a scale that suits it',
+            )
+        )
     if getattr(image, 'n_frames', 1) > 1 and image.format != 'MPO':
-        findings.append(Finding('image: several frames', WARNING, path, f'has {sum(1 for _ in ImageSequence.Iterator(image))} frames; one is used',
-                                'save the frame that was labelled'))
+        findings.append(
+            Finding(
+                'image: several frames',
+                WARNING,
+                path,
+                f'has {sum(1 for _ in ImageSequence.Iterator(image))} frames; one is used',
+                'save the frame that was labelled',
+            )
+        )
     return findings
 
 
@@ -157,17 +193,38 @@ def _stays_below(crop: tuple[int, int], image: Image.Image, scale: tuple[float, 
 def _labels(label_map: Image.Image, path: str, findings: list[Finding]) -> np.ndarray | None:
     """The raw values as LoadAnnotations sees them, or None when they are no class numbers."""
     if label_map.mode in COLOUR:
-        findings.append(Finding('label map: colours', ERROR, path, f'is a {label_map.mode} image; training wants one channel of class numbers',
-                                'translate its colours to class numbers and save them as an 8-bit greyscale PNG'))
+        findings.append(
+            Finding(
+                'label map: colours',
+                ERROR,
+                path,
+                f'is a {label_map.mode} image; training wants one channel of class numbers',
+                'translate its colours to class numbers and save them as an 8-bit greyscale PNG',
+            )
+        )
         return None
     if label_map.mode.startswith(('I', 'F')):
         pixels = np.asarray(label_map)
-        findings.append(Finding('label map: more than 8 bits', ERROR, path, f'has {label_map.mode} pixels up to {pixels.max()}; they would be taken modulo 256',
-                                'save it as an 8-bit greyscale PNG of class numbers'))
+        findings.append(
+            Finding(
+                'label map: more than 8 bits',
+                ERROR,
+                path,
+                f'has {label_map.mode} pixels up to {pixels.max()}; they would be taken modulo 256',
+                'save it as an 8-bit greyscale PNG of class numbers',
+            )
+        )
         return None
     if label_map.format in LOSSY:
-        findings.append(Finding('label map: lossy', ERROR, path, f'is a {label_map.format} file: compression has changed the class numbers at every border',
-                                'export it again from the labelling tool as PNG'))
+        findings.append(
+            Finding(
+                'label map: lossy',
+                ERROR,
+                path,
+                f'is a {label_map.format} file: compression has changed the class numbers at every border',
+                'export it again from the labelling tool as PNG',
+            )
+        )
     return np.asarray(label_map).astype(np.uint8)
 
 
@@ -177,10 +234,26 @@ def _check_values(label_map: Image.Image, path: str, histogram: np.ndarray, rule
     outside = [value for value in seen if rules.meaning(value) is None]
     if outside:
         share = histogram[outside].sum() / histogram.sum()
-        findings.append(Finding('label map: out of range', ERROR, path, f"has the value{'s' * (len(outside) > 1)} {_few(outside)} in {share:.1%} of its pixels; "
-                                f'{_range(rules)}', _remedy_outside(outside, rules)))
+        findings.append(
+            Finding(
+                'label map: out of range',
+                ERROR,
+                path,
+                f'has the value{"s" * (len(outside) > 1)} {_few(outside)} in {share:.1%} of its pixels; '
+                f'{_range(rules)}',
+                _remedy_outside(outside, rules),
+            )
+        )
     elif all(rules.meaning(value) == 'ignored' for value in seen):
-        findings.append(Finding('label map: nothing labelled', WARNING, path, f'holds only ignored values ({_few(seen)})', 'label it, or delete the pair'))
+        findings.append(
+            Finding(
+                'label map: nothing labelled',
+                WARNING,
+                path,
+                f'holds only ignored values ({_few(seen)})',
+                'label it, or delete the pair',
+            )
+        )
     if label_map.mode == 'P' and rules.palette:
         findings += _check_palette(label_map, path, seen, rules)
     return findings
@@ -192,10 +265,24 @@ def _check_palette(label_map: Image.Image, path: str, seen: list[int], rules: Ru
     wanted = [list(map(int, colour)) for colour in rules.palette]
     for value in seen:
         number = rules.mapped(value)
-        if value < len(own) and number < len(wanted) and own[value] != wanted[number] and own[value] in wanted and wanted.count(own[value]) == 1:
+        if (
+            value < len(own)
+            and number < len(wanted)
+            and own[value] != wanted[number]
+            and own[value] in wanted
+            and wanted.count(own[value]) == 1
+        ):
             other = wanted.index(own[value])
-            return [Finding('label map: palette in another order', ERROR, path, f'shows the value {value} in the colour of {rules.classes[other]!r}, and training '
-                            f'would take it for {rules.classes[number]!r}', 'save class numbers, not the order in which the colours came')]
+            return [
+                Finding(
+                    'label map: palette in another order',
+                    ERROR,
+                    path,
+                    f'shows the value {value} in the colour of {rules.classes[other]!r}, and training '
+                    f'would take it for {rules.classes[number]!r}',
+                    'save class numbers, not the order in which the colours came',
+                )
+            ]
     return []
 
 
@@ -205,17 +292,40 @@ def _check_overlay(image: Image.Image, image_path: str, label_map: Image.Image, 
     upright = stored[::-1] if orientation >= 5 else stored
     if size not in (stored, upright):
         hint = ' (height and width exchanged)' if size == stored[::-1] else ''
-        return [Finding('pair: sizes differ', ERROR, label_path, f'is {size[0]} x {size[1]}{hint}, its image {image_path} {upright[0]} x {upright[1]}',
-                        'export both at one size; never scale a label map with interpolation')]
+        return [
+            Finding(
+                'pair: sizes differ',
+                ERROR,
+                label_path,
+                f'is {size[0]} x {size[1]}{hint}, its image {image_path} {upright[0]} x {upright[1]}',
+                'export both at one size; never scale a label map with interpolation',
+            )
+        ]
     if orientation == 1:
         return []
     remedy = 'turn the pixels for good (jpegtran, or PIL.ImageOps.exif_transpose) and look at image and label map over each other'
     if upright == stored or stored[0] == stored[1]:
-        return [Finding('pair: turned by EXIF', ERROR, image_path, f'is turned when it is shown (EXIF orientation {orientation}), and nothing says whether its label '
-                        'map is to be turned along', remedy)]
+        return [
+            Finding(
+                'pair: turned by EXIF',
+                ERROR,
+                image_path,
+                f'is turned when it is shown (EXIF orientation {orientation}), and nothing says whether its label '
+                'map is to be turned along',
+                remedy,
+            )
+        ]
     along = 'along with it' if turn_of_label_map(image_path, size) is not None else 'no more, being upright already'
-    return [Finding('pair: turned by EXIF', WARNING, image_path, f'is turned when it is shown (EXIF orientation {orientation}); by its size, its label map is turned '
-                    f'{along}', remedy)]
+    return [
+        Finding(
+            'pair: turned by EXIF',
+            WARNING,
+            image_path,
+            f'is turned when it is shown (EXIF orientation {orientation}); by its size, its label map is turned '
+            f'{along}',
+            remedy,
+        )
+    ]
 
 
 def _range(rules: Rules) -> str:
@@ -225,8 +335,10 @@ def _range(rules: Rules) -> str:
 
 def _remedy_outside(outside: list[int], rules: Rules) -> str:
     if outside == [len(rules.classes)] and not rules.reduce_zero_label:
-        return ("if the values count from 1 and 0 means unlabelled, set reduce_zero_label=True in the data set's config; if it means unlabelled itself, "
-                f'set ignore_index={outside[0]} in data set, decode head and evaluator; else add the class')
+        return (
+            "if the values count from 1 and 0 means unlabelled, set reduce_zero_label=True in the data set's config; if it means unlabelled itself, "
+            f'set ignore_index={outside[0]} in data set, decode head and evaluator; else add the class'
+        )
     return 'list all classes in metainfo, set ignore_index where the value means unlabelled, or correct the label map'
 
 

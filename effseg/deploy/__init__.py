@@ -1,9 +1,11 @@
 """The network as a file: export it, prove it, run it.
 
-``load(path)(image)`` needs numpy and the file's runtime; torch and MMSegmentation are imported by the exporting half only.
+``load(path)(image)`` needs numpy and the file's runtime; torch and MMSegmentation are imported by the exporting half
+only.
 """
+
 from .artifact import Artifact, load
-from .labels import label_map
+from .host import label_map
 from .spec import Spec
 
 __all__ = ['Artifact', 'Spec', 'export', 'label_map', 'load']
@@ -13,5 +15,6 @@ def __getattr__(name: str):
     # on demand: exporting takes torch, running does not
     if name == 'export':
         from .exporting import export
+
         return export
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -1,4 +1,5 @@
 """Running an artifact: one image in, logits or labels out."""
+
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +30,10 @@ class Artifact:
         """
         if not isinstance(image, np.ndarray) or image.shape != self.spec.image_shape or image.dtype != np.uint8:
             came = f'{image.dtype} {image.shape}' if isinstance(image, np.ndarray) else type(image).__name__
-            raise DataError(f'{self.path.name} takes a uint8 RGB array of shape {self.spec.image_shape} (height, width, 3) and got {came}; '
-                            'resize or pad the image, and do not normalise it')
+            raise DataError(
+                f'{self.path.name} takes a uint8 RGB array of shape {self.spec.image_shape} (height, width, 3) and got {came}; '
+                'resize or pad the image, and do not normalise it'
+            )
         result = self._run(np.ascontiguousarray(image))[0]
         return result.astype(np.int32 if self.spec.output == 'labels' else np.float32, copy=False)
 
@@ -53,10 +56,14 @@ def load(path: str | Path, threads: int | None = None) -> Artifact:
     expected = read_beside(path)
     session = backend.load(path, threads)
     if session.spec is None:
-        raise ArtifactError(f'{path} runs, and was not written by effseg: it does not say what it expects and returns. Export with tools/export.py')
+        raise ArtifactError(
+            f'{path} runs, and was not written by effseg: it does not say what it expects and returns. Export with tools/export.py'
+        )
     spec = Spec.from_json(session.spec, str(path))
     if expected is not None and expected != spec:
-        raise ArtifactError(f'{path} and the spec beside it contradict each other; copy both files again or delete the spec')
+        raise ArtifactError(
+            f'{path} and the spec beside it contradict each other; copy both files again or delete the spec'
+        )
     _check_shapes(path, spec, session)
     return Artifact(path, spec, session)
 
@@ -64,5 +71,7 @@ def load(path: str | Path, threads: int | None = None) -> Artifact:
 def _check_shapes(path: Path, spec: Spec, session: Session) -> None:
     image, result = session.shapes
     if sorted(image) != sorted((1, *spec.image_shape)) or tuple(result) != (1, *spec.result_shape):
-        raise ArtifactError(f'{path} takes {image} and returns {result}; its spec says {(1, *spec.image_shape)} and {(1, *spec.result_shape)}. '
-                            'One of them was exchanged; export the model again')
+        raise ArtifactError(
+            f'{path} takes {image} and returns {result}; its spec says {(1, *spec.image_shape)} and {(1, *spec.result_shape)}. '
+            'One of them was exchanged; export the model again'
+        )

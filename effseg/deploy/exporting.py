@@ -1,4 +1,5 @@
 """Writing an artifact, and keeping it only if it computes what the trained model computes."""
+
 import shutil
 import tempfile
 import time
@@ -31,6 +32,7 @@ class Export:
         megabytes: its size, 1 MB = 10^6 bytes.
         seconds: from the network to the proven file.
     """
+
     path: Path
     spec: Spec
     parity: parity.Parity | None
@@ -40,16 +42,28 @@ class Export:
     seconds: float
 
     def __str__(self):
-        proof = self.parity or 'converted, not run: this runtime runs on macOS only. Run the same command there to compare'
+        proof = (
+            self.parity or 'converted, not run: this runtime runs on macOS only. Run the same command there to compare'
+        )
         if self.spec.precision == 'int8':
             proof = f'kept in float, as measured: {", ".join(self.floats) or "nothing"}\n{proof}'
-        return (f'{self.path}  {self.spec.backend} {self.spec.precision} {self.spec.output} {self.spec.height}x{self.spec.width}  '
-                f'{self.megabytes:.1f} MB  {self.seconds:.0f} s\n{self.delegation}\n{proof}')
+        return (
+            f'{self.path}  {self.spec.backend} {self.spec.precision} {self.spec.output} {self.spec.height}x{self.spec.width}  '
+            f'{self.megabytes:.1f} MB  {self.seconds:.0f} s\n{self.delegation}\n{proof}'
+        )
 
 
-def export(model: nn.Module, network: nn.Module, spec: Spec, path: str | Path, images: Sequence[np.ndarray],
-           calibration: Sequence[np.ndarray] = (), masks: Sequence[np.ndarray] = ()) -> Export:
-    """Writes ``network`` as an artifact and proves it against ``model``. Nothing is left behind by an export that fails.
+def export(
+    model: nn.Module,
+    network: nn.Module,
+    spec: Spec,
+    path: str | Path,
+    images: Sequence[np.ndarray],
+    calibration: Sequence[np.ndarray] = (),
+    masks: Sequence[np.ndarray] = (),
+) -> Export:
+    """Writes ``network`` as an artifact and proves it against ``model``. Nothing is left behind by an export that
+    fails.
 
     Args:
         model: the trained MMSegmentation model, unfused.
@@ -90,9 +104,13 @@ def export(model: nn.Module, network: nn.Module, spec: Spec, path: str | Path, i
     return Export(path, spec, proof, delegation, floats, _size(path) / 1e6, time.perf_counter() - started)
 
 
-def _check(path: Path, precisions: Sequence[str], spec: Spec, images: Sequence[np.ndarray], calibration: Sequence[np.ndarray]) -> None:
+def _check(
+    path: Path, precisions: Sequence[str], spec: Spec, images: Sequence[np.ndarray], calibration: Sequence[np.ndarray]
+) -> None:
     if spec.precision not in precisions:
-        raise ConfigError(f"--precision {spec.precision} does not exist for {spec.backend}; use one of {', '.join(precisions)}")
+        raise ConfigError(
+            f'--precision {spec.precision} does not exist for {spec.backend}; use one of {", ".join(precisions)}'
+        )
     if path.suffix != SUFFIXES[spec.backend]:
         raise ConfigError(f'{path} must end in {SUFFIXES[spec.backend]} to be read by {spec.backend}')
     if not len(images):
@@ -114,4 +132,6 @@ def _replace(source: Path, target: Path) -> None:
 
 
 def _size(path: Path) -> int:
-    return sum(file.stat().st_size for file in path.rglob('*') if file.is_file()) if path.is_dir() else path.stat().st_size
+    return (
+        sum(file.stat().st_size for file in path.rglob('*') if file.is_file()) if path.is_dir() else path.stat().st_size
+    )

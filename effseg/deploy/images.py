@@ -1,7 +1,8 @@
 """Pictures of any size as images of an artifact's size."""
+
 import numpy as np
 
-CONTENTS = (1., None, .5)  # the picture as it is, shrunk or grown to fit, and half of that
+CONTENTS = (1.0, None, 0.5)  # the picture as it is, shrunk or grown to fit, and half of that
 
 
 def fit(picture: np.ndarray, size: tuple[int, int], number: int, fill: tuple[float, ...]) -> np.ndarray:
@@ -33,17 +34,20 @@ def fit_mask(mask: np.ndarray, picture: tuple[int, int], size: tuple[int, int], 
     return _fit(mask, picture, size, number, 255, bilinear=False)
 
 
-def _fit(pixels: np.ndarray, shown: tuple[int, int], size: tuple[int, int], number: int, fill, bilinear: bool) -> np.ndarray:
+def _fit(
+    pixels: np.ndarray, shown: tuple[int, int], size: tuple[int, int], number: int, fill, bilinear: bool
+) -> np.ndarray:
     from PIL import Image
+
     content = CONTENTS[number % len(CONTENTS)]
     whole = min(size[0] / shown[0], size[1] / shown[1])
-    scale = 1. if content == 1. else whole * (content or 1.)
+    scale = 1.0 if content == 1.0 else whole * (content or 1.0)
     target = tuple(max(round(side * scale), 1) for side in shown)
     if target != pixels.shape[:2]:
         how = Image.Resampling.BILINEAR if bilinear else Image.Resampling.NEAREST
         pixels = np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).resize(target[::-1], how))
     image = np.empty((*size, *pixels.shape[2:]), dtype=np.uint8)
     image[:] = fill
-    pixels = pixels[:size[0], :size[1]]
-    image[:pixels.shape[0], :pixels.shape[1]] = pixels
+    pixels = pixels[: size[0], : size[1]]
+    image[: pixels.shape[0], : pixels.shape[1]] = pixels
     return image

@@ -1,4 +1,6 @@
-"""The proof of an artifact: the file that was written, run by its runtime on real images, against the unfused torch model."""
+"""The proof of an artifact: the file that was written, run by its runtime on real images, against the unfused torch
+model."""
+
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 
@@ -16,20 +18,23 @@ class Threshold:
     """What an artifact of a precision must reach.
 
     Attributes:
-        difference: largest allowed difference of a logit, relative to the largest logit of the images; None: not bounded.
+        difference: largest allowed difference of a logit, relative to the largest logit of the images; None: not
+            bounded.
         agreement: smallest allowed share of pixels with the same label.
     """
+
     difference: float | None
     agreement: float
 
 
 THRESHOLDS = {
-    # fp32 sums of a few thousand products in another order, through twenty layers: seen 1e-5; ExecuTorch's own bound is 1e-3
-    'fp32': Threshold(1e-3, .999),
+    # fp32 sums of a few thousand products in another order, through twenty layers: seen 1e-5; ExecuTorch's own bound is
+    # 1e-3
+    'fp32': Threshold(1e-3, 0.999),
     # eleven bits of mantissa; Core ML's own bound for fp16 is a hundred times that for fp32
-    'fp16': Threshold(1e-1, .99),
+    'fp16': Threshold(1e-1, 0.99),
     # judged by the task's metric (tools/test.py); below this the file is broken, not imprecise
-    'int8': Threshold(None, .90),
+    'int8': Threshold(None, 0.90),
 }
 
 
@@ -43,8 +48,10 @@ class Parity:
         scale: the largest absolute logit of the reference.
         agreement: share of the pixels with the same label.
         pixels: how many were compared.
-        miou, source_miou: of the artifact and of its source, in percent, on those images that have masks; None without any.
+        miou, source_miou: of the artifact and of its source, in percent, on those images that have masks; None without
+            any.
     """
+
     images: int
     largest: float | None
     mean: float | None
@@ -55,17 +62,31 @@ class Parity:
     source_miou: float | None = None
 
     def __str__(self):
-        logits = '' if self.largest is None else (f'largest logit difference {self.largest:.2e}, mean {self.mean:.2e} '
-                                                  f'(largest logit {self.scale:.1f}); ')
-        score = '' if self.miou is None else f'; mIoU on them {self.miou:.2f}, of the trained model {self.source_miou:.2f}'
-        return f'{logits}same label at {100 * self.agreement:.4f} % of {self.pixels} pixels of {self.images} images{score}'
+        logits = (
+            ''
+            if self.largest is None
+            else (
+                f'largest logit difference {self.largest:.2e}, mean {self.mean:.2e} (largest logit {self.scale:.1f}); '
+            )
+        )
+        score = (
+            '' if self.miou is None else f'; mIoU on them {self.miou:.2f}, of the trained model {self.source_miou:.2f}'
+        )
+        return (
+            f'{logits}same label at {100 * self.agreement:.4f} % of {self.pixels} pixels of {self.images} images{score}'
+        )
 
     def as_dict(self) -> dict:
         return asdict(self)
 
 
-def compare(run: Callable[[np.ndarray], np.ndarray], network: torch.nn.Module, spec: Spec, images: Iterable[np.ndarray],
-            masks: Sequence[np.ndarray] = ()) -> Parity:
+def compare(
+    run: Callable[[np.ndarray], np.ndarray],
+    network: torch.nn.Module,
+    spec: Spec,
+    images: Iterable[np.ndarray],
+    masks: Sequence[np.ndarray] = (),
+) -> Parity:
     """Runs both on every image.
 
     Args:
@@ -80,21 +101,28 @@ def compare(run: Callable[[np.ndarray], np.ndarray], network: torch.nn.Module, s
     """
     reference = Program(network, spec).eval()
     reference.labels = False
-    largest = total = scale = 0.
+    largest = total = scale = 0.0
     same = count = pixels = values = 0
     confusion, own_confusion = np.zeros((2, len(spec.classes), len(spec.classes)), dtype=np.int64)
     for count, image in enumerate(images, 1):
         result = run(image)
         if result.shape != spec.result_shape or not np.isfinite(result).all():
-            raise ParityError(f'the artifact returned {result.shape} where {spec.result_shape} was expected'
-                              if result.shape != spec.result_shape else 'the artifact returned values that are not numbers')
+            raise ParityError(
+                f'the artifact returned {result.shape} where {spec.result_shape} was expected'
+                if result.shape != spec.result_shape
+                else 'the artifact returned values that are not numbers'
+            )
         with torch.no_grad():
             logits = reference(torch.from_numpy(image[None]))
         scale = max(scale, logits.abs().max().item())
         if spec.output == 'logits':
             result = torch.from_numpy(np.array(result))[None]
             difference = (result.double() - logits.double()).abs()
-            largest, total, values = max(largest, difference.max().item()), total + difference.sum().item(), values + difference.numel()
+            largest, total, values = (
+                max(largest, difference.max().item()),
+                total + difference.sum().item(),
+                values + difference.numel(),
+            )
             labels = _labels(result, spec)
         else:
             labels = torch.from_numpy(np.array(result))[None]
@@ -105,8 +133,15 @@ def compare(run: Callable[[np.ndarray], np.ndarray], network: torch.nn.Module, s
         agree = labels == expected
         same, pixels = same + int(agree.sum()), pixels + agree.numel()
     measured = spec.output == 'logits' and count > 0
-    return Parity(count, largest if measured else None, total / values if measured else None, scale, same / max(pixels, 1), pixels,
-                  *((_miou(confusion), _miou(own_confusion)) if confusion.any() else ()))
+    return Parity(
+        count,
+        largest if measured else None,
+        total / values if measured else None,
+        scale,
+        same / max(pixels, 1),
+        pixels,
+        *((_miou(confusion), _miou(own_confusion)) if confusion.any() else ()),
+    )
 
 
 def judge(parity: Parity, precision: str) -> None:
@@ -117,11 +152,17 @@ def judge(parity: Parity, precision: str) -> None:
     threshold = THRESHOLDS[precision]
     if not parity.images:
         raise ParityError('there was no image to compare the artifact on')
-    too_far = parity.largest is not None and threshold.difference is not None and parity.largest > threshold.difference * max(parity.scale, 1)
+    too_far = (
+        parity.largest is not None
+        and threshold.difference is not None
+        and parity.largest > threshold.difference * max(parity.scale, 1)
+    )
     if too_far or parity.agreement < threshold.agreement:
         bound = '' if threshold.difference is None else f'logits within {threshold.difference:g} of the largest, '
-        raise ParityError(f'the artifact does not compute what the trained model computes: {parity}. {precision} needs {bound}'
-                          f'the same label at {100 * threshold.agreement:g} % of the pixels. No file was written')
+        raise ParityError(
+            f'the artifact does not compute what the trained model computes: {parity}. {precision} needs {bound}'
+            f'the same label at {100 * threshold.agreement:g} % of the pixels. No file was written'
+        )
 
 
 def _labels(logits: torch.Tensor, spec: Spec) -> torch.Tensor:
@@ -132,7 +173,9 @@ def _confusion(labels: torch.Tensor, mask: np.ndarray, classes: int) -> np.ndarr
     """Pixels by true class and label."""
     labels = labels[0].numpy().astype(np.int64)
     known = mask < classes
-    return np.bincount(mask[known].astype(np.int64) * classes + labels[known], minlength=classes ** 2).reshape(classes, classes)
+    return np.bincount(mask[known].astype(np.int64) * classes + labels[known], minlength=classes**2).reshape(
+        classes, classes
+    )
 
 
 def _miou(confusion: np.ndarray) -> float:

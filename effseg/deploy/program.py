@@ -2,6 +2,7 @@
 
 Its operators are those that every runtime takes into its accelerated part; ``docs/deploy.md`` lists them.
 """
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,7 +24,14 @@ class Program(nn.Module):
         compare: find the largest class by comparisons instead of argmax, for runtimes that delegate the former only.
     """
 
-    def __init__(self, network: nn.Module, spec: Spec, channels_first: bool = False, compare: bool = False, divisor: float | None = None):
+    def __init__(
+        self,
+        network: nn.Module,
+        spec: Spec,
+        channels_first: bool = False,
+        compare: bool = False,
+        divisor: float | None = None,
+    ):
         super().__init__()
         self.network = network
         self.size = (spec.height, spec.width)
@@ -44,14 +52,16 @@ class Program(nn.Module):
             Logits (1, classes, H / 4, W / 4), or labels (1, H, W): int32 by argmax, whole float32 by comparisons.
         """
         x = image if image.dtype == torch.float32 else image.float()
-        # contiguous: or tracing takes the whole network for channels-last, and ExecuTorch leaves its copies out of the delegate
+        # contiguous: or tracing takes the whole network for channels-last, and ExecuTorch leaves its copies out of the
+        # delegate
         x = x if self.channels_first else x.permute(0, 3, 1, 2).contiguous()
         logits = self.network.logits((x if self.divisor else x - self.mean) * self.scale)
         if not self.labels:
             return logits
         logits = F.interpolate(logits, size=self.size, mode='bilinear', align_corners=False)
         if self.compare:
-            # channels last: of maps with one channel ExecuTorch loses track of the layout, and copies them outside of the delegate
+            # channels last: of maps with one channel ExecuTorch loses track of the layout, and copies them outside of
+            # the delegate
             return largest(logits.permute(0, 2, 3, 1), self.index).reshape(1, *self.size)
         return logits.argmax(1).to(torch.int32)
 
@@ -65,22 +75,23 @@ def largest(values: Tensor, index: Tensor) -> Tensor:
     """
     while (count := values.shape[3]) > 1:
         half = (count + 1) // 2
-        a, b = values[..., :count - half], values[..., half:]
-        ia, ib = index[..., :count - half], index[..., half:]
+        a, b = values[..., : count - half], values[..., half:]
+        ia, ib = index[..., : count - half], index[..., half:]
         # -1 or 1, the clamp that all runtimes delegate; the lower half wins a tie, as in argmax
-        side = torch.clamp((b - a) * _STEP - 1., -1, 1)
-        middle = (ia + ib) * .5
+        side = torch.clamp((b - a) * _STEP - 1.0, -1, 1)
+        middle = (ia + ib) * 0.5
         winners, index_of = torch.maximum(a, b), middle + side * (ib - middle)
         if half > count - half:
-            odd = values[..., count - half:half]
+            odd = values[..., count - half : half]
             winners = torch.cat([winners, odd], 3)
-            index_of = torch.cat([index_of, index[..., count - half:half] + 0. * odd], 3)
+            index_of = torch.cat([index_of, index[..., count - half : half] + 0.0 * odd], 3)
         values, index = winners, index_of
     return index
 
 
 class Unfused(nn.Module):
-    """MMSegmentation's model as it was trained, under the name that :class:`Program` calls: the reference of every proof."""
+    """MMSegmentation's model as it was trained, under the name that :class:`Program` calls: the reference of every
+    proof."""
 
     def __init__(self, model: nn.Module):
         super().__init__()

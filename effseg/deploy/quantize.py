@@ -1,9 +1,12 @@
 """Which layers int8 hurts most, measured on real images, whatever the runtime.
 
-The runtimes' own quantizers do the work (:mod:`effseg.deploy.backends`). All of them quantize the convs, where nearly all weights
-and work are: int8 weights per output channel, int8 maps. Attention's products and softmax, the norms' statistics, activations
+The runtimes' own quantizers do the work (:mod:`effseg.deploy.backends`). All of them quantize the convs, where nearly
+all weights
+and work are: int8 weights per output channel, int8 maps. Attention's products and softmax, the norms' statistics,
+activations
 other than ReLU, and sums stay in float.
 """
+
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -12,25 +15,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ..fuse.layers import ChannelNorm, MapNorm
+from ..fusion.layers import ChannelNorm, MapNorm
 from .parity import Parity
 from .program import Program
 from .spec import Spec
 
-LOSS = .5  # mIoU that int8 may cost on the images of the proof before layers are taken back to float, where they have masks
-AGREEMENT = .98  # where they have none: share of the pixels with the float network's label
-SHARES = (.05, .15, .4)  # of the layers, worst first, that are kept in float when int8 throughout misses the aim
+# mIoU that int8 may cost on the images of the proof before layers are taken back to float, where they have masks
+LOSS = 0.5
+AGREEMENT = 0.98  # where they have none: share of the pixels with the float network's label
+SHARES = (0.05, 0.15, 0.4)  # of the layers, worst first, that are kept in float when int8 throughout misses the aim
 IMAGES = 4  # to rank the layers on; each counts every pixel of every map
 
 
 def attempts(network: nn.Module, spec: Spec, images: Sequence[np.ndarray]) -> Iterator[tuple[str, ...]]:
-    """The layers to keep in float, attempt by attempt until :func:`survived`: the norms, then more and more of those that int8
+    """The layers to keep in float, attempt by attempt until :func:`survived`: the norms, then more and more of those
+    that int8
     hurts most."""
     norms = tuple(name for name, module in network.named_modules() if isinstance(module, (MapNorm, ChannelNorm)))
     yield norms
     ranking = worst_first(network, spec, images[:IMAGES]) if SHARES else []
     for share in SHARES:
-        yield (*norms, *ranking[:max(round(share * len(ranking)), 1)])
+        yield (*norms, *ranking[: max(round(share * len(ranking)), 1)])
 
 
 def survived(proof: Parity) -> bool:
@@ -71,7 +76,8 @@ def _weights(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 class _Noise(TorchFunctionMode):
-    """Watches convs and does each once more in int8, as the quantizers would: maps per tensor, weights per output channel."""
+    """Watches convs and does each once more in int8, as the quantizers would: maps per tensor, weights per output
+    channel."""
 
     def __init__(self, owners: dict[int, str]):
         super().__init__()
@@ -86,7 +92,7 @@ class _Noise(TorchFunctionMode):
             error = func(_rounded(x, None), _rounded(weight, (1, 2, 3)), *others, **kwargs) - result
             name = self.owners[id(weight)]
             ratio = error.square().mean().item() / max(result.square().mean().item(), 1e-30)
-            self.ratios[name] = max(ratio, self.ratios.get(name, 0.))
+            self.ratios[name] = max(ratio, self.ratios.get(name, 0.0))
         return result
 
 

@@ -2,6 +2,7 @@
 
 The copy beside the file (``NAME.spec.json``) also holds the file's own hash and the numbers of its proof.
 """
+
 import dataclasses
 import hashlib
 import json
@@ -33,6 +34,7 @@ class Spec:
         effseg: the version that wrote the artifact.
         colour_order: of the input image; always RGB.
     """
+
     backend: str
     height: int
     width: int
@@ -55,8 +57,10 @@ class Spec:
         if self.precision not in PRECISIONS:
             raise ConfigError(f'precision={self.precision!r} is unknown; use one of {PRECISIONS}')
         if min(self.height, self.width) < MULTIPLE or self.height % MULTIPLE or self.width % MULTIPLE:
-            raise ConfigError(f'size {self.height}x{self.width} (height x width) cannot be exported: both sides must be '
-                              f'multiples of {MULTIPLE}')
+            raise ConfigError(
+                f'size {self.height}x{self.width} (height x width) cannot be exported: both sides must be '
+                f'multiples of {MULTIPLE}'
+            )
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise ConfigError(f'mean {self.mean} and std {self.std} must be three numbers each, std above 0')
         if len(self.palette) != len(self.classes):
@@ -96,7 +100,9 @@ class Spec:
             fields = {field.name for field in dataclasses.fields(cls)}
             return cls(**{name: value for name, value in values.items() if name in fields})
         except (ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
-            raise ArtifactError(f'{origin} is not the spec of an effseg artifact ({error}); export the model again') from error
+            raise ArtifactError(
+                f'{origin} is not the spec of an effseg artifact ({error}); export the model again'
+            ) from error
 
 
 def beside(artifact: Path) -> Path:
@@ -126,8 +132,10 @@ def read_beside(artifact: Path) -> Spec | None:
         raise ArtifactError(f'{path} is not JSON ({error}); export the model again') from error
     spec = Spec.from_json(text, str(path))
     if (actual := digest(artifact)) != expected:
-        raise ArtifactError(f'{artifact} is not the file that {path.name} was written for: its SHA-256 is {actual[:12]}..., the spec '
-                            f'says {str(expected)[:12]}... It was cut, changed or exchanged; copy both files again')
+        raise ArtifactError(
+            f'{artifact} is not the file that {path.name} was written for: its SHA-256 is {actual[:12]}..., the spec '
+            f'says {str(expected)[:12]}... It was cut, changed or exchanged; copy both files again'
+        )
     return spec
 
 

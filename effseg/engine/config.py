@@ -1,4 +1,5 @@
 """From a config file to the Config that a Runner takes."""
+
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ def load_config(path: str, cfg_options: dict | None = None, work_dir: str | None
         ConfigError: when the file is missing or is not a config.
     """
     from ..stack import config_root
+
     package, _, name = path.partition('::')
     root = config_root(package) if name else None
     file = root / name if root else Path(path)
@@ -47,7 +49,8 @@ def load_config(path: str, cfg_options: dict | None = None, work_dir: str | None
 
 @contextlib.contextmanager
 def of_config(part: str) -> Iterator[None]:
-    """Whatever is raised inside while a part of a config is built is an error of the config; with ``--debug`` its origin is seen.
+    """Whatever is raised inside while a part of a config is built is an error of the config; with ``--debug`` its
+    origin is seen.
 
     Raises:
         ConfigError: naming the part.
@@ -58,8 +61,10 @@ def of_config(part: str) -> Iterator[None]:
         if isinstance(error, EffsegError):
             raise
         said = ' '.join(str(error).split()) or type(error).__name__
-        raise ConfigError(f"the config's {part} cannot be built: {said} (an option inherited from a base config is dropped by _delete_=True in the "
-                          'inheriting dict)') from error
+        raise ConfigError(
+            f"the config's {part} cannot be built: {said} (an option inherited from a base config is dropped by _delete_=True in the "
+            'inheriting dict)'
+        ) from error
 
 
 def dataset_of(cfg: Config, loader: str) -> ConfigDict:

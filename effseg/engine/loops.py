@@ -1,8 +1,9 @@
 """MMEngine's training loops, which go on where an interrupted run was without loading what it has seen."""
+
 from mmengine.registry import LOOPS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop
 
-from .samples import EndlessSampler, NumberedSampler
+from .samplers import EndlessSampler, NumberedSampler
 
 
 @LOOPS.register_module()
@@ -60,6 +61,11 @@ def resumable(loop: dict) -> dict:
 def without_loading(loop: BaseLoop) -> BaseLoop:
     """The loop itself; an older MMEngine's skips without loading from now on."""
     iterator = getattr(loop, 'dataloader_iterator', None)
-    if iterator is not None and not hasattr(iterator, 'skip_iter') and isinstance(loop.dataloader.sampler, EndlessSampler) and loop.dataloader.batch_size:
+    if (
+        iterator is not None
+        and not hasattr(iterator, 'skip_iter')
+        and isinstance(loop.dataloader.sampler, EndlessSampler)
+        and loop.dataloader.batch_size
+    ):
         loop.dataloader_iterator = SkippingIterator(loop)
     return loop

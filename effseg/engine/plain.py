@@ -1,4 +1,5 @@
 """Checkpoints of nothing but tensors, numbers, strings, lists and dicts: they load under bare ``weights_only``."""
+
 from collections.abc import Mapping
 
 import numpy as np
@@ -10,7 +11,8 @@ _HISTORY = ('log_history', 'count_history', 'max_length')
 
 
 class PlainCheckpointHook(Hook):
-    """Turns what MMEngine keeps beside the weights into plain data when a checkpoint is saved, and back when it is loaded."""
+    """Turns what MMEngine keeps beside the weights into plain data when a checkpoint is saved, and back when it is
+    loaded."""
 
     priority = 'LOWEST'  # behind the hooks that add to the checkpoint
 
@@ -23,9 +25,14 @@ class PlainCheckpointHook(Hook):
         hub = checkpoint.get('message_hub')
         if isinstance(hub, dict) and isinstance(hub.get('log_scalars'), dict):
             # a file that MMEngine alone wrote has none that can be read: the curves start anew, the training does not
-            hub['log_scalars'] = {name: history for name, value in hub['log_scalars'].items() if (history := _history(value))}
-            hub['resumed_keys'] = {name: keep for name, keep in hub.get('resumed_keys', {}).items()
-                                   if name in hub['log_scalars'] or name in hub.get('runtime_info', {})}
+            hub['log_scalars'] = {
+                name: history for name, value in hub['log_scalars'].items() if (history := _history(value))
+            }
+            hub['resumed_keys'] = {
+                name: keep
+                for name, keep in hub.get('resumed_keys', {}).items()
+                if name in hub['log_scalars'] or name in hub.get('runtime_info', {})
+            }
 
 
 def plain(value, name: str = ''):
@@ -35,7 +42,9 @@ def plain(value, name: str = ''):
     """
     if isinstance(value, Mapping):
         kept = {key: plain(item, f'{name}.{key}') for key, item in value.items() if _is_data(item, f'{name}.{key}')}
-        return {key if isinstance(key, (str, int, float, bool, tuple)) else str(key): item for key, item in kept.items()}
+        return {
+            key if isinstance(key, (str, int, float, bool, tuple)) else str(key): item for key, item in kept.items()
+        }
     if isinstance(value, (list, tuple)):
         items = [plain(item, name) for item in value if _is_data(item, name)]
         return items if isinstance(value, list) else tuple(items)
@@ -43,7 +52,16 @@ def plain(value, name: str = ''):
         return sorted(plain(item, name) for item in value)
     if isinstance(value, HistoryBuffer):
         log, count = value.data
-        return dict(zip(_HISTORY, (torch.from_numpy(log.astype(np.float64)), torch.from_numpy(count.astype(np.float64)), value.max_length)))
+        return dict(
+            zip(
+                _HISTORY,
+                (
+                    torch.from_numpy(log.astype(np.float64)),
+                    torch.from_numpy(count.astype(np.float64)),
+                    value.max_length,
+                ),
+            )
+        )
     if isinstance(value, np.ndarray):
         return torch.from_numpy(np.ascontiguousarray(value)) if value.dtype.kind in 'biuf' else value.tolist()
     if isinstance(value, np.generic):
@@ -57,8 +75,24 @@ def plain(value, name: str = ''):
 
 
 def _is_data(value, name: str) -> bool:
-    data = (Mapping, list, tuple, set, frozenset, HistoryBuffer, np.ndarray, np.generic, torch.Tensor, bool, int, float, str, bytes,
-            torch.dtype, type(None))
+    data = (
+        Mapping,
+        list,
+        tuple,
+        set,
+        frozenset,
+        HistoryBuffer,
+        np.ndarray,
+        np.generic,
+        torch.Tensor,
+        bool,
+        int,
+        float,
+        str,
+        bytes,
+        torch.dtype,
+        type(None),
+    )
     if not isinstance(value, data):
         print_log(f'{name} is left out of the checkpoint: a {type(value).__name__} is no plain data', logger='current')
     return isinstance(value, data)

@@ -1,4 +1,5 @@
 """One live line for a person at the terminal: how far, how well, how long still."""
+
 import sys
 import time
 from datetime import timedelta
@@ -36,8 +37,11 @@ class ProgressHook(Hook):
 
     def after_val_epoch(self, runner, metrics: dict | None = None) -> None:
         if metrics and 'mIoU' in metrics:
-            self.score = f"  mIoU {metrics['mIoU']:.2f}"
-            self._show(f"validate at iteration {runner.iter}  mIoU {metrics['mIoU']:.2f}  aAcc {metrics.get('aAcc', float('nan')):.2f}", True)
+            self.score = f'  mIoU {metrics["mIoU"]:.2f}'
+            self._show(
+                f'validate at iteration {runner.iter}  mIoU {metrics["mIoU"]:.2f}  aAcc {metrics.get("aAcc", float("nan")):.2f}',
+                True,
+            )
 
     def after_test_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         self._count('test', batch_idx, len(runner.test_dataloader))

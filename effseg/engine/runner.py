@@ -1,4 +1,5 @@
 """MMEngine's Runner with a terminal that shows what a person wants to see; the log file keeps everything."""
+
 import functools
 import logging
 import os
@@ -9,33 +10,40 @@ import torch
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
-from mmengine.runner import BaseLoop, Runner as MMRunner
+from mmengine.runner import BaseLoop
+from mmengine.runner import Runner as MMRunner
 from mmseg.evaluation import IoUMetric
 from torch import nn
 from torch.utils.data import DataLoader
 
+from ..checkpoint.load import load_segmentor
+from ..checkpoint.mmengine_loader import read
+from ..checkpoint.read import Checkpoint, read_checkpoint
 from ..errors import ConfigError, DataError, EffsegError, WeightsError
-from ..models.checkpoint import Checkpoint, read_checkpoint
-from ..models.pretrained import load_segmentor
+from .checkpoint_hook import newest_whole_checkpoint
 from .config import of_config
+from .hooks import DueValidationHook, FiniteHook, IterationSeedHook, StopHook
 from .loops import resumable, without_loading
 from .plain import PlainCheckpointHook
 from .progress import ProgressHook
-from .reader import read
-from .samples import guarded, out_of_worker
-from .saving import newest_whole_checkpoint
-from .watch import DueValidationHook, FiniteHook, IterationSeedHook, StopHook
+from .samplers import guarded, out_of_worker
 
 # said by the stack at every start, whatever the user does
-HABITUAL = ('The prefix is not set in metric class', '"FileClient" will be deprecated', '"HardDiskBackend" is the alias')
+HABITUAL = (
+    'The prefix is not set in metric class',
+    '"FileClient" will be deprecated',
+    '"HardDiskBackend" is the alias',
+)
 
 
 def _naming(part: str, build: Callable) -> Callable:
     """A builder of MMEngine's whose errors name the part of the config that it builds."""
+
     @functools.wraps(build)
     def named(self, *args, **options):
         with of_config(part):
             return build(self, *args, **options)
+
     return named
 
 
@@ -60,7 +68,9 @@ class Runner(MMRunner):
         # Python's own warnings (deprecations of the stack's dependencies) go where the rest of the detail goes
         logging.captureWarnings(True)
         python_warnings = logging.getLogger('py.warnings')
-        python_warnings.handlers = [h for h in logger.handlers if isinstance(h, logging.FileHandler)] or [logging.NullHandler()]
+        python_warnings.handlers = [h for h in logger.handlers if isinstance(h, logging.FileHandler)] or [
+            logging.NullHandler()
+        ]
         python_warnings.propagate = False
         return logger
 
@@ -76,9 +86,15 @@ class Runner(MMRunner):
         for hook in (PlainCheckpointHook, IterationSeedHook, FiniteHook, DueValidationHook, StopHook):
             self.register_hook(hook())
 
-    def build_dataloader(self, dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False) -> DataLoader:
-        """As MMEngine's, with seeds by sample, and errors that name the sample; see :mod:`effseg.engine.samples`."""
-        if isinstance(dataloader, dict) and isinstance(dataloader['dataset'], dict) and dataloader['dataset']['type'] != 'GuardedDataset':
+    def build_dataloader(
+        self, dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False
+    ) -> DataLoader:
+        """As MMEngine's, with seeds by sample, and errors that name the sample; see :mod:`effseg.engine.samplers`."""
+        if (
+            isinstance(dataloader, dict)
+            and isinstance(dataloader['dataset'], dict)
+            and dataloader['dataset']['type'] != 'GuardedDataset'
+        ):
             dataloader = guarded(dataloader, self.cfg.model, self.cfg.get('skip_bad_samples', 0))
         with of_config('dataloader'):
             return MMRunner.build_dataloader(dataloader, seed, diff_rank_seed)
@@ -129,7 +145,8 @@ class Runner(MMRunner):
             raise out_of_worker(error) from error
 
     def load_or_resume(self) -> None:
-        """As MMEngine's; resumes from the newest checkpoint of ``work_dir`` that is whole, and says which it passed over.
+        """As MMEngine's; resumes from the newest checkpoint of ``work_dir`` that is whole, and says which it passed
+        over.
 
         Raises:
             WeightsError: when none is, or ``load_from`` does not fit.
@@ -139,7 +156,9 @@ class Runner(MMRunner):
             for reason in passed_over:
                 self.logger.warning(f'passed over: {reason}')
             if path is None:
-                raise WeightsError(f"no checkpoint to resume from in {self.work_dir}{': ' if passed_over else ''}{'; '.join(passed_over)}")
+                raise WeightsError(
+                    f'no checkpoint to resume from in {self.work_dir}{": " if passed_over else ""}{"; ".join(passed_over)}'
+                )
             self._load_from = str(path)
         super().load_or_resume()
 
@@ -147,7 +166,7 @@ class Runner(MMRunner):
         """Loads the weights of ``load_from`` or ``resume``, all of them or none, and logs the report.
 
         With ``new_head=True`` in the config, ``load_from`` may be of another number of classes, see
-        :func:`effseg.models.pretrained.load_segmentor`.
+        :func:`effseg.checkpoint.load.load_segmentor`.
 
         Args:
             filename: a path or a URL.
@@ -168,12 +187,17 @@ class Runner(MMRunner):
         if not isinstance(content.get('state_dict'), dict):
             content = {'state_dict': read_checkpoint(filename).state_dict}
         meta = content.get('meta')
-        load_segmentor(self.model, Checkpoint(str(filename), content['state_dict'], meta if isinstance(meta, dict) else {}),
-                       new_head=self.cfg.get('new_head', False) and not self._resume)
+        load_segmentor(
+            self.model,
+            Checkpoint(str(filename), content['state_dict'], meta if isinstance(meta, dict) else {}),
+            new_head=self.cfg.get('new_head', False) and not self._resume,
+        )
         self._has_loaded = True
         return content
 
-    def resume(self, filename: str, resume_optimizer: bool = True, resume_param_scheduler: bool = True, map_location='default') -> None:
+    def resume(
+        self, filename: str, resume_optimizer: bool = True, resume_param_scheduler: bool = True, map_location='default'
+    ) -> None:
         """As MMEngine's.
 
         Raises:
@@ -216,12 +240,16 @@ def _join_processes(cfg: Config) -> None:
     """Checks what MMEngine's launcher takes for granted, and lets CPUs take part through gloo."""
     backend = cfg.get('env_cfg', {}).get('dist_cfg', {}).get('backend', 'nccl')
     if cfg.launcher == 'pytorch' and 'RANK' not in os.environ:
-        raise ConfigError('--launcher pytorch needs processes started by torchrun: torchrun --nproc_per_node N tools/train.py ...')
+        raise ConfigError(
+            '--launcher pytorch needs processes started by torchrun: torchrun --nproc_per_node N tools/train.py ...'
+        )
     if torch.cuda.is_available():
         return
     if backend != 'gloo' or cfg.launcher != 'pytorch':
-        raise ConfigError(f'--launcher {cfg.launcher} with the backend {backend!r} needs GPUs and none is visible; on CPUs use torchrun, '
-                          '--launcher pytorch and --cfg-options env_cfg.dist_cfg.backend=gloo')
+        raise ConfigError(
+            f'--launcher {cfg.launcher} with the backend {backend!r} needs GPUs and none is visible; on CPUs use torchrun, '
+            '--launcher pytorch and --cfg-options env_cfg.dist_cfg.backend=gloo'
+        )
     # MMEngine joins only what has not been joined yet; its own way selects a CUDA device first
     torch.distributed.init_process_group('gloo')
     cfg.model = _without_sync_bn(cfg.model)
@@ -232,7 +260,9 @@ def _join_processes(cfg: Config) -> None:
 def _without_sync_bn(value):
     """SyncBatchNorm runs on GPUs alone; on CPUs each process normalises by its own batch."""
     if isinstance(value, dict):
-        return type(value)({k: 'BN' if k == 'type' and v == 'SyncBN' else _without_sync_bn(v) for k, v in value.items()})
+        return type(value)(
+            {k: 'BN' if k == 'type' and v == 'SyncBN' else _without_sync_bn(v) for k, v in value.items()}
+        )
     if isinstance(value, (list, tuple)):
         return type(value)(_without_sync_bn(v) for v in value)
     return value

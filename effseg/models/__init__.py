@@ -1,5 +1,14 @@
-"""The networks, in training form. Importing this registers them with MMSegmentation."""
-from .efficientformer import EfficientFormer
-from .efficientformer_v2 import EfficientFormerV2
+"""The networks, in training form. ``effseg`` registers them with MMSegmentation; the offset table of the attention bias
+needs torch alone."""
 
+import importlib
+
+_NETWORKS = {'EfficientFormer': 'efficientformer', 'EfficientFormerV2': 'efficientformer_v2'}
 __all__ = ['EfficientFormer', 'EfficientFormerV2']
+
+
+def __getattr__(name: str):
+    # on demand: the fused network reads the attention bias where MMSegmentation is not installed
+    if name in _NETWORKS:
+        return getattr(importlib.import_module(f'.{_NETWORKS[name]}', __name__), name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

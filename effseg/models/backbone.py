@@ -1,4 +1,5 @@
 """What every backbone of the family shares: a stem, four stages, the maps they give, and what is trained of them."""
+
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -7,11 +8,11 @@ from mmengine.model import BaseModule, PretrainedInit, update_init_info
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ..checkpoint import names
+from ..checkpoint.load import load_pretrained, rename_in_place
 from ..errors import ConfigError
-from ..fuse import layers as fused
-from ..fuse.folding import batch_norm
-from . import names
-from .pretrained import load_pretrained, rename_in_place
+from ..fusion import layers as fused
+from ..fusion.folding import batch_norm
 
 
 class Flat(nn.Module):
@@ -72,7 +73,7 @@ class Backbone(BaseModule):
         norm_eval: BatchNorm keeps its running statistics in training mode; its weights are still trained.
         frozen_stages: -1 trains everything, 0 freezes the stem, k the stem and the first k stages.
         init_cfg: MMEngine's; ``dict(type='Pretrained', checkpoint=...)`` loads ImageNet weights, all or none of them
-            (:func:`effseg.models.pretrained.load_pretrained`).
+            (:func:`effseg.checkpoint.load.load_pretrained`).
 
     Raises:
         ConfigError: for stages that do not exist.
@@ -80,11 +81,24 @@ class Backbone(BaseModule):
 
     original_names: names.Rules = ()
 
-    def __init__(self, stem: nn.Module, stages: Sequence[nn.Module], embed_dims: Sequence[int], out_indices: Sequence[int],
-                 out_norm: dict | None, norm_eval: bool, frozen_stages: int, init_cfg: dict | None):
+    def __init__(
+        self,
+        stem: nn.Module,
+        stages: Sequence[nn.Module],
+        embed_dims: Sequence[int],
+        out_indices: Sequence[int],
+        out_norm: dict | None,
+        norm_eval: bool,
+        frozen_stages: int,
+        init_cfg: dict | None,
+    ):
         super().__init__(init_cfg)
         count = len(stages)
-        if not out_indices or list(out_indices) != sorted(set(out_indices)) or not set(out_indices) <= set(range(count)):
+        if (
+            not out_indices
+            or list(out_indices) != sorted(set(out_indices))
+            or not set(out_indices) <= set(range(count))
+        ):
             raise ConfigError(f'out_indices={tuple(out_indices)} must be ascending stage numbers from 0 to {count - 1}')
         if not -1 <= frozen_stages <= count:
             raise ConfigError(f'frozen_stages={frozen_stages} must lie between -1 (train everything) and {count}')
@@ -93,7 +107,7 @@ class Backbone(BaseModule):
         self.norm_eval = norm_eval
         self.frozen_stages = frozen_stages
         self.stem = stem
-        self.stages = nn.ModuleList(stages[:self.out_indices[-1] + 1])
+        self.stages = nn.ModuleList(stages[: self.out_indices[-1] + 1])
         for index in self.out_indices:
             norm = build_norm_layer(out_norm, embed_dims[index])[1] if out_norm else nn.Identity()
             self.add_module(f'norm{index}', norm)
@@ -117,7 +131,8 @@ class Backbone(BaseModule):
         return tuple(maps)
 
     def fuse(self, size: tuple[int, int]) -> fused.Pyramid:
-        """The backbone's inference form, in float64, with what depends on the size stored for images of ``size`` = (H, W).
+        """The backbone's inference form, in float64, with what depends on the size stored for images of ``size`` = (H,
+        W).
 
         Raises:
             FuseError: for a layer that has no exact fused form.
@@ -162,8 +177,10 @@ class Backbone(BaseModule):
     def _load_pretrained(self, checkpoint: str | None = None, prefix: str | None = None, **unknown) -> None:
         unknown.pop('map_location', None)
         if unknown or not checkpoint:
-            raise ConfigError(f"init_cfg of type 'Pretrained' takes checkpoint= and prefix=; got "
-                              f"{', '.join(unknown) or 'no checkpoint'}")
+            raise ConfigError(
+                f"init_cfg of type 'Pretrained' takes checkpoint= and prefix=; got "
+                f'{", ".join(unknown) or "no checkpoint"}'
+            )
         load_pretrained(self, checkpoint, prefix)
         if hasattr(self, '_params_init_info'):
             update_init_info(self, init_info=f'Pretrained: load from {checkpoint}')
@@ -173,7 +190,7 @@ class Backbone(BaseModule):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _frozen_modules(self) -> list[nn.Module]:
-        return [self.stem, *self.stages[:self.frozen_stages]] if self.frozen_stages >= 0 else []
+        return [self.stem, *self.stages[: self.frozen_stages]] if self.frozen_stages >= 0 else []
 
     def _freeze(self) -> None:
         for module in self._frozen_modules():
@@ -188,10 +205,10 @@ def fuse_out_norm(norm: nn.Module, channels: int) -> fused.MapNorm:
         FuseError: for a norm other than GroupNorm and BatchNorm.
     """
     if isinstance(norm, nn.Identity):
-        return fused.MapNorm(channels, groups=0, eps=0., affine=False)
+        return fused.MapNorm(channels, groups=0, eps=0.0, affine=False)
     if isinstance(norm, nn.GroupNorm):
         return fused.MapNorm.of(channels, norm.num_groups, norm.eps, norm.weight, norm.bias)
-    return fused.MapNorm.of(channels, 0, 0., *batch_norm(norm))
+    return fused.MapNorm.of(channels, 0, 0.0, *batch_norm(norm))
 
 
 def resolve_arch(arch: str | dict, known: Mapping[str, dict], attention_stages: Sequence[int]) -> dict:
@@ -208,17 +225,26 @@ def resolve_arch(arch: str | dict, known: Mapping[str, dict], attention_stages: 
     keys = list(next(iter(known.values())))
     if isinstance(arch, str):
         if arch not in known:
-            raise ConfigError(f"arch={arch!r} is unknown; use one of {', '.join(map(repr, known))} or a dict of "
-                              f"{', '.join(keys)}")
+            raise ConfigError(
+                f'arch={arch!r} is unknown; use one of {", ".join(map(repr, known))} or a dict of {", ".join(keys)}'
+            )
         return known[arch]
     if set(arch) != set(keys):
         raise ConfigError(f'arch has the keys {sorted(arch)}; a dict of {sorted(keys)} was expected')
     depths = arch['depths']
-    if len(depths) != 4 or len(arch['embed_dims']) != 4 or not all(0 <= arch['num_vit'] <= depths[i] for i in attention_stages):
-        raise ConfigError(f'arch={dict(arch)} needs four depths, four embed_dims and num_vit between 0 and the depth of '
-                          f'stage {" and ".join(str(i) for i in attention_stages)}')
+    if (
+        len(depths) != 4
+        or len(arch['embed_dims']) != 4
+        or not all(0 <= arch['num_vit'] <= depths[i] for i in attention_stages)
+    ):
+        raise ConfigError(
+            f'arch={dict(arch)} needs four depths, four embed_dims and num_vit between 0 and the depth of '
+            f'stage {" and ".join(str(i) for i in attention_stages)}'
+        )
     if 'mlp_ratios' in arch and [len(ratios) for ratios in arch['mlp_ratios']] != list(depths):
-        raise ConfigError(f'arch={dict(arch)} needs mlp_ratios of one number per block: tuples of the lengths {tuple(depths)}')
+        raise ConfigError(
+            f'arch={dict(arch)} needs mlp_ratios of one number per block: tuples of the lengths {tuple(depths)}'
+        )
     return arch
 
 

@@ -3,19 +3,21 @@
 Li et al., "EfficientFormer: Vision Transformers at MobileNet Speed", NeurIPS 2022, https://arxiv.org/abs/2206.01191.
 Parameter names are timm's (``timm.models.efficientformer``), so that weights of its hub load without a table.
 
-Maps are (N, C, H, W); tokens are (N, L, C) with L = H * W in row-major order. Each block's ``fuse()`` gives its inference
-form, on maps throughout and in float64 (:mod:`effseg.fuse.layers`); ``grid`` is the (H, W) of the block's map.
+Maps are (N, C, H, W); tokens are (N, L, C) with L = H * W in row-major order. Each block's ``fuse()`` gives its
+inference
+form, on maps throughout and in float64 (:mod:`effseg.fusion.layers`); ``grid`` is the (H, W) of the block's map.
 """
+
 import torch
 import torch.nn.functional as F
 from timm.layers import DropPath, LayerScale, LayerScale2d, Mlp, trunc_normal_
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from ..fuse import layers as fused
-from ..fuse.attention_bias import BIAS_RESIZE, attention_bias
-from ..fuse.folding import Affine, fold_norm, linear_part
-from ..fuse.layer import activation_name
+from ..fusion import layers as fused
+from ..fusion.folding import Affine, fold_norm, linear_part
+from ..fusion.layer import activation_name
+from .attention_bias import BIAS_RESIZE, attention_bias
 
 ACTIVATIONS = {'GELU': nn.GELU, 'HardSwish': nn.Hardswish, 'ReLU': nn.ReLU}
 
@@ -27,14 +29,14 @@ def activation(name: str) -> type[nn.Module]:
         ConfigError: for a name outside :data:`ACTIVATIONS`.
     """
     if name not in ACTIVATIONS:
-        raise ConfigError(f"act={name!r} is unknown; use one of {', '.join(map(repr, ACTIVATIONS))}")
+        raise ConfigError(f'act={name!r} is unknown; use one of {", ".join(map(repr, ACTIVATIONS))}')
     return ACTIVATIONS[name]
 
 
 def check_bias_resize(bias_resize: str) -> None:
     """Raises ConfigError for a way of resizing that does not exist."""
     if bias_resize not in BIAS_RESIZE:
-        raise ConfigError(f"bias_resize={bias_resize!r} is unknown; use one of {', '.join(map(repr, BIAS_RESIZE))}")
+        raise ConfigError(f'bias_resize={bias_resize!r} is unknown; use one of {", ".join(map(repr, BIAS_RESIZE))}')
 
 
 class Stem(nn.Sequential):
@@ -51,10 +53,12 @@ class Stem(nn.Sequential):
 
     def fuse(self) -> fused.Sequence:
         """Two convs."""
-        return fused.Sequence([
-            fused.Conv.of(fold_norm(self.conv1, self.norm1), stride=2, act=activation_name(self.act1)),
-            fused.Conv.of(fold_norm(self.conv2, self.norm2), stride=2, act=activation_name(self.act2)),
-        ])
+        return fused.Sequence(
+            [
+                fused.Conv.of(fold_norm(self.conv1, self.norm1), stride=2, act=activation_name(self.act1)),
+                fused.Conv.of(fold_norm(self.conv2, self.norm2), stride=2, act=activation_name(self.act2)),
+            ]
+        )
 
 
 class Downsample(nn.Module):
@@ -95,7 +99,7 @@ class ConvMlpWithNorm(nn.Module):
         self.fc2 = nn.Conv2d(hidden_dim, dim, 1)
         self.norm2 = nn.BatchNorm2d(dim)
         for conv in (self.fc1, self.fc2):
-            trunc_normal_(conv.weight, std=.02)
+            trunc_normal_(conv.weight, std=0.02)
             nn.init.zeros_(conv.bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -103,14 +107,18 @@ class ConvMlpWithNorm(nn.Module):
 
     def fuse(self, scale: Tensor) -> list[fused.Conv]:
         """Two convs, the second multiplied by the layer scale behind the block."""
-        return [fused.Conv.of(fold_norm(self.fc1, self.norm1), act=activation_name(self.act)),
-                fused.Conv.of(fold_norm(self.fc2, self.norm2).scaled(scale))]
+        return [
+            fused.Conv.of(fold_norm(self.fc1, self.norm1), act=activation_name(self.act)),
+            fused.Conv.of(fold_norm(self.fc2, self.norm2).scaled(scale)),
+        ]
 
 
 class MetaBlock2d(nn.Module):
     """Pooling mixer and conv MLP on a map, each scaled per channel and added to its input."""
 
-    def __init__(self, dim: int, mlp_ratio: float, act_layer: type[nn.Module], drop_path: float, layer_scale_init: float):
+    def __init__(
+        self, dim: int, mlp_ratio: float, act_layer: type[nn.Module], drop_path: float, layer_scale_init: float
+    ):
         super().__init__()
         self.token_mixer = Pooling()
         self.ls1 = LayerScale2d(dim, layer_scale_init)
@@ -137,21 +145,28 @@ class Attention(nn.Module):
         num_heads: heads.
         attn_ratio: value channels per key channel.
         resolution: side of the square offset table.
-        bias_resize: see :mod:`effseg.fuse.attention_bias`.
+        bias_resize: see :mod:`effseg.models.attention_bias`.
     """
 
-    def __init__(self, dim: int, key_dim: int = 32, num_heads: int = 8, attn_ratio: int = 4, resolution: int = 7,
-                 bias_resize: str = 'interpolate'):
+    def __init__(
+        self,
+        dim: int,
+        key_dim: int = 32,
+        num_heads: int = 8,
+        attn_ratio: int = 4,
+        resolution: int = 7,
+        bias_resize: str = 'interpolate',
+    ):
         super().__init__()
         check_bias_resize(bias_resize)
         self.key_dim, self.value_dim, self.num_heads = key_dim, attn_ratio * key_dim, num_heads
-        self.scale = key_dim ** -0.5
+        self.scale = key_dim**-0.5
         self.resolution, self.bias_resize = (resolution, resolution), bias_resize
         self.qkv = nn.Linear(dim, num_heads * (2 * key_dim + self.value_dim))
         self.proj = nn.Linear(num_heads * self.value_dim, dim)
         self.attention_biases = nn.Parameter(torch.zeros(num_heads, resolution * resolution))
         for linear in (self.qkv, self.proj):
-            trunc_normal_(linear.weight, std=.02)
+            trunc_normal_(linear.weight, std=0.02)
             nn.init.zeros_(linear.bias)
 
     def bias(self, grid: tuple[int, int]) -> Tensor:
@@ -167,25 +182,42 @@ class Attention(nn.Module):
         return self.proj(x.transpose(1, 2).reshape(batch, length, -1))
 
     def fuse(self, norm: nn.LayerNorm, scale: Tensor, grid: tuple[int, int]) -> fused.Attention:
-        """Attention on a map that ``norm`` has centred and normalised but not scaled, with the bias stored for ``grid``."""
+        """Attention on a map that ``norm`` has centred and normalised but not scaled, with the bias stored for
+        ``grid``."""
         whole = linear_part(self.qkv).after(norm.weight, norm.bias)
         sizes = [self.key_dim, self.key_dim, self.value_dim]
         query, key, value = (
             Affine(weight.flatten(0, 1), bias.flatten())
-            for weight, bias in zip(whole.weight.unflatten(0, (self.num_heads, -1)).split(sizes, 1),
-                                    whole.bias.unflatten(0, (self.num_heads, -1)).split(sizes, 1)))
+            for weight, bias in zip(
+                whole.weight.unflatten(0, (self.num_heads, -1)).split(sizes, 1),
+                whole.bias.unflatten(0, (self.num_heads, -1)).split(sizes, 1),
+            )
+        )
         query = Affine(query.weight * self.scale, query.bias * self.scale)
         proj = linear_part(self.proj).scaled(scale)
-        layer = fused.Attention(*(fused.Conv.of(part) for part in (query, key, value, proj)), self.num_heads, grid,
-                                self.resolution, self.bias_resize)
+        layer = fused.Attention(
+            *(fused.Conv.of(part) for part in (query, key, value, proj)),
+            self.num_heads,
+            grid,
+            self.resolution,
+            self.bias_resize,
+        )
         return layer.set_table(self.attention_biases)
 
 
 class MetaBlock1d(nn.Module):
     """Attention and MLP over tokens, each behind a LayerNorm, scaled per channel and added to its input."""
 
-    def __init__(self, dim: int, mlp_ratio: float, act_layer: type[nn.Module], drop_path: float, layer_scale_init: float,
-                 resolution: int, bias_resize: str):
+    def __init__(
+        self,
+        dim: int,
+        mlp_ratio: float,
+        act_layer: type[nn.Module],
+        drop_path: float,
+        layer_scale_init: float,
+        resolution: int,
+        bias_resize: str,
+    ):
         super().__init__()
         self.norm1 = nn.LayerNorm(dim)
         self.token_mixer = Attention(dim, resolution=resolution, bias_resize=bias_resize)
@@ -196,7 +228,7 @@ class MetaBlock1d(nn.Module):
         self.ls2 = LayerScale(dim, layer_scale_init)
         self.drop_path2 = DropPath(drop_path) if drop_path > 0 else nn.Identity()
         for linear in (self.mlp.fc1, self.mlp.fc2):
-            trunc_normal_(linear.weight, std=.02)
+            trunc_normal_(linear.weight, std=0.02)
             nn.init.zeros_(linear.bias)
 
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -207,9 +239,15 @@ class MetaBlock1d(nn.Module):
         """Attention and a pair of 1 x 1 convs, each behind a bare normalisation and added to its input."""
         attention = self.token_mixer.fuse(self.norm1, self.ls1.gamma, grid)
         hidden = linear_part(self.mlp.fc1).after(self.norm2.weight, self.norm2.bias)
-        return fused.Sequence([
-            fused.Residual([fused.ChannelNorm(self.norm1.eps), attention]),
-            fused.Residual([fused.ChannelNorm(self.norm2.eps),
-                            fused.Conv.of(hidden, act=activation_name(self.mlp.act)),
-                            fused.Conv.of(linear_part(self.mlp.fc2).scaled(self.ls2.gamma))]),
-        ])
+        return fused.Sequence(
+            [
+                fused.Residual([fused.ChannelNorm(self.norm1.eps), attention]),
+                fused.Residual(
+                    [
+                        fused.ChannelNorm(self.norm2.eps),
+                        fused.Conv.of(hidden, act=activation_name(self.mlp.act)),
+                        fused.Conv.of(linear_part(self.mlp.fc2).scaled(self.ls2.gamma)),
+                    ]
+                ),
+            ]
+        )

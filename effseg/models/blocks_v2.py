@@ -1,27 +1,37 @@
 """The building blocks of EfficientFormerV2, in training form, from small to large.
 
 Li et al., "Rethinking Vision Transformers for MobileNet Size and Speed", ICCV 2023, https://arxiv.org/abs/2212.08059.
-Parameter names are timm's (``timm.models.efficientformer_v2``). Everything is a map (N, C, H, W), of any height and width.
+Parameter names are timm's (``timm.models.efficientformer_v2``). Everything is a map (N, C, H, W), of any height and
+width.
 
-Each block's ``fuse()`` gives its inference form in float64 (:mod:`effseg.fuse.layers`); ``grid`` is the (H, W) of its input.
+Each block's ``fuse()`` gives its inference form in float64 (:mod:`effseg.fusion.layers`); ``grid`` is the (H, W) of its
+input.
 """
+
 import torch
 import torch.nn.functional as F
 from timm.layers import DropPath, LayerScale2d, trunc_normal_
 from torch import Tensor, nn
 
-from ..fuse import layers as fused
-from ..fuse.attention_bias import attention_bias
-from ..fuse.folding import Affine, fold_norm, linear_part
-from ..fuse.layer import activation_name
+from ..fusion import layers as fused
+from ..fusion.folding import Affine, fold_norm, linear_part
+from ..fusion.layer import activation_name
+from .attention_bias import attention_bias
 from .blocks import check_bias_resize
 
 
 class ConvNorm(nn.Module):
     """A conv of padding k // 2, BatchNorm, and an activation if one is given."""
 
-    def __init__(self, dim_in: int, dim_out: int, kernel_size: int = 1, stride: int = 1, groups: int = 1,
-                 act_layer: type[nn.Module] = nn.Identity):
+    def __init__(
+        self,
+        dim_in: int,
+        dim_out: int,
+        kernel_size: int = 1,
+        stride: int = 1,
+        groups: int = 1,
+        act_layer: type[nn.Module] = nn.Identity,
+    ):
         super().__init__()
         self.conv = nn.Conv2d(dim_in, dim_out, kernel_size, stride, kernel_size // 2, groups=groups)
         self.bn = nn.BatchNorm2d(dim_out)
@@ -63,7 +73,7 @@ class ConvMlp(nn.Module):
         self.mid = ConvNorm(hidden_dim, hidden_dim, 3, groups=hidden_dim, act_layer=act_layer)
         self.fc2 = ConvNorm(hidden_dim, dim)
         for layer in (self.fc1, self.fc2):
-            trunc_normal_(layer.conv.weight, std=.02)
+            trunc_normal_(layer.conv.weight, std=0.02)
             nn.init.zeros_(layer.conv.bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -75,7 +85,8 @@ class ConvMlp(nn.Module):
 
 
 class Attention2d(nn.Module):
-    """Multi-head self-attention with talking heads (Shazeer et al., https://arxiv.org/abs/2003.02436) and a local branch.
+    """Multi-head self-attention with talking heads (Shazeer et al., https://arxiv.org/abs/2003.02436) and a local
+    branch.
 
     With a stride it attends on a map of (ceil(H / stride), ceil(W / stride)) and is upsampled bilinearly to (H, W).
 
@@ -83,15 +94,24 @@ class Attention2d(nn.Module):
         dim: channels of the map.
         act_layer: activation in front of the output conv.
         resolution: side of the square offset table, in positions of the map it attends on.
-        bias_resize: see :mod:`effseg.fuse.attention_bias`.
+        bias_resize: see :mod:`effseg.models.attention_bias`.
         stride: of the map it attends on, or None.
     """
 
-    def __init__(self, dim: int, act_layer: type[nn.Module], resolution: int, bias_resize: str, stride: int | None = None,
-                 key_dim: int = 32, num_heads: int = 8, attn_ratio: int = 4):
+    def __init__(
+        self,
+        dim: int,
+        act_layer: type[nn.Module],
+        resolution: int,
+        bias_resize: str,
+        stride: int | None = None,
+        key_dim: int = 32,
+        num_heads: int = 8,
+        attn_ratio: int = 4,
+    ):
         super().__init__()
         check_bias_resize(bias_resize)
-        self.num_heads, self.scale = num_heads, key_dim ** -0.5
+        self.num_heads, self.scale = num_heads, key_dim**-0.5
         self.resolution, self.bias_resize = (resolution, resolution), bias_resize
         value_dim = attn_ratio * key_dim * num_heads
         self.stride_conv = ConvNorm(dim, dim, 3, stride=stride, groups=dim) if stride else None
@@ -125,10 +145,20 @@ class Attention2d(nn.Module):
             before = self.stride_conv.fuse()
             grid = tuple(-(-side // before.stride) for side in grid)
         layer = fused.Attention(
-            fused.Conv.of(scaled(self.q.folded(), self.scale)), self.k.fuse(), self.v.fuse(), self.proj.fuse(scale), self.num_heads,
-            grid, self.resolution, self.bias_resize, before=before, local=self.v_local.fuse(),
-            mix_in=fused.Conv.of(linear_part(self.talking_head1)), mix_out=fused.Conv.of(linear_part(self.talking_head2)),
-            act=activation_name(self.act))
+            fused.Conv.of(scaled(self.q.folded(), self.scale)),
+            self.k.fuse(),
+            self.v.fuse(),
+            self.proj.fuse(scale),
+            self.num_heads,
+            grid,
+            self.resolution,
+            self.bias_resize,
+            before=before,
+            local=self.v_local.fuse(),
+            mix_in=fused.Conv.of(linear_part(self.talking_head1)),
+            mix_out=fused.Conv.of(linear_part(self.talking_head2)),
+            act=activation_name(self.act),
+        )
         return layer.set_table(self.attention_biases)
 
 
@@ -149,8 +179,9 @@ class LocalGlobalQuery(nn.Module):
         itself = torch.zeros_like(local.weight)
         itself[:, :, 1, 1] = 1
         local = Affine(local.weight + itself, local.bias)
-        return fused.Sequence([fused.Conv.of(local, stride=2, groups=self.local.groups),
-                               fused.Conv.of(scaled(self.proj.folded(), scale))])
+        return fused.Sequence(
+            [fused.Conv.of(local, stride=2, groups=self.local.groups), fused.Conv.of(scaled(self.proj.folded(), scale))]
+        )
 
 
 class AttentionDownsample(nn.Module):
@@ -159,14 +190,23 @@ class AttentionDownsample(nn.Module):
 
     Args:
         resolution: side of the square offset table, in positions of the input.
-        bias_resize: see :mod:`effseg.fuse.attention_bias`.
+        bias_resize: see :mod:`effseg.models.attention_bias`.
     """
 
-    def __init__(self, dim_in: int, dim_out: int, act_layer: type[nn.Module], resolution: int, bias_resize: str,
-                 key_dim: int = 16, num_heads: int = 8, attn_ratio: int = 4):
+    def __init__(
+        self,
+        dim_in: int,
+        dim_out: int,
+        act_layer: type[nn.Module],
+        resolution: int,
+        bias_resize: str,
+        key_dim: int = 16,
+        num_heads: int = 8,
+        attn_ratio: int = 4,
+    ):
         super().__init__()
         check_bias_resize(bias_resize)
-        self.num_heads, self.scale = num_heads, key_dim ** -0.5
+        self.num_heads, self.scale = num_heads, key_dim**-0.5
         self.resolution, self.bias_resize = (resolution, resolution), bias_resize
         value_dim = attn_ratio * key_dim * num_heads
         self.q = LocalGlobalQuery(dim_in, key_dim * num_heads)
@@ -179,15 +219,27 @@ class AttentionDownsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.q(x), self.k(x), self.v(x)
-        bias = attention_bias(self.attention_biases, self.resolution, tuple(x.shape[2:]), self.bias_resize, query_stride=2)
+        bias = attention_bias(
+            self.attention_biases, self.resolution, tuple(x.shape[2:]), self.bias_resize, query_stride=2
+        )
         weights = attention_logits(q, k, bias, self.num_heads, self.scale).softmax(dim=-1)
         return self.proj(self.act(attended(weights, v, q.shape[2:]) + self.v_local(v)))
 
     def fuse(self, grid: tuple[int, int]) -> fused.Attention:
         """Attention of convs alone."""
         layer = fused.Attention(
-            self.q.fuse(self.scale), self.k.fuse(), self.v.fuse(), self.proj.fuse(), self.num_heads, grid, self.resolution,
-            self.bias_resize, query_stride=2, local=self.v_local.fuse(), act=activation_name(self.act))
+            self.q.fuse(self.scale),
+            self.k.fuse(),
+            self.v.fuse(),
+            self.proj.fuse(),
+            self.num_heads,
+            grid,
+            self.resolution,
+            self.bias_resize,
+            query_stride=2,
+            local=self.v_local.fuse(),
+            act=activation_name(self.act),
+        )
         return layer.set_table(self.attention_biases)
 
 
@@ -211,8 +263,15 @@ class Downsample(nn.Module):
 class Block(nn.Module):
     """A conv MLP, behind attention in some blocks; each is scaled per channel and added to its input."""
 
-    def __init__(self, dim: int, mlp_ratio: float, act_layer: type[nn.Module], drop_path: float, layer_scale_init: float,
-                 token_mixer: Attention2d | None = None):
+    def __init__(
+        self,
+        dim: int,
+        mlp_ratio: float,
+        act_layer: type[nn.Module],
+        drop_path: float,
+        layer_scale_init: float,
+        token_mixer: Attention2d | None = None,
+    ):
         super().__init__()
         self.token_mixer = token_mixer
         self.ls1 = LayerScale2d(dim, layer_scale_init) if token_mixer is not None else None
@@ -234,13 +293,15 @@ class Block(nn.Module):
 
 
 def attention_logits(query: Tensor, key: Tensor, bias: Tensor, num_heads: int, scale: float) -> Tensor:
-    """(N, heads * d, H_q, W_q) queries and (N, heads * d, H, W) keys -> (N, heads, queries, keys), with the bias added."""
+    """(N, heads * d, H_q, W_q) queries and (N, heads * d, H, W) keys -> (N, heads, queries, keys), with the bias
+    added."""
     query, key = (x.unflatten(1, (num_heads, -1)).flatten(3) for x in (query, key))
     return query.transpose(2, 3) @ key * scale + bias.to(query.dtype)
 
 
 def attended(weights: Tensor, value: Tensor, grid: tuple[int, int]) -> Tensor:
-    """The mean of the values (N, heads * e, H, W) under weights (N, heads, queries, keys), as a map of ``grid`` = (H_q, W_q)."""
+    """The mean of the values (N, heads * e, H, W) under weights (N, heads, queries, keys), as a map of ``grid`` = (H_q,
+    W_q)."""
     value = value.unflatten(1, (weights.shape[1], -1)).flatten(3)
     return (value @ weights.transpose(2, 3)).flatten(1, 2).unflatten(2, tuple(grid))
 

@@ -3,12 +3,13 @@
 Li et al., "EfficientFormer: Vision Transformers at MobileNet Speed", NeurIPS 2022, https://arxiv.org/abs/2206.01191.
 Written from the paper and timm's public parameter names.
 """
+
 from collections.abc import Sequence
 
 from mmseg.registry import MODELS
 from torch import nn
 
-from . import names
+from ..checkpoint import names
 from .backbone import Backbone, Flat, Stage, drop_path_rates, resolve_arch
 from .blocks import Downsample, MetaBlock1d, MetaBlock2d, Stem, activation
 
@@ -24,7 +25,8 @@ class EfficientFormer(Backbone):
     """Pooling blocks in the first three stages, attention in the last blocks of the fourth.
 
     Args:
-        arch: ``'l1'``, ``'l3'``, ``'l7'``, or a dict of ``depths`` (blocks per stage), ``embed_dims`` (channels per stage)
+        arch: ``'l1'``, ``'l3'``, ``'l7'``, or a dict of ``depths`` (blocks per stage), ``embed_dims`` (channels per
+            stage)
             and ``num_vit`` (how many blocks of the last stage attend).
         out_indices: which stages' maps are returned.
         drop_path_rate: stochastic depth of the last block, falling linearly to 0 at the first.
@@ -35,8 +37,9 @@ class EfficientFormer(Backbone):
         with_cp: trade computation for memory in training.
         resolution: side of the attention bias table: 7 as in the ImageNet weights, or the crop size / 32. Loading a
             table of another size carries it over by offset.
-        bias_resize: where the bias of offsets beyond the table comes from: ``'interpolate'``, ``'hold'``, or ``'matrix'``
-            for checkpoints of the original segmentation code (:mod:`effseg.fuse.attention_bias`).
+        bias_resize: where the bias of offsets beyond the table comes from: ``'interpolate'``, ``'hold'``, or
+            ``'matrix'``
+            for checkpoints of the original segmentation code (:mod:`effseg.models.attention_bias`).
         init_cfg: ``dict(type='Pretrained', checkpoint=...)`` with a name of timm's hub
             (``'timm/efficientformer_l1.snap_dist_in1k'``), a path or a URL.
 
@@ -46,10 +49,20 @@ class EfficientFormer(Backbone):
 
     original_names = names.EFFICIENTFORMER
 
-    def __init__(self, arch: str | dict = 'l1', out_indices: Sequence[int] = (0, 1, 2, 3), drop_path_rate: float = 0.,
-                 act: str = 'GELU', out_norm: dict | None = dict(type='GN', num_groups=1), norm_eval: bool = False,
-                 frozen_stages: int = -1, with_cp: bool = False, resolution: int = 7, bias_resize: str = 'interpolate',
-                 init_cfg: dict | None = None):
+    def __init__(
+        self,
+        arch: str | dict = 'l1',
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        drop_path_rate: float = 0.0,
+        act: str = 'GELU',
+        out_norm: dict | None = dict(type='GN', num_groups=1),
+        norm_eval: bool = False,
+        frozen_stages: int = -1,
+        with_cp: bool = False,
+        resolution: int = 7,
+        bias_resize: str = 'interpolate',
+        init_cfg: dict | None = None,
+    ):
         arch = resolve_arch(arch, ARCHS, attention_stages=(3,))
         depths, dims = arch['depths'], arch['embed_dims']
         act_layer = activation(act)
@@ -57,11 +70,13 @@ class EfficientFormer(Backbone):
         stages = []
         for index, (depth, dim) in enumerate(zip(depths, dims)):
             num_vit = arch['num_vit'] if index == len(depths) - 1 else 0
-            blocks = [MetaBlock2d(dim, 4., act_layer, rates[index][j], 1e-5) for j in range(depth - num_vit)]
+            blocks = [MetaBlock2d(dim, 4.0, act_layer, rates[index][j], 1e-5) for j in range(depth - num_vit)]
             if num_vit:
                 blocks.append(Flat())
-            blocks += [MetaBlock1d(dim, 4., act_layer, rates[index][j], 1e-5, resolution, bias_resize)
-                       for j in range(depth - num_vit, depth)]
+            blocks += [
+                MetaBlock1d(dim, 4.0, act_layer, rates[index][j], 1e-5, resolution, bias_resize)
+                for j in range(depth - num_vit, depth)
+            ]
             downsample = Downsample(dims[index - 1], dim) if index else nn.Identity()
             stages.append(Stage(downsample, blocks, with_cp))
         super().__init__(Stem(dims[0]), stages, dims, out_indices, out_norm, norm_eval, frozen_stages, init_cfg)

@@ -3,25 +3,42 @@
 Li et al., "Rethinking Vision Transformers for MobileNet Size and Speed", ICCV 2023, https://arxiv.org/abs/2212.08059.
 Written from the paper and timm's public parameter names.
 """
+
 from collections.abc import Sequence
 
 from mmseg.registry import MODELS
 from torch import nn
 
-from . import names
+from ..checkpoint import names
 from .backbone import Backbone, Stage, drop_path_rates, resolve_arch
 from .blocks import activation
 from .blocks_v2 import Attention2d, AttentionDownsample, Block, Downsample, Stem
 
 ARCHS = {
-    's0': dict(depths=(2, 2, 6, 4), embed_dims=(32, 48, 96, 176), num_vit=2,
-               mlp_ratios=((4, 4), (4, 4), (4, 3, 3, 3, 4, 4), (4, 3, 3, 4))),
-    's1': dict(depths=(3, 3, 9, 6), embed_dims=(32, 48, 120, 224), num_vit=2,
-               mlp_ratios=((4, 4, 4), (4, 4, 4), (4, 4, 3, 3, 3, 3, 4, 4, 4), (4, 4, 3, 3, 4, 4))),
-    's2': dict(depths=(4, 4, 12, 8), embed_dims=(32, 64, 144, 288), num_vit=4,
-               mlp_ratios=((4,) * 4, (4,) * 4, (4, 4, 3, 3, 3, 3, 3, 3, 4, 4, 4, 4), (4, 4, 3, 3, 3, 3, 4, 4))),
-    'l': dict(depths=(5, 5, 15, 10), embed_dims=(40, 80, 192, 384), num_vit=6,
-              mlp_ratios=((4,) * 5, (4,) * 5, (4, 4, 4, 4, 3, 3, 3, 3, 3, 3, 3, 4, 4, 4, 4), (4, 4, 4, 3, 3, 3, 3, 4, 4, 4))),
+    's0': dict(
+        depths=(2, 2, 6, 4),
+        embed_dims=(32, 48, 96, 176),
+        num_vit=2,
+        mlp_ratios=((4, 4), (4, 4), (4, 3, 3, 3, 4, 4), (4, 3, 3, 4)),
+    ),
+    's1': dict(
+        depths=(3, 3, 9, 6),
+        embed_dims=(32, 48, 120, 224),
+        num_vit=2,
+        mlp_ratios=((4, 4, 4), (4, 4, 4), (4, 4, 3, 3, 3, 3, 4, 4, 4), (4, 4, 3, 3, 4, 4)),
+    ),
+    's2': dict(
+        depths=(4, 4, 12, 8),
+        embed_dims=(32, 64, 144, 288),
+        num_vit=4,
+        mlp_ratios=((4,) * 4, (4,) * 4, (4, 4, 3, 3, 3, 3, 3, 3, 4, 4, 4, 4), (4, 4, 3, 3, 3, 3, 4, 4)),
+    ),
+    'l': dict(
+        depths=(5, 5, 15, 10),
+        embed_dims=(40, 80, 192, 384),
+        num_vit=6,
+        mlp_ratios=((4,) * 5, (4,) * 5, (4, 4, 4, 4, 3, 3, 3, 3, 3, 3, 3, 4, 4, 4, 4), (4, 4, 4, 3, 3, 3, 3, 4, 4, 4)),
+    ),
 }
 
 
@@ -31,7 +48,8 @@ class EfficientFormerV2(Backbone):
     fourth, and attention beside the conv that leads from the third to the fourth.
 
     Args:
-        arch: ``'s0'``, ``'s1'``, ``'s2'``, ``'l'``, or a dict of ``depths`` (blocks per stage), ``embed_dims`` (channels per
+        arch: ``'s0'``, ``'s1'``, ``'s2'``, ``'l'``, or a dict of ``depths`` (blocks per stage), ``embed_dims``
+            (channels per
             stage), ``num_vit`` (how many of the last blocks of the third and of the fourth stage attend) and
             ``mlp_ratios`` (hidden channels per channel, a tuple per stage of one number per block).
         out_indices: which stages' maps are returned.
@@ -41,11 +59,13 @@ class EfficientFormerV2(Backbone):
         norm_eval: BatchNorm keeps its running statistics while training.
         frozen_stages: -1 trains everything, 0 freezes the stem, k the stem and the first k stages.
         with_cp: trade computation for memory in training.
-        resolution: side of the attention bias tables, in positions of the last map: 7 as in the ImageNet weights, or the
+        resolution: side of the attention bias tables, in positions of the last map: 7 as in the ImageNet weights, or
+            the
             crop size / 32. The table of the attention between the stages has twice the side. Loading tables of another
             size carries them over by offset.
-        bias_resize: where the bias of offsets beyond the table comes from: ``'interpolate'``, ``'hold'``, or ``'matrix'``
-            for checkpoints of the original segmentation code (:mod:`effseg.fuse.attention_bias`).
+        bias_resize: where the bias of offsets beyond the table comes from: ``'interpolate'``, ``'hold'``, or
+            ``'matrix'``
+            for checkpoints of the original segmentation code (:mod:`effseg.models.attention_bias`).
         init_cfg: ``dict(type='Pretrained', checkpoint=...)`` with a name of timm's hub
             (``'timm/efficientformerv2_s0.snap_dist_in1k'``), a path or a URL.
 
@@ -55,9 +75,20 @@ class EfficientFormerV2(Backbone):
 
     original_names = names.EFFICIENTFORMER_V2
 
-    def __init__(self, arch: str | dict = 's0', out_indices: Sequence[int] = (0, 1, 2, 3), drop_path_rate: float = 0.,
-                 act: str = 'GELU', out_norm: dict | None = None, norm_eval: bool = False, frozen_stages: int = -1,
-                 with_cp: bool = False, resolution: int = 7, bias_resize: str = 'interpolate', init_cfg: dict | None = None):
+    def __init__(
+        self,
+        arch: str | dict = 's0',
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        drop_path_rate: float = 0.0,
+        act: str = 'GELU',
+        out_norm: dict | None = None,
+        norm_eval: bool = False,
+        frozen_stages: int = -1,
+        with_cp: bool = False,
+        resolution: int = 7,
+        bias_resize: str = 'interpolate',
+        init_cfg: dict | None = None,
+    ):
         arch = resolve_arch(arch, ARCHS, attention_stages=(2, 3))
         depths, dims = arch['depths'], arch['embed_dims']
         act_layer = activation(act)
@@ -73,4 +104,6 @@ class EfficientFormerV2(Backbone):
             attn = AttentionDownsample(dims[2], dim, act_layer, 2 * resolution, bias_resize) if index == 3 else None
             downsample = Downsample(dims[index - 1], dim, attn) if index else nn.Identity()
             stages.append(Stage(downsample, blocks, with_cp))
-        super().__init__(Stem(dims[0], act_layer), stages, dims, out_indices, out_norm, norm_eval, frozen_stages, init_cfg)
+        super().__init__(
+            Stem(dims[0], act_layer), stages, dims, out_indices, out_norm, norm_eval, frozen_stages, init_cfg
+        )

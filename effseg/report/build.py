@@ -1,4 +1,5 @@
 """From a config and candidates to the page."""
+
 import os
 import shlex
 import sys
@@ -10,17 +11,24 @@ from mmengine.config import Config
 
 from ..errors import ConfigError
 from . import charts, page
-from .candidates import Row, find_candidates, measure
+from .candidates import find_candidates, measure
 from .curve import read_curve
 from .facts import environment
-from .pictures import choose, picture
+from .images import choose, picture
 from .scoring import read_config, score
 
 PICTURES = 6  # worst ones, and as many best ones
 
 
-def report(config: str, weights: list[str], out: str | None = None, fused: bool = False, work_dir: str | None = None,
-           pictures: int = PICTURES, cfg_options: dict | None = None) -> Path:
+def report(
+    config: str,
+    weights: list[str],
+    out: str | None = None,
+    fused: bool = False,
+    work_dir: str | None = None,
+    pictures: int = PICTURES,
+    cfg_options: dict | None = None,
+) -> Path:
     """Scores every candidate on the config's test data and writes one HTML file about them.
 
     Args:
@@ -58,10 +66,21 @@ def report(config: str, weights: list[str], out: str | None = None, fused: bool 
         worst, best = choose(first.scenes, pictures)
         gallery = [[picture(scene, classes, palette) for scene in group] for group in (worst, best)]
     content = page.Content(
-        config=config, data=f"{cfg.test_dataloader.dataset.get('data_root', '')}", images=len(first.scenes), classes=classes,
-        rows=rows, confusion=first.confusion, confusions={row.name: scores[row.candidate].confusion for row in rows},
-        worst=gallery[0], best=gallery[1], curve=curve, environment=environment(), command=command(),
-        setting=setting(cfg), options=cfg_options or {})
+        config=config,
+        data=f'{cfg.test_dataloader.dataset.get("data_root", "")}',
+        images=len(first.scenes),
+        classes=classes,
+        rows=rows,
+        confusion=first.confusion,
+        confusions={row.name: scores[row.candidate].confusion for row in rows},
+        worst=gallery[0],
+        best=gallery[1],
+        curve=curve,
+        environment=environment(),
+        command=command(),
+        setting=setting(cfg),
+        options=cfg_options or {},
+    )
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / 'report.html'
     page.write(content, path)

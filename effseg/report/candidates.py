@@ -1,4 +1,5 @@
 """The candidates of a report: what they are, and the numbers they stand side by side with."""
+
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -6,11 +7,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..engine.labeller import Labeller, build_segmentor, open_labeller
-from ..engine.predict import read_image
+from ..apis.predict import read_image
+from ..apis.segmenter import Labeller, build_segmentor, open_labeller
 from ..errors import ConfigError, WeightsError
-from ..evaluation.artifact import is_artifact
-from ..evaluation.latency import time_in_turn
+from ..segmentors.artifact import is_artifact
+from ..timing import time_in_turn
 from . import facts
 from .recorder import Scene
 from .scoring import Candidate, Score
@@ -35,6 +36,7 @@ class Row:
         notes: what it is made of.
         classes, palette: by label.
     """
+
     candidate: Candidate
     metrics: dict[str, float]
     agreement: float
@@ -75,16 +77,21 @@ def find_candidates(weights: list[str], fused: bool) -> list[Candidate]:
     return candidates
 
 
-def measure(config: str, candidates: list[Candidate], scores: dict[Candidate, Score], cfg_options: dict | None) -> list[Row]:
+def measure(
+    config: str, candidates: list[Candidate], scores: dict[Candidate, Score], cfg_options: dict | None
+) -> list[Row]:
     """The rows of the table; all candidates are timed in turn on the same pictures, in this process."""
     labellers = [_open(config, candidate, cfg_options) for candidate in candidates]
     first = scores[candidates[0]].scenes
     chosen = np.linspace(0, len(first) - 1, min(TIMED_IMAGES, len(first))).round().astype(int)
     times = _times(labellers, [read_image(first[index].image) for index in chosen])
-    rows = [_row(candidate, scores[candidate], labeller, taken, first) for candidate, labeller, taken in zip(candidates, labellers, times)]
+    rows = [
+        _row(candidate, scores[candidate], labeller, taken, first)
+        for candidate, labeller, taken in zip(candidates, labellers, times)
+    ]
     for index, row in enumerate(rows):
         if row.candidate.fused:  # find_candidates puts it behind its trained form
-            row.notes.append(f"folded away: {', '.join(_layers(labellers[index - 1].model, FOLDED))}")
+            row.notes.append(f'folded away: {", ".join(_layers(labellers[index - 1].model, FOLDED))}')
     return rows
 
 
@@ -101,14 +108,33 @@ def _row(candidate: Candidate, own: Score, labeller: Labeller, milliseconds: flo
     if artifact is not None:
         spec = artifact.spec
         size, numbers, work = (spec.height, spec.width), None, None
-        notes = [f'{spec.backend}, {spec.precision}, returns {spec.output}, resized to the picture', f'weights of the checkpoint {spec.checkpoint_sha256[:12]}']
+        notes = [
+            f'{spec.backend}, {spec.precision}, returns {spec.output}, resized to the picture',
+            f'weights of the checkpoint {spec.checkpoint_sha256[:12]}',
+        ]
     else:
         size = tuple(model.cfg.model.data_preprocessor.get('size') or (512, 512))
         network, forward = (model.network, model.network.logits) if candidate.fused else (model, model._forward)
-        numbers, work, notes = facts.parameters(network), facts.gmacs(forward, size, next(network.parameters()).device), _layers(network)
+        numbers, work, notes = (
+            facts.parameters(network),
+            facts.gmacs(forward, size, next(network.parameters()).device),
+            _layers(network),
+        )
     size_mb = 4e-6 * numbers if candidate.fused else facts.megabytes(candidate.path)
-    return Row(candidate, own.metrics, _agreement(own.scenes, first), milliseconds, size_mb, numbers, work, size,
-               facts.sha256(candidate.path), notes, labeller.classes, labeller.palette.tolist())
+    return Row(
+        candidate,
+        own.metrics,
+        _agreement(own.scenes, first),
+        milliseconds,
+        size_mb,
+        numbers,
+        work,
+        size,
+        facts.sha256(candidate.path),
+        notes,
+        labeller.classes,
+        labeller.palette.tolist(),
+    )
 
 
 def _layers(network: torch.nn.Module, kinds_of: tuple[str, ...] = ('',)) -> list[str]:
@@ -129,7 +155,9 @@ def _agreement(scenes: list[Scene], first: list[Scene]) -> float:
 
 def _times(labellers: list[Labeller], pictures: list[np.ndarray]) -> list[float]:
     """Median milliseconds per picture of each."""
+
     def run(labeller):
         return lambda: [labeller(picture) for picture in pictures]
+
     timings = time_in_turn({number: run(labeller) for number, labeller in enumerate(labellers)}, runs=ROUNDS, warmup=1)
     return [1000 * timing.median / len(pictures) for timing in timings.values()]

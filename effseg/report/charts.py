@@ -1,4 +1,6 @@
-"""The charts, as plotly figures without colours of text and paper: the page gives them those of its light or dark form."""
+"""The charts, as plotly figures without colours of text and paper: the page gives them those of its light or dark
+form."""
+
 from collections.abc import Sequence
 from itertools import cycle, islice
 
@@ -22,7 +24,9 @@ def plotly():
     try:
         import plotly.graph_objects
     except ImportError as error:
-        raise MissingRuntimeError("the report draws with plotly, which is not installed; pip install 'effseg[report]'") from error
+        raise MissingRuntimeError(
+            "the report draws with plotly, which is not installed; pip install 'effseg[report]'"
+        ) from error
     return plotly.graph_objects
 
 
@@ -41,20 +45,81 @@ def class_bars(classes: Sequence[str], confusions: dict[str, np.ndarray]) -> dic
     order = sorted(range(len(classes)), key=lambda index: (-1 if np.isnan(values[index]) else values[index], -index))
     # places, not names: two classes of one name stay two bars
     places, names = list(range(len(order))), [classes[index] for index in order]
-    figure = go.Figure(go.Bar(x=np.nan_to_num(values[order]).tolist(), y=places, orientation='h', name=first, marker_color=PALETTE[0],
-                              customdata=names, hovertemplate='%{customdata}: IoU %{x:.2f} %<extra></extra>'))
+    figure = go.Figure(
+        go.Bar(
+            x=np.nan_to_num(values[order]).tolist(),
+            y=places,
+            orientation='h',
+            name=first,
+            marker_color=PALETTE[0],
+            customdata=names,
+            hovertemplate='%{customdata}: IoU %{x:.2f} %<extra></extra>',
+        )
+    )
     for (name, other), colour in zip(others, colours(len(scores))[1:]):
-        figure.add_scatter(x=other[order].tolist(), y=places, mode='markers', name=name, customdata=names, hovertemplate='%{customdata}: IoU %{x:.2f} %',
-                           marker=dict(color=colour, symbol='line-ns', line=dict(width=3, color=colour), size=9))
+        figure.add_scatter(
+            x=other[order].tolist(),
+            y=places,
+            mode='markers',
+            name=name,
+            customdata=names,
+            hovertemplate='%{customdata}: IoU %{x:.2f} %',
+            marker=dict(color=colour, symbol='line-ns', line=dict(width=3, color=colour), size=9),
+        )
     texts = [ABSENT if np.isnan(values[index]) else f'{values[index]:.1f}' for index in order]
-    figure.add_scatter(x=[101] * len(order), y=places, mode='text', text=texts, textposition='middle right', cliponaxis=False, hoverinfo='skip')
-    figure.add_bar(x=shares[order].tolist(), y=places, orientation='h', name='pixels', xaxis='x2', marker_color=GREY,
-                   customdata=names, hovertemplate='%{customdata}: %{x:.3g} % of the pixels<extra></extra>')
+    figure.add_scatter(
+        x=[101] * len(order),
+        y=places,
+        mode='text',
+        text=texts,
+        textposition='middle right',
+        cliponaxis=False,
+        hoverinfo='skip',
+    )
+    figure.add_bar(
+        x=shares[order].tolist(),
+        y=places,
+        orientation='h',
+        name='pixels',
+        xaxis='x2',
+        marker_color=GREY,
+        customdata=names,
+        hovertemplate='%{customdata}: %{x:.3g} % of the pixels<extra></extra>',
+    )
     figure.update_layout(
-        height=54 + BAR * len(classes), bargap=.25, barmode='overlay', showlegend=False, margin=dict(l=8, r=16, t=44, b=10),
-        xaxis=dict(domain=[0, .76], range=[0, 112], tickvals=[0, 20, 40, 60, 80, 100], side='top', title=dict(text='IoU %', standoff=4), fixedrange=True),
-        xaxis2=dict(domain=[.79, 1], side='top', title=dict(text='pixels %', standoff=4), fixedrange=True, nticks=3, anchor='y', rangemode='tozero'),
-        yaxis=dict(automargin=True, tickmode='array', tickvals=places, ticktext=names, range=[-.5, len(order) - .5], fixedrange=True, showgrid=False, zeroline=False))
+        height=54 + BAR * len(classes),
+        bargap=0.25,
+        barmode='overlay',
+        showlegend=False,
+        margin=dict(l=8, r=16, t=44, b=10),
+        xaxis=dict(
+            domain=[0, 0.76],
+            range=[0, 112],
+            tickvals=[0, 20, 40, 60, 80, 100],
+            side='top',
+            title=dict(text='IoU %', standoff=4),
+            fixedrange=True,
+        ),
+        xaxis2=dict(
+            domain=[0.79, 1],
+            side='top',
+            title=dict(text='pixels %', standoff=4),
+            fixedrange=True,
+            nticks=3,
+            anchor='y',
+            rangemode='tozero',
+        ),
+        yaxis=dict(
+            automargin=True,
+            tickmode='array',
+            tickvals=places,
+            ticktext=names,
+            range=[-0.5, len(order) - 0.5],
+            fixedrange=True,
+            showgrid=False,
+            zeroline=False,
+        ),
+    )
     return _plain(figure)
 
 
@@ -64,13 +129,26 @@ def confusion_map(classes: Sequence[str], confusion: np.ndarray) -> dict:
     shares = row_shares(confusion)
     gap = 0 if len(classes) > 30 else 1
     named = {f'{index}': name for index, name in enumerate(classes)}
-    figure = go.Figure(go.Heatmap(
-        z=np.round(shares, 5).tolist(), x=list(named), y=list(named), zmin=0, zmax=1, xgap=gap, ygap=gap, colorbar=dict(tickformat='.0%', thickness=10, len=.5),
-        hovertemplate='true %{y}<br>predicted %{x}<br>%{z:.1%}<extra></extra>'))
+    figure = go.Figure(
+        go.Heatmap(
+            z=np.round(shares, 5).tolist(),
+            x=list(named),
+            y=list(named),
+            zmin=0,
+            zmax=1,
+            xgap=gap,
+            ygap=gap,
+            colorbar=dict(tickformat='.0%', thickness=10, len=0.5),
+            hovertemplate='true %{y}<br>predicted %{x}<br>%{z:.1%}<extra></extra>',
+        )
+    )
     axis = dict(type='category', labelalias=named, automargin=True, showgrid=False, showline=True, mirror=True)
     figure.update_layout(
-        height=620, margin=dict(l=8, r=8, t=10, b=8), xaxis=dict(axis, title=dict(text='predicted', standoff=6), tickangle=-60),
-        yaxis=dict(axis, title=dict(text='true', standoff=6), autorange='reversed'))
+        height=620,
+        margin=dict(l=8, r=8, t=10, b=8),
+        xaxis=dict(axis, title=dict(text='predicted', standoff=6), tickangle=-60),
+        yaxis=dict(axis, title=dict(text='true', standoff=6), autorange='reversed'),
+    )
     return _plain(figure)
 
 
@@ -85,15 +163,46 @@ def training_curve(curve: Curve) -> dict:
     go = plotly()
     steps, losses = zip(*curve.loss)
     window = max(len(losses) // 50, 1)
-    smooth = np.convolve(np.pad(losses, (window // 2, window - 1 - window // 2), mode='edge'), np.ones(window) / window, mode='valid')
-    figure = go.Figure(go.Scatter(x=list(steps), y=np.round(smooth, 5).tolist(), name='training loss', mode='lines', line=dict(color=GREY, width=2)))
+    smooth = np.convolve(
+        np.pad(losses, (window // 2, window - 1 - window // 2), mode='edge'), np.ones(window) / window, mode='valid'
+    )
+    figure = go.Figure(
+        go.Scatter(
+            x=list(steps),
+            y=np.round(smooth, 5).tolist(),
+            name='training loss',
+            mode='lines',
+            line=dict(color=GREY, width=2),
+        )
+    )
     if curve.miou:
         steps, scores = zip(*curve.miou)
-        figure.add_scatter(x=list(steps), y=list(scores), name='validation mIoU %', yaxis='y2', mode='lines+markers', line=dict(color=PALETTE[0], width=3))
+        figure.add_scatter(
+            x=list(steps),
+            y=list(scores),
+            name='validation mIoU %',
+            yaxis='y2',
+            mode='lines+markers',
+            line=dict(color=PALETTE[0], width=3),
+        )
     figure.update_layout(
-        height=340, margin=dict(l=8, r=8, t=10, b=8), legend=dict(orientation='h', y=1.12, x=0), hovermode='x unified',
-        xaxis=dict(title=dict(text='iteration'), automargin=True), yaxis=dict(title=dict(text='loss'), rangemode='tozero', automargin=True),
-        yaxis2=dict(title=dict(text='mIoU %'), overlaying='y', side='right', rangemode='tozero', automargin=True, showgrid=False, tickmode='auto', nticks=6))
+        height=340,
+        margin=dict(l=8, r=8, t=10, b=8),
+        legend=dict(orientation='h', y=1.12, x=0),
+        hovermode='x unified',
+        xaxis=dict(title=dict(text='iteration'), automargin=True),
+        yaxis=dict(title=dict(text='loss'), rangemode='tozero', automargin=True),
+        yaxis2=dict(
+            title=dict(text='mIoU %'),
+            overlaying='y',
+            side='right',
+            rangemode='tozero',
+            automargin=True,
+            showgrid=False,
+            tickmode='auto',
+            nticks=6,
+        ),
+    )
     return _plain(figure)
 
 

@@ -1,4 +1,5 @@
 """The curve of a training, from what MMEngine's LocalVisBackend wrote into its work dir."""
+
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ class Curve:
         loss: (iteration, training loss).
         miou: (iteration, validation mIoU in percent).
     """
+
     loss: list[tuple[int, float]]
     miou: list[tuple[int, float]]
 
@@ -39,7 +41,9 @@ def read_curve(work_dir: Path, required: bool = False) -> Curve | None:
             loss.update(losses)
             miou.update({point['step']: point['mIoU'] for point in points if 'mIoU' in point})
     if required and not loss:
-        raise DataError(f'{work_dir} holds no curve (*/vis_data/scalars.json with losses); give the --work-dir of a training, or leave it out')
+        raise DataError(
+            f'{work_dir} holds no curve (*/vis_data/scalars.json with losses); give the --work-dir of a training, or leave it out'
+        )
     return Curve(sorted(loss.items()), sorted(miou.items())) if loss else None
 
 

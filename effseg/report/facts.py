@@ -1,4 +1,5 @@
 """Where the numbers come from: the model's size and work, the files, the machine, the versions."""
+
 import hashlib
 import platform
 import subprocess
@@ -16,6 +17,7 @@ from ..stack import distributions
 def sha256(path: Path) -> str:
     """Of a file; of a folder (an .mlpackage), of its files and their names in order."""
     from ..deploy.spec import digest
+
     return digest(path) if path.is_dir() else hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -46,28 +48,39 @@ def gmacs(logits, size: tuple[int, int], device: torch.device) -> float:
 def environment() -> dict[str, str]:
     """Versions and machine, by name."""
     stack = ', '.join(name for names in distributions().values() for name in names)
-    facts = {'effseg': f'{__version__}{_commit()}', 'MMSegmentation': stack, 'PyTorch': torch.__version__,
-             'Python': f'{platform.python_version()} on {platform.system()} {platform.machine()}',
-             'processor': f"{_processor()}, {torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"}
+    facts = {
+        'effseg': f'{__version__}{_commit()}',
+        'MMSegmentation': stack,
+        'PyTorch': torch.__version__,
+        'Python': f'{platform.python_version()} on {platform.system()} {platform.machine()}',
+        'processor': f'{_processor()}, {torch.get_num_threads()} thread{"s" if torch.get_num_threads() > 1 else ""}',
+    }
     if torch.cuda.is_available():
         facts['GPU'] = torch.cuda.get_device_name()
-    runtimes = [f'{name} {version}' for name in ('onnxruntime', 'executorch', 'ai-edge-litert') if (version := _version(name))]
+    runtimes = [
+        f'{name} {version}' for name in ('onnxruntime', 'executorch', 'ai-edge-litert') if (version := _version(name))
+    ]
     if runtimes:
         facts['runtimes'] = ', '.join(runtimes)
     return facts
 
 
 def _commit() -> str:
-    """The commit of the checkout that the package lies in, and whether it was changed since; nothing for an installed package."""
+    """The commit of the checkout that the package lies in, and whether it was changed since; nothing for an installed
+    package."""
     root = Path(__file__).parents[2]
     if not (root / '.git').exists():
         return ''
     try:
-        commit = subprocess.run(['git', '-C', root, 'rev-parse', '--short=12', 'HEAD'], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run(['git', '-C', root, 'status', '--porcelain', '-uno'], capture_output=True, text=True, check=True).stdout.strip()
+        commit = subprocess.run(
+            ['git', '-C', root, 'rev-parse', '--short=12', 'HEAD'], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        changed = subprocess.run(
+            ['git', '-C', root, 'status', '--porcelain', '-uno'], capture_output=True, text=True, check=True
+        ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return ''
-    return f", commit {commit}{' and changes' if changed else ''}"
+    return f', commit {commit}{" and changes" if changed else ""}'
 
 
 def _processor() -> str:
@@ -75,7 +88,10 @@ def _processor() -> str:
         lines = Path('/proc/cpuinfo').read_text().splitlines()
     except OSError:
         lines = []
-    return next((line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')), platform.processor() or platform.machine())
+    return next(
+        (line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')),
+        platform.processor() or platform.machine(),
+    )
 
 
 def _version(distribution: str) -> str | None:

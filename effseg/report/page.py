@@ -1,4 +1,5 @@
 """The page: one HTML file that takes nothing from anywhere."""
+
 import json
 import os
 import shlex
@@ -10,7 +11,7 @@ import numpy as np
 from . import charts
 from .candidates import Row
 from .curve import Curve
-from .pictures import Picture
+from .images import Picture
 from .recorder import iou
 
 WORST_PAIRS = 15
@@ -35,6 +36,7 @@ class Content:
         setting: variables of the environment that the config reads, by name.
         options: overrides of the config.
     """
+
     config: str
     data: str
     images: int
@@ -55,28 +57,49 @@ def write(content: Content, path: Path) -> None:
     """Writes the file whole, or leaves what was there."""
     from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
     from plotly.offline import get_plotlyjs
-    figures = {'bars': charts.class_bars(content.classes, content.confusions), 'confusion': charts.confusion_map(content.classes, content.confusion)}
+
+    figures = {
+        'bars': charts.class_bars(content.classes, content.confusions),
+        'confusion': charts.confusion_map(content.classes, content.confusion),
+    }
     if content.curve:
         figures['curve'] = charts.training_curve(content.curve)
-    templates = Environment(loader=PackageLoader('effseg.report', '.'), autoescape=select_autoescape(), undefined=StrictUndefined,
-                            trim_blocks=True, lstrip_blocks=True)
+    templates = Environment(
+        loader=PackageLoader('effseg.report', '.'),
+        autoescape=select_autoescape(),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     text = templates.get_template('page.html').render(
-        content=content, title=Path(content.config.rpartition('::')[2]).stem, first=content.rows[0], pairs=worst_pairs(content.confusion, content.classes),
-        weakest=weakest(content), series=list(zip((row.name for row in content.rows), charts.colours(len(content.rows)))),
-        figures=_script_safe(figures), plotly=get_plotlyjs(), commands=commands(content))
+        content=content,
+        title=Path(content.config.rpartition('::')[2]).stem,
+        first=content.rows[0],
+        pairs=worst_pairs(content.confusion, content.classes),
+        weakest=weakest(content),
+        series=list(zip((row.name for row in content.rows), charts.colours(len(content.rows)))),
+        figures=_script_safe(figures),
+        plotly=get_plotlyjs(),
+        commands=commands(content),
+    )
     partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
     partial.write_text(text, encoding='utf-8')
     os.replace(partial, path)
 
 
 def worst_pairs(confusion: np.ndarray, classes: list[str]) -> list[tuple[str, str, float, float]]:
-    """The largest confusions: true class, predicted class, percent of the true class's pixels, percent of all pixels."""
+    """The largest confusions: true class, predicted class, percent of the true class's pixels, percent of all
+    pixels."""
     wrong = confusion.astype(np.float64)
     np.fill_diagonal(wrong, 0)
     shares, total = charts.row_shares(confusion), max(confusion.sum(), 1)
     order = np.argsort(-wrong, axis=None)[:WORST_PAIRS]
     rows, columns = np.unravel_index(order, wrong.shape)
-    return [(classes[r], classes[c], 100 * shares[r, c], 100 * wrong[r, c] / total) for r, c in zip(rows, columns) if wrong[r, c]]
+    return [
+        (classes[r], classes[c], 100 * shares[r, c], 100 * wrong[r, c] / total)
+        for r, c in zip(rows, columns)
+        if wrong[r, c]
+    ]
 
 
 def weakest(content: Content) -> list[str]:
@@ -90,11 +113,13 @@ def commands(content: Content) -> list[str]:
     """What prints these numbers again."""
     setting = ''.join(f'{name}={shlex.quote(value)} ' for name, value in content.setting.items())
     pairs = [shlex.quote(f'{key}={_text(value)}') for key, value in content.options.items()]
-    options = f" --cfg-options {' '.join(pairs)}" if pairs else ''
+    options = f' --cfg-options {" ".join(pairs)}' if pairs else ''
     lines = [f'{setting}{content.command}']
     for row in content.rows:
         fused = ' --fused' if row.candidate.fused else ''
-        lines.append(f'{setting}python tools/test.py {shlex.quote(content.config)} {shlex.quote(str(row.candidate.path))}{fused}{options}')
+        lines.append(
+            f'{setting}python tools/test.py {shlex.quote(content.config)} {shlex.quote(str(row.candidate.path))}{fused}{options}'
+        )
     return lines
 
 

@@ -1,4 +1,5 @@
 """What a report needs of every test image, taken down beside MMSegmentation's own metric."""
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ class Scene:
         iou: mean IoU over the classes that are in the truth or the prediction, 0 to 1.
         accuracy: share of the pixels that are right, 0 to 1.
     """
+
     image: Path
     labels: Path
     truth: Path
@@ -65,9 +67,13 @@ class SceneRecorder(BaseMetric):
             counted = truth != self.ignore_index
             if counted.any() and not 0 <= truth[counted].min() <= truth[counted].max() < classes:
                 strange = sorted(set(truth[counted].tolist()) - set(range(classes)))
-                raise DataError(f"{sample['seg_map_path']} holds the labels {', '.join(map(str, strange[:5]))}; the config knows 0 to "
-                                f'{classes - 1} and {self.ignore_index} (ignored)')
-            matrix = np.bincount(truth[counted].astype(np.int64) * classes + predicted[counted], minlength=classes ** 2).reshape(classes, classes)
+                raise DataError(
+                    f'{sample["seg_map_path"]} holds the labels {", ".join(map(str, strange[:5]))}; the config knows 0 to '
+                    f'{classes - 1} and {self.ignore_index} (ignored)'
+                )
+            matrix = np.bincount(
+                truth[counted].astype(np.int64) * classes + predicted[counted], minlength=classes**2
+            ).reshape(classes, classes)
             self.confusion += matrix
             self.scenes.append(self._keep(sample['img_path'], predicted, np.where(counted, truth, 255), matrix))
             self.results.append(None)
@@ -81,7 +87,12 @@ class SceneRecorder(BaseMetric):
         paths = [self.folder / f'{number:05d}_{kind}.png' for kind in ('labels', 'truth')]
         for path, labels in zip(paths, (predicted, truth)):
             Image.fromarray(labels.astype(np.uint8)).save(path, compress_level=1)
-        return Scene(Path(image), *paths, float(np.nanmean(iou(matrix))) if matrix.any() else 1., matrix.trace() / max(matrix.sum(), 1))
+        return Scene(
+            Path(image),
+            *paths,
+            float(np.nanmean(iou(matrix))) if matrix.any() else 1.0,
+            matrix.trace() / max(matrix.sum(), 1),
+        )
 
 
 def iou(confusion: np.ndarray) -> np.ndarray:

@@ -1,4 +1,5 @@
 """One model or artifact through MMSegmentation's test loop."""
+
 import warnings
 from dataclasses import dataclass
 from numbers import Real
@@ -8,15 +9,15 @@ import numpy as np
 import torch
 from mmengine.config import Config
 
+from ..apis.segmenter import check_classes, dataset_meta
+from ..checkpoint.load import load_segmentor
 from ..datasets.check import check_datasets
 from ..deploy import load
 from ..engine.config import load_config
-from ..engine.labeller import check_classes, dataset_meta
 from ..engine.runner import build_runner
 from ..errors import ConfigError
-from ..evaluation.artifact import is_artifact, use_artifact
-from ..evaluation.fused import fused_segmentor
-from ..models.pretrained import load_segmentor
+from ..segmentors.artifact import is_artifact, use_artifact
+from ..segmentors.network import fused_segmentor
 from .recorder import Scene, SceneRecorder
 
 
@@ -29,6 +30,7 @@ class Candidate:
         path: the checkpoint or artifact.
         fused: whether a checkpoint is fused first.
     """
+
     name: str
     path: Path
     fused: bool = False
@@ -43,6 +45,7 @@ class Score:
         confusion: (classes, classes), pixels by true label (row) and predicted label (column).
         scenes: every image with its label maps.
     """
+
     metrics: dict[str, float]
     confusion: np.ndarray
     scenes: list[Scene]
@@ -56,7 +59,9 @@ def read_config(config: str, cfg_options: dict | None) -> Config:
     """
     cfg = load_config(config, cfg_options)
     if not cfg.get('test_dataloader') or 'seg_map_path' not in cfg.test_dataloader.dataset.get('data_prefix', {}):
-        raise ConfigError(f"{config} has no test data with label maps (test_dataloader.dataset.data_prefix.seg_map_path); a report scores against them")
+        raise ConfigError(
+            f'{config} has no test data with label maps (test_dataloader.dataset.data_prefix.seg_map_path); a report scores against them'
+        )
     check_datasets(cfg, ('test_dataloader',))
     return cfg
 
@@ -94,4 +99,8 @@ def score(config: str, candidate: Candidate, folder: Path, cfg_options: dict | N
     with torch.no_grad():
         numbers = runner.test()
     recorder = next(metric for metric in runner.test_evaluator.metrics if isinstance(metric, SceneRecorder))
-    return Score({name: float(value) for name, value in numbers.items() if isinstance(value, Real)}, recorder.confusion, recorder.scenes)
+    return Score(
+        {name: float(value) for name, value in numbers.items() if isinstance(value, Real)},
+        recorder.confusion,
+        recorder.scenes,
+    )

@@ -1,4 +1,5 @@
 """onnxruntime-web: fetched once from the npm registry by npm, checked, and kept."""
+
 import hashlib
 import os
 import shutil
@@ -12,8 +13,14 @@ from ..errors import ArtifactError, DiskError, MissingRuntimeError
 VERSION = '1.30.0'
 SHA256 = 'd2228df7e4616bc3348bf504ee888f3bec43789a273f0a63f3e68d203ce3bf71'
 # the first pair runs on CPUs, the second on WebGPU; a browser loads one of them
-FILES = ('ort.wasm.bundle.min.mjs', 'ort-wasm-simd-threaded.wasm', 'ort-wasm-simd-threaded.mjs',
-         'ort.webgpu.bundle.min.mjs', 'ort-wasm-simd-threaded.asyncify.wasm', 'ort-wasm-simd-threaded.asyncify.mjs')
+FILES = (
+    'ort.wasm.bundle.min.mjs',
+    'ort-wasm-simd-threaded.wasm',
+    'ort-wasm-simd-threaded.mjs',
+    'ort.webgpu.bundle.min.mjs',
+    'ort-wasm-simd-threaded.asyncify.wasm',
+    'ort-wasm-simd-threaded.asyncify.mjs',
+)
 
 
 def cache() -> Path:
@@ -38,7 +45,9 @@ def package(given: str | None = None) -> Path:
     if not path.is_file():
         _fetch(path)
     if hashlib.sha256(path.read_bytes()).hexdigest() != SHA256:
-        raise ArtifactError(f"{path} is not onnxruntime-web {VERSION} as published; {'give another file' if given else 'delete it and try again'}")
+        raise ArtifactError(
+            f'{path} is not onnxruntime-web {VERSION} as published; {"give another file" if given else "delete it and try again"}'
+        )
     return path
 
 
@@ -54,15 +63,30 @@ def _fetch(path: Path) -> None:
     npm = shutil.which('npm')
     mend = f'run this once on a machine with npm and a network, or give the file of `npm pack onnxruntime-web@{VERSION}` with --runtime'
     if not npm:
-        raise MissingRuntimeError(f'the page takes onnxruntime-web {VERSION}, which npm fetches, and there is no npm; {mend}')
+        raise MissingRuntimeError(
+            f'the page takes onnxruntime-web {VERSION}, which npm fetches, and there is no npm; {mend}'
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DiskError(f'{path.parent} cannot be made: {error.strerror}') from error
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         try:
-            subprocess.run([npm, 'pack', '--silent', f'onnxruntime-web@{VERSION}'], cwd=folder, capture_output=True, text=True, check=True, timeout=600)
+            subprocess.run(
+                [npm, 'pack', '--silent', f'onnxruntime-web@{VERSION}'],
+                cwd=folder,
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=600,
+            )
         except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-            lines = [line for line in str(error.stderr or 'no answer').splitlines() if 'error' in line.lower() or 'answer' in line]
-            raise MissingRuntimeError(f'npm could not fetch onnxruntime-web {VERSION} ({(lines or ["no reason given"])[0].strip()}); {mend}') from error
+            lines = [
+                line
+                for line in str(error.stderr or 'no answer').splitlines()
+                if 'error' in line.lower() or 'answer' in line
+            ]
+            raise MissingRuntimeError(
+                f'npm could not fetch onnxruntime-web {VERSION} ({(lines or ["no reason given"])[0].strip()}); {mend}'
+            ) from error
         os.replace(Path(folder) / path.name, path)

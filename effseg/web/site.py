@@ -1,4 +1,5 @@
 """A static folder from an ONNX artifact."""
+
 import functools
 import http.server
 import os
@@ -29,7 +30,8 @@ def write_site(artifact: str, out: str, package: str | None = None) -> Path:
         The folder.
 
     Raises:
-        EffsegError: for a file that is no ONNX artifact, a folder with other things in it, or a runtime that cannot be had.
+        EffsegError: for a file that is no ONNX artifact, a folder with other things in it, or a runtime that cannot be
+            had.
     """
     path, folder = Path(artifact), Path(out)
     if path.suffix != '.onnx':
@@ -58,15 +60,29 @@ def write_site(artifact: str, out: str, package: str | None = None) -> Path:
 
 def _described(spec, path: Path) -> str:
     import json
-    return json.dumps({**json.loads(spec.to_json()), 'name': path.stem, 'artifact_sha256': digest(path), 'bytes': path.stat().st_size,
-                       'page': __version__}, indent=1, sort_keys=True)
+
+    return json.dumps(
+        {
+            **json.loads(spec.to_json()),
+            'name': path.stem,
+            'artifact_sha256': digest(path),
+            'bytes': path.stat().st_size,
+            'page': __version__,
+        },
+        indent=1,
+        sort_keys=True,
+    )
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
     """Serves a site with the headers that let WebAssembly use more than one thread."""
 
-    extensions_map = {**http.server.SimpleHTTPRequestHandler.extensions_map, '.mjs': 'text/javascript', '.wasm': 'application/wasm',
-                      '.onnx': 'application/octet-stream'}
+    extensions_map = {
+        **http.server.SimpleHTTPRequestHandler.extensions_map,
+        '.mjs': 'text/javascript',
+        '.wasm': 'application/wasm',
+        '.onnx': 'application/octet-stream',
+    }
 
     def end_headers(self) -> None:
         self.send_header('Cross-Origin-Opener-Policy', 'same-origin')

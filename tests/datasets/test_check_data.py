@@ -1,4 +1,5 @@
 """tools/check_data.py finds every planted defect, with its path and a remedy, and nothing in sound data."""
+
 import json
 import os
 import shutil
@@ -8,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from effseg.apis.check_data import check_data
 from effseg.datasets.check import check_datasets
-from effseg.datasets.demo import write_demo_data
 from effseg.datasets.pairs import ERROR, WARNING
 from effseg.datasets.splits import find_splits
 from effseg.datasets.survey import survey
-from effseg.engine.check_data import check_data
+from effseg.demo.dataset import write_demo_data
 from effseg.engine.config import load_config
 from effseg.errors import DataError
 
@@ -71,7 +72,9 @@ def palette_in_order_of_appearance(root):
     seen = list(np.unique(labels))
     number = {value: (index + 1) % len(seen) for index, value in enumerate(seen)}
     image = Image.fromarray(np.vectorize(number.get)(labels).astype(np.uint8), mode='P')
-    image.putpalette([channel for value, _ in sorted(number.items(), key=lambda item: item[1]) for channel in colours[value]])
+    image.putpalette(
+        [channel for value, _ in sorted(number.items(), key=lambda item: item[1]) for channel in colours[value]]
+    )
     image.save(root / LABEL)
 
 
@@ -84,36 +87,143 @@ DEFECTS = {
     'image is empty': (lambda r: (r / IMAGE).write_bytes(b''), 'image: empty', ERROR, IMAGE, {}),
     'image is text': (lambda r: (r / IMAGE).write_text('<html>404</html>'), 'image: not an image', ERROR, IMAGE, {}),
     'image is cut': (lambda r: cut(r, IMAGE), 'image: damaged', ERROR, IMAGE, {}),
-    'image is a dead link': (lambda r: ((r / IMAGE).unlink(), (r / IMAGE).symlink_to('gone.jpg')), 'image: missing', ERROR, IMAGE, {}),
-    'image is one pixel': (lambda r: (save(r, np.zeros((1, 1, 3), np.uint8), IMAGE), save(r, np.zeros((1, 1), np.uint8))), 'image: too thin', ERROR, IMAGE, {}),
-    'image has 16 bits': (lambda r: save(r, np.full((40, 56), 3000, np.uint16), IMAGE, format='PNG'), 'image: more than 8 bits', ERROR, IMAGE, {}),
+    'image is a dead link': (
+        lambda r: ((r / IMAGE).unlink(), (r / IMAGE).symlink_to('gone.jpg')),
+        'image: missing',
+        ERROR,
+        IMAGE,
+        {},
+    ),
+    'image is one pixel': (
+        lambda r: (save(r, np.zeros((1, 1, 3), np.uint8), IMAGE), save(r, np.zeros((1, 1), np.uint8))),
+        'image: too thin',
+        ERROR,
+        IMAGE,
+        {},
+    ),
+    'image has 16 bits': (
+        lambda r: save(r, np.full((40, 56), 3000, np.uint16), IMAGE, format='PNG'),
+        'image: more than 8 bits',
+        ERROR,
+        IMAGE,
+        {},
+    ),
     'image is animated': (animated, 'image: several frames', WARNING, IMAGE, {}),
-    'image has another suffix': (lambda r: (r / IMAGE).rename(r / 'images/train/0001.JPEG'), 'image: other suffix', ERROR, '0001.JPEG', {}),
+    'image has another suffix': (
+        lambda r: (r / IMAGE).rename(r / 'images/train/0001.JPEG'),
+        'image: other suffix',
+        ERROR,
+        '0001.JPEG',
+        {},
+    ),
     'image is turned by half': (lambda r: turned(r, 3), 'pair: turned by EXIF', ERROR, IMAGE, {}),
     'image is turned by a quarter': (lambda r: turned(r, 6), 'pair: turned by EXIF', WARNING, IMAGE, {}),
     'square image is turned': (lambda r: turned(r, 6, square=True), 'pair: turned by EXIF', ERROR, IMAGE, {}),
-    'image is below the crop': (lambda r: None, 'image: smaller than the crop', WARNING, IMAGE, {'train_dataloader.dataset.pipeline.2.crop_size': (64, 64)}),
+    'image is below the crop': (
+        lambda r: None,
+        'image: smaller than the crop',
+        WARNING,
+        IMAGE,
+        {'train_dataloader.dataset.pipeline.2.crop_size': (64, 64)},
+    ),
     'label map is missing': (lambda r: (r / LABEL).unlink(), 'label map: missing', ERROR, LABEL, {}),
     'label map is without image': (lambda r: (r / IMAGE).unlink(), 'label map: without image', WARNING, LABEL, {}),
     'label map is empty': (lambda r: (r / LABEL).write_bytes(b''), 'label map: empty', ERROR, LABEL, {}),
     'label map is cut': (lambda r: cut(r, LABEL), 'label map: damaged', ERROR, LABEL, {}),
-    'label map has colours': (lambda r: Image.open(r / LABEL).convert('RGB').save(r / LABEL), 'label map: colours', ERROR, LABEL, {}),
-    'label map has 16 bits': (lambda r: save(r, labels_of(r).astype(np.uint16)), 'label map: more than 8 bits', ERROR, LABEL, {}),
+    'label map has colours': (
+        lambda r: Image.open(r / LABEL).convert('RGB').save(r / LABEL),
+        'label map: colours',
+        ERROR,
+        LABEL,
+        {},
+    ),
+    'label map has 16 bits': (
+        lambda r: save(r, labels_of(r).astype(np.uint16)),
+        'label map: more than 8 bits',
+        ERROR,
+        LABEL,
+        {},
+    ),
     'label map is a JPEG': (lambda r: save(r, labels_of(r), format='JPEG'), 'label map: lossy', ERROR, LABEL, {}),
-    'label map has another palette': (palette_in_order_of_appearance, 'label map: palette in another order', ERROR, LABEL, {}),
-    'label is out of range': (lambda r: save(r, np.where(labels_of(r) == 0, 8, labels_of(r)).astype(np.uint8)), 'label map: out of range', ERROR, LABEL, {}),
-    'label map is all ignored': (lambda r: save(r, np.full((40, 56), 255, np.uint8)), 'label map: nothing labelled', WARNING, LABEL, {}),
+    'label map has another palette': (
+        palette_in_order_of_appearance,
+        'label map: palette in another order',
+        ERROR,
+        LABEL,
+        {},
+    ),
+    'label is out of range': (
+        lambda r: save(r, np.where(labels_of(r) == 0, 8, labels_of(r)).astype(np.uint8)),
+        'label map: out of range',
+        ERROR,
+        LABEL,
+        {},
+    ),
+    'label map is all ignored': (
+        lambda r: save(r, np.full((40, 56), 255, np.uint8)),
+        'label map: nothing labelled',
+        WARNING,
+        LABEL,
+        {},
+    ),
     'sizes differ': (lambda r: save(r, labels_of(r)[::2, ::2].copy()), 'pair: sizes differ', ERROR, LABEL, {}),
-    'height and width are exchanged': (lambda r: save(r, labels_of(r).T.copy()), 'pair: sizes differ', ERROR, LABEL, {}),
-    'reduce_zero_label on labels from 0': (lambda r: None, 'labels: reduce_zero_label', ERROR, 'annotations', {
-        'train_dataloader.dataset.reduce_zero_label': True}),
-    'labels from 1': (lambda r: for_all(r, lambda a: np.where(a == 255, 255, a + 1).astype(np.uint8)), 'labels: count from 1', ERROR, 'annotations', {}),
-    'labels 0 and 255': (lambda r: for_all(r, lambda a: np.where(a > 2, 255, 0).astype(np.uint8)), 'labels: 0 and 255', ERROR, 'annotations', {}),
-    'one image in two splits': (lambda r: shutil.copy(r / IMAGE, r / 'images/val/0001.jpg'), 'image: in two splits', ERROR, 'val/0001.jpg', {}),
-    'one image twice': (lambda r: shutil.copy(r / IMAGE, r / 'images/train/0002.jpg'), 'image: twice', WARNING, '0002.jpg', {}),
-    'classes of head and data differ': (lambda r: None, 'config: number of classes', ERROR, 'train', {'model.decode_head.num_classes': 7}),
+    'height and width are exchanged': (
+        lambda r: save(r, labels_of(r).T.copy()),
+        'pair: sizes differ',
+        ERROR,
+        LABEL,
+        {},
+    ),
+    'reduce_zero_label on labels from 0': (
+        lambda r: None,
+        'labels: reduce_zero_label',
+        ERROR,
+        'annotations',
+        {'train_dataloader.dataset.reduce_zero_label': True},
+    ),
+    'labels from 1': (
+        lambda r: for_all(r, lambda a: np.where(a == 255, 255, a + 1).astype(np.uint8)),
+        'labels: count from 1',
+        ERROR,
+        'annotations',
+        {},
+    ),
+    'labels 0 and 255': (
+        lambda r: for_all(r, lambda a: np.where(a > 2, 255, 0).astype(np.uint8)),
+        'labels: 0 and 255',
+        ERROR,
+        'annotations',
+        {},
+    ),
+    'one image in two splits': (
+        lambda r: shutil.copy(r / IMAGE, r / 'images/val/0001.jpg'),
+        'image: in two splits',
+        ERROR,
+        'val/0001.jpg',
+        {},
+    ),
+    'one image twice': (
+        lambda r: shutil.copy(r / IMAGE, r / 'images/train/0002.jpg'),
+        'image: twice',
+        WARNING,
+        '0002.jpg',
+        {},
+    ),
+    'classes of head and data differ': (
+        lambda r: None,
+        'config: number of classes',
+        ERROR,
+        'train',
+        {'model.decode_head.num_classes': 7},
+    ),
     'folder is missing': (lambda r: shutil.rmtree(r / 'images/val'), 'folder: missing', ERROR, 'images/val', {}),
-    'no image has the suffix': (lambda r: None, 'folder: no images', ERROR, 'images/train', {'train_dataloader.dataset.img_suffix': '.tif'}),
+    'no image has the suffix': (
+        lambda r: None,
+        'folder: no images',
+        ERROR,
+        'images/train',
+        {'train_dataloader.dataset.img_suffix': '.tif'},
+    ),
 }
 
 
@@ -129,7 +239,9 @@ def test_a_planted_defect_is_found(root, tmp_path, capsys, name):
     plant(root)
     sound, report = look(root, options, tmp_path)
     found = [finding for finding in report['findings'] if finding['kind'] == kind]
-    assert [finding for finding in found if where in finding['path'] and finding['severity'] == severity], report['findings']
+    assert [finding for finding in found if where in finding['path'] and finding['severity'] == severity], report[
+        'findings'
+    ]
     assert all(finding['message'] and finding['remedy'] for finding in found)
     assert sound is report['ok'] is (not any(finding['severity'] == ERROR for finding in report['findings']))
     assert found[0]['path'] in capsys.readouterr().out or len(found) > 3
@@ -159,9 +271,14 @@ def test_no_false_alarm_on_camvid(tmp_path, capsys):
 
 
 def test_no_false_alarm_on_the_nuclei(tmp_path, capsys):
-    dataset = dict(type='BaseSegDataset', data_root=str(shared_data('nuclei')), img_suffix='.png', seg_map_suffix='.png',
-                   data_prefix=dict(img_path='images', seg_map_path='annotations'),
-                   metainfo=dict(classes=('background', 'nucleus'), palette=[[0, 0, 0], [255, 255, 255]]))
+    dataset = dict(
+        type='BaseSegDataset',
+        data_root=str(shared_data('nuclei')),
+        img_suffix='.png',
+        seg_map_suffix='.png',
+        data_prefix=dict(img_path='images', seg_map_path='annotations'),
+        metainfo=dict(classes=('background', 'nucleus'), palette=[[0, 0, 0], [255, 255, 255]]),
+    )
     config = tmp_path / 'nuclei.py'
     config.write_text(f'model = dict(decode_head=dict(num_classes=2))\ntrain_dataloader = dict(dataset={dataset!r})\n')
     assert check_data(str(config), json_file=str(tmp_path / 'r.json'))

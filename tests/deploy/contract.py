@@ -1,4 +1,6 @@
-"""What every runtime promises. A subclass names the runtime and inherits the tests; full-size L1 is in the slow tier."""
+"""What every runtime promises. A subclass names the runtime and inherits the tests; full-size L1 is in the slow
+tier."""
+
 import shutil
 import subprocess
 import sys
@@ -39,7 +41,9 @@ class BackendContract:
         output, precision = request.param
         path = tmp_path_factory.mktemp(self.runtime) / f'{output}{backends.SUFFIXES[self.runtime]}'
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(quantize, 'SHARES', ())  # one attempt: a network without training has labels on the edge everywhere
+            patch.setattr(
+                quantize, 'SHARES', ()
+            )  # one attempt: a network without training has labels on the edge everywhere
             return deploy.export(model, fused, spec_of(self.runtime, output, precision), path, images, images)
 
     @pytest.fixture
@@ -50,9 +54,15 @@ class BackendContract:
         return tmp_path / exported.path.name
 
     def test_export_leaves_the_artifact_and_its_spec(self, exported):
-        assert {file.name for file in exported.path.parent.iterdir()} == {exported.path.name, beside(exported.path).name}
-        assert exported.parity.images == 6 and exported.parity.agreement >= parity.THRESHOLDS[exported.spec.precision].agreement
-        assert exported.megabytes > .01
+        assert {file.name for file in exported.path.parent.iterdir()} == {
+            exported.path.name,
+            beside(exported.path).name,
+        }
+        assert (
+            exported.parity.images == 6
+            and exported.parity.agreement >= parity.THRESHOLDS[exported.spec.precision].agreement
+        )
+        assert exported.megabytes > 0.01
 
     def test_everything_is_delegated(self, exported):
         assert exported.delegation.delegates == 1 and not exported.delegation.left, exported.delegation
@@ -67,9 +77,14 @@ class BackendContract:
             result = artifact(image)
             assert result.shape == exported.spec.result_shape == expected.shape
             if exported.spec.output == 'labels':
-                assert result.dtype == np.int32 and (result == expected).mean() >= parity.THRESHOLDS[exported.spec.precision].agreement
+                assert (
+                    result.dtype == np.int32
+                    and (result == expected).mean() >= parity.THRESHOLDS[exported.spec.precision].agreement
+                )
             else:
-                np.testing.assert_allclose(result, expected, atol=parity.THRESHOLDS['fp32'].difference * np.abs(expected).max())
+                np.testing.assert_allclose(
+                    result, expected, atol=parity.THRESHOLDS['fp32'].difference * np.abs(expected).max()
+                )
 
     def test_runs_without_torch_and_mmsegmentation(self, exported, images, tmp_path):
         if self.needs_torch:
@@ -80,7 +95,9 @@ class BackendContract:
         assert done.returncode == 0, done.stderr
         np.testing.assert_array_equal(np.load(tmp_path / 'result.npy'), deploy.load(exported.path)(images[0]))
 
-    def test_another_network_is_refused_and_the_old_file_stays(self, exported, model, fused, images, copied, monkeypatch):
+    def test_another_network_is_refused_and_the_old_file_stays(
+        self, exported, model, fused, images, copied, monkeypatch
+    ):
         before = copied.read_bytes()
         other = torch.nn.Sequential()
         other.logits = lambda x: Unfused(model).logits(x).flip(1)
@@ -91,12 +108,15 @@ class BackendContract:
         assert copied.read_bytes() == before
         assert len(list(copied.parent.iterdir())) == 2
 
-    @pytest.mark.parametrize('change, error, message', [
-        (dict(path='model.bin'), ConfigError, 'must end in'),
-        (dict(images=[]), DataError, 'no image to compare'),
-        (dict(images=[np.zeros((8, 8, 3), np.uint8)]), DataError, 'was expected'),
-        (dict(precision='int8'), DataError, '--calibration N'),
-    ])
+    @pytest.mark.parametrize(
+        'change, error, message',
+        [
+            (dict(path='model.bin'), ConfigError, 'must end in'),
+            (dict(images=[]), DataError, 'no image to compare'),
+            (dict(images=[np.zeros((8, 8, 3), np.uint8)]), DataError, 'was expected'),
+            (dict(precision='int8'), DataError, '--calibration N'),
+        ],
+    )
     def test_refuses_what_it_cannot_do(self, model, fused, images, tmp_path, change, error, message):
         if change.get('precision', 'fp32') not in backends.backend(self.runtime).PRECISIONS:
             error, message = ConfigError, 'does not exist'
@@ -121,7 +141,7 @@ class BackendContract:
 
     @pytest.mark.parametrize('with_spec', [True, False])
     def test_cut_artifact_is_refused(self, copied, with_spec):
-        copied.write_bytes(copied.read_bytes()[:copied.stat().st_size // 2])
+        copied.write_bytes(copied.read_bytes()[: copied.stat().st_size // 2])
         if not with_spec:
             beside(copied).unlink()
         with pytest.raises(ArtifactError, match='cut'):
@@ -152,4 +172,5 @@ def _copy_of(exported):
     def export(network, spec, path, images, floats):
         shutil.copy(exported.path, path)
         return exported.delegation
+
     return export

@@ -1,11 +1,20 @@
-"""A small interpreter of Core ML's MIL programs in torch operators, so that a wrong conversion does not wait for a Mac."""
+"""A small interpreter of Core ML's MIL programs in torch operators, so that a wrong conversion does not wait for a
+Mac."""
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 UNARY = {'relu': F.relu, 'sqrt': torch.sqrt, 'exp': torch.exp, 'sigmoid': torch.sigmoid, 'identity': lambda x: x}
-BINARY = {'add': torch.add, 'sub': torch.sub, 'mul': torch.mul, 'real_div': torch.div, 'maximum': torch.maximum, 'minimum': torch.minimum,
-          'pow': torch.pow}
+BINARY = {
+    'add': torch.add,
+    'sub': torch.sub,
+    'mul': torch.mul,
+    'real_div': torch.div,
+    'maximum': torch.maximum,
+    'minimum': torch.minimum,
+    'pow': torch.pow,
+}
 TYPES = {'fp32': torch.float32, 'fp16': torch.float32, 'int32': torch.int32, 'bool': torch.bool}
 
 
@@ -61,25 +70,33 @@ def _padding(a: dict, x: torch.Tensor) -> torch.Tensor:
 
 
 def _conv(a):
-    return F.conv2d(_padding(a, a['x']), a['weight'], a.get('bias'), _ints(a['strides']), 0, _ints(a['dilations']), int(a['groups']))
+    return F.conv2d(
+        _padding(a, a['x']), a['weight'], a.get('bias'), _ints(a['strides']), 0, _ints(a['dilations']), int(a['groups'])
+    )
 
 
 def _conv_transpose(a):
-    full = F.conv_transpose2d(a['x'], a['weight'], a.get('bias'), _ints(a['strides']), 0, 0, int(a['groups']), _ints(a['dilations']))
+    full = F.conv_transpose2d(
+        a['x'], a['weight'], a.get('bias'), _ints(a['strides']), 0, 0, int(a['groups']), _ints(a['dilations'])
+    )
     if a.get('pad_type') != 'custom':
         return full
     top, bottom, left, right = _ints(a['pad'])
-    return full[:, :, top:full.shape[2] - bottom, left:full.shape[3] - right]
+    return full[:, :, top : full.shape[2] - bottom, left : full.shape[3] - right]
 
 
 def _avg_pool(a):
     assert bool(a['exclude_padding_from_average'])
     pad = _ints(a['pad'])
-    return F.avg_pool2d(a['x'], _ints(a['kernel_sizes']), _ints(a['strides']), (pad[0], pad[2]), count_include_pad=False)
+    return F.avg_pool2d(
+        a['x'], _ints(a['kernel_sizes']), _ints(a['strides']), (pad[0], pad[2]), count_include_pad=False
+    )
 
 
 def _batch_norm(a):
-    return F.batch_norm(a['x'], a['mean'], a['variance'], a.get('gamma'), a.get('beta'), False, 0., float(a['epsilon']))
+    return F.batch_norm(
+        a['x'], a['mean'], a['variance'], a.get('gamma'), a.get('beta'), False, 0.0, float(a['epsilon'])
+    )
 
 
 def _gelu(a):
@@ -145,7 +162,7 @@ def _upsample_bilinear(a):
 
 def _pad(a):
     amounts = _ints(a['pad'])
-    pairs = [amounts[i:i + 2] for i in range(0, len(amounts), 2)]
+    pairs = [amounts[i : i + 2] for i in range(0, len(amounts), 2)]
     return F.pad(a['x'], [side for pair in reversed(pairs) for side in pair], value=float(a['constant_val']))
 
 

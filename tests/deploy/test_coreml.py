@@ -1,4 +1,5 @@
 """Core ML off macOS: converted, checked, and evaluated by the interpreter in mil.py."""
+
 import shutil
 
 import numpy as np
@@ -46,23 +47,30 @@ def test_converted_program_computes_what_torch_computes(converted, model, images
         with torch.no_grad():
             result = mil.run(converted._mil_program, np.ascontiguousarray(picture))
             expected = Program(Unfused(model), spec)(torch.from_numpy(image[None]))
-        torch.testing.assert_close(result, expected, rtol=0, atol=parity.THRESHOLDS['fp32'].difference * expected.abs().max().item())
+        torch.testing.assert_close(
+            result, expected, rtol=0, atol=parity.THRESHOLDS['fp32'].difference * expected.abs().max().item()
+        )
 
 
 def test_picture_is_declared_with_mean_and_scale(converted):
     spec = spec_of('coreml')
     divisor = float(np.mean(spec.std))
-    picture, = converted._mil_program.main_input_types if hasattr(converted._mil_program, 'main_input_types') else converted._mil_program.functions['main'].input_types
+    (picture,) = (
+        converted._mil_program.main_input_types
+        if hasattr(converted._mil_program, 'main_input_types')
+        else converted._mil_program.functions['main'].input_types
+    )
     assert picture.scale == pytest.approx(1 / divisor)
     assert picture.bias == pytest.approx([-mean / divisor for mean in spec.mean])
 
 
 def test_weights_of_another_network_are_refused(exported, fused):
     import copy
+
     other = copy.deepcopy(fused)
     with torch.no_grad():
         for parameter in other.parameters():
-            parameter.add_(.01)
+            parameter.add_(0.01)
     with pytest.raises(ParityError, match='not in the network'):
         coreml.check(exported.path, other, exported.spec)
 
@@ -83,6 +91,12 @@ def test_running_off_macos_is_refused(exported, tmp_path):
 
 def test_int8_weights_of_all_layers_but_those_kept_in_float(converted, fused):
     kept = ('decoder.outputs.2', 'decoder.outputs.3')
-    whole, partly = ([op for op in coreml._int8(converted, fused, floats)._mil_program.functions['main'].operations
-                      if op.op_type.startswith('constexpr')] for floats in ((), kept))
+    whole, partly = (
+        [
+            op
+            for op in coreml._int8(converted, fused, floats)._mil_program.functions['main'].operations
+            if op.op_type.startswith('constexpr')
+        ]
+        for floats in ((), kept)
+    )
     assert len(whole) - len(partly) == len(kept) and len(partly) > 5

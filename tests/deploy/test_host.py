@@ -1,4 +1,5 @@
 """What runs on the host: labels from logits in numpy, the class by comparisons, the spec, pictures made to fit."""
+
 import dataclasses
 
 import numpy as np
@@ -28,7 +29,7 @@ def test_label_map_equals_argmax_of_the_resized_logits(size):
     top = expected.topk(2, 1).values[0]
     decided = (top[0] - top[1]).numpy() > 1e-4
     result = label_map(logits[0].numpy(), size)
-    assert result.shape == size and result.dtype == np.int32 and decided.mean() > .95
+    assert result.shape == size and result.dtype == np.int32 and decided.mean() > 0.95
     np.testing.assert_array_equal(result[decided], expected.argmax(1)[0].numpy()[decided])
 
 
@@ -53,8 +54,17 @@ def test_what_is_no_spec_is_refused(text):
         Spec.from_json(text, 'here')
 
 
-@pytest.mark.parametrize('change', [dict(height=100), dict(width=0), dict(output='mask'), dict(precision='fp8'), dict(std=(1, 0, 1)),
-                                    dict(palette=[(0, 0, 0)])])
+@pytest.mark.parametrize(
+    'change',
+    [
+        dict(height=100),
+        dict(width=0),
+        dict(output='mask'),
+        dict(precision='fp8'),
+        dict(std=(1, 0, 1)),
+        dict(palette=[(0, 0, 0)]),
+    ],
+)
 def test_spec_that_cannot_be_is_refused(change):
     with pytest.raises(ConfigError):
         dataclasses.replace(spec_of('onnx'), **change)

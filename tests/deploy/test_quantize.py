@@ -1,4 +1,5 @@
 """Which layers stay in float under int8: measured, and taken back until the file is good enough."""
+
 import dataclasses
 import shutil
 
@@ -24,7 +25,13 @@ def spec():
 def test_every_layer_with_convs_is_ranked_and_norms_stay_in_float(fused, spec, images):
     ranking = quantize.worst_first(fused, spec, images[:1])
     assert len(ranking) == len(set(ranking)) > 20
-    assert {'backbone.stem.layers.0', 'decoder.levels.0.own', 'decoder.levels.0.above.0', 'decoder.levels.0.ring', 'decoder.classifier'} <= set(ranking)
+    assert {
+        'backbone.stem.layers.0',
+        'decoder.levels.0.own',
+        'decoder.levels.0.above.0',
+        'decoder.levels.0.ring',
+        'decoder.classifier',
+    } <= set(ranking)
     assert set(NORMS) <= set(next(quantize.attempts(fused, spec, images)))
 
 
@@ -44,20 +51,27 @@ def test_attempts_keep_more_and_more_in_float(fused, spec, images):
     assert len(sizes) == 1 + len(quantize.SHARES) and sizes == sorted(set(sizes))
 
 
-@pytest.mark.parametrize('proof, enough', [
-    (Parity(1, None, None, 1., .99, 100), True), (Parity(1, None, None, 1., .97, 100), False),
-    (Parity(1, None, None, 1., .97, 100, miou=40., source_miou=40.4), True),
-    (Parity(1, None, None, 1., .99, 100, miou=40., source_miou=40.6), False),
-])
+@pytest.mark.parametrize(
+    'proof, enough',
+    [
+        (Parity(1, None, None, 1.0, 0.99, 100), True),
+        (Parity(1, None, None, 1.0, 0.97, 100), False),
+        (Parity(1, None, None, 1.0, 0.97, 100, miou=40.0, source_miou=40.4), True),
+        (Parity(1, None, None, 1.0, 0.99, 100, miou=40.0, source_miou=40.6), False),
+    ],
+)
 def test_where_there_are_masks_the_score_decides(proof, enough):
     assert quantize.survived(proof) is enough
 
 
-@pytest.mark.parametrize('proofs, best', [
-    ([dict(agreement=.91), dict(agreement=.95), dict(agreement=.93), dict(agreement=.92)], 1),
-    # what stopped the search is what is kept, though more pixels agreed before
-    ([dict(agreement=.97, miou=39., source_miou=40.), dict(agreement=.96, miou=39.8, source_miou=40.)], 1),
-])
+@pytest.mark.parametrize(
+    'proofs, best',
+    [
+        ([dict(agreement=0.91), dict(agreement=0.95), dict(agreement=0.93), dict(agreement=0.92)], 1),
+        # what stopped the search is what is kept, though more pixels agreed before
+        ([dict(agreement=0.97, miou=39.0, source_miou=40.0), dict(agreement=0.96, miou=39.8, source_miou=40.0)], 1),
+    ],
+)
 def test_the_best_attempt_is_kept(model, fused, spec, images, tmp_path, monkeypatch, proofs, best):
     need('onnx')
     left, tried = iter(proofs), []
@@ -75,21 +89,32 @@ def test_the_best_attempt_is_kept(model, fused, spec, images, tmp_path, monkeypa
     monkeypatch.setattr(backends.backend('onnx'), 'export', export)
     monkeypatch.setattr(exporting.parity, 'compare', compared)
     done = deploy.export(model, fused, spec, tmp_path / 'model.onnx', images, images[:2])
-    assert len(tried) == len(proofs) and done.floats == tried[best] and done.parity.agreement == proofs[best]['agreement']
+    assert (
+        len(tried) == len(proofs) and done.floats == tried[best] and done.parity.agreement == proofs[best]['agreement']
+    )
     assert 'kept in float, as measured: ' in str(done)
     assert {file.name for file in tmp_path.iterdir()} == {'done.onnx', 'model.onnx', 'model.onnx.spec.json'}
 
 
-@pytest.mark.parametrize('runtime', ['onnx', pytest.param('executorch', marks=pytest.mark.slow), pytest.param('litert', marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    'runtime',
+    ['onnx', pytest.param('executorch', marks=pytest.mark.slow), pytest.param('litert', marks=pytest.mark.slow)],
+)
 def test_what_is_kept_in_float_is_float_in_the_file(runtime, fused, images, tmp_path):
     need(runtime)
     spec, sizes = spec_of(runtime, precision='int8'), []
-    for number, floats in enumerate([(), ('decoder.levels.0.own', 'decoder.levels.0.above.0', 'decoder.outputs.2', 'decoder.outputs.3')]):
+    for number, floats in enumerate(
+        [(), ('decoder.levels.0.own', 'decoder.levels.0.above.0', 'decoder.outputs.2', 'decoder.outputs.3')]
+    ):
         path = tmp_path / f'{number}{backends.SUFFIXES[runtime]}'
         backends.backend(runtime).export(fused, spec, path, images[:1], floats)
         sizes.append(path.stat().st_size)
-    kept = sum(weight.numel() for name in ('levels.0.own', 'levels.0.above.0', 'outputs.2', 'outputs.3')
-               for weight in fused.decoder.get_submodule(name).parameters() if weight.dim() == 4)
+    kept = sum(
+        weight.numel()
+        for name in ('levels.0.own', 'levels.0.above.0', 'outputs.2', 'outputs.3')
+        for weight in fused.decoder.get_submodule(name).parameters()
+        if weight.dim() == 4
+    )
     assert sizes[1] - sizes[0] > 2 * kept  # three bytes more a weight, less what says how to read int8
 
 

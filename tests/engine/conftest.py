@@ -1,4 +1,5 @@
 """The tools, called in this process, on a data set and a network of a moment."""
+
 import importlib.util
 import logging
 import sys
@@ -16,6 +17,7 @@ TINY = str(Path(__file__).with_name('tiny.py'))
 @dataclass(frozen=True)
 class Outcome:
     """How a tool ended: its status, and what it printed."""
+
     status: int
     out: str
     err: str
@@ -24,11 +26,13 @@ class Outcome:
 @pytest.fixture
 def tool(capfd, monkeypatch) -> Callable[..., Outcome]:
     """Calls ``tools/NAME.py`` with arguments, as the command line does."""
+
     def call(name: str, *arguments) -> Outcome:
         spec = importlib.util.spec_from_file_location(f'effseg_tool_{name}', ROOT / 'tools' / f'{name}.py')
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        from effseg.engine import cli
+        from effseg.apis import cli
+
         monkeypatch.setattr(sys, 'argv', [f'{name}.py', *map(str, arguments)])
         # the logger of an earlier test writes to a stream that pytest has closed
         monkeypatch.setattr(logging, 'raiseExceptions', False)
@@ -40,13 +44,15 @@ def tool(capfd, monkeypatch) -> Callable[..., Outcome]:
             status = end.code
         printed = capfd.readouterr()
         return Outcome(status, printed.out, printed.err)
+
     return call
 
 
 @pytest.fixture(scope='session')
 def scenes(tmp_path_factory) -> Path:
     """The built-in data set, small; the configs find it."""
-    from effseg.datasets.demo import write_demo_data
+    from effseg.demo.dataset import write_demo_data
+
     # one place for all folders of tests that take this fixture over, each of which makes it anew
     root = tmp_path_factory.getbasetemp() / 'built-in-scenes'
     if not root.exists():
@@ -63,6 +69,7 @@ def segmentor(scenes):
     from mmseg.registry import MODELS
 
     from effseg.engine.config import load_config
+
     init_default_scope('mmseg')
     torch.manual_seed(0)
     return MODELS.build(load_config(TINY).model)

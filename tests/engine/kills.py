@@ -1,5 +1,7 @@
-"""Trainings in processes of their own that are killed at a chosen moment. They are forked from a process that has imported
+"""Trainings in processes of their own that are killed at a chosen moment. They are forked from a process that has
+imported
 everything, so that each costs a second."""
+
 import faulthandler
 import multiprocessing
 import os
@@ -14,7 +16,7 @@ import torch
 
 from .conftest import TINY
 
-PRELOADED = ['mmseg.datasets', 'mmseg.models', 'effseg.models', 'effseg.engine.train']
+PRELOADED = ['mmseg.datasets', 'mmseg.models', 'effseg.models', 'effseg.apis.train']
 INTERVAL = 2  # of saving, as tiny.py says
 
 
@@ -24,8 +26,11 @@ def processes():
     return context
 
 
-def train_in_child(work_dir: str, data_root: str, resume: bool, options: dict, die_at_line: int | None, config: str = TINY) -> None:
-    """Runs in the child: trains tiny.py or another config, and writes every iteration that begins, and every line, to files beside the work dir."""
+def train_in_child(
+    work_dir: str, data_root: str, resume: bool, options: dict, die_at_line: int | None, config: str = TINY
+) -> None:
+    """Runs in the child: trains tiny.py or another config, and writes every iteration that begins, and every line, to
+    files beside the work dir."""
     os.environ.update(DEMO_ROOT=data_root, CUDA_VISIBLE_DEVICES='')
     torch.set_num_threads(1)
     log = os.open(f'{work_dir}.log', os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -33,8 +38,11 @@ def train_in_child(work_dir: str, data_root: str, resume: bool, options: dict, d
     os.dup2(log, 2)
     faulthandler.register(signal.SIGUSR1, open(f'{work_dir}.log', 'a'), all_threads=True)
     begun = os.open(f'{work_dir}.begun', os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    from effseg.engine import cli, saving, watch
-    from effseg.engine.train import train
+    from effseg.apis import cli
+    from effseg.apis.train import train
+    from effseg.engine import checkpoint_hook as saving
+    from effseg.engine import hooks as watch
+
     seed = watch.IterationSeedHook.before_train_iter
 
     def before_train_iter(self, runner, *args, **kwargs):
@@ -49,17 +57,24 @@ def train_in_child(work_dir: str, data_root: str, resume: bool, options: dict, d
 
 
 def _killer(file: str, lines: int):
-    """Counts the lines that run between the beginning of a save and its end, in the file that saves, and dies at the last."""
+    """Counts the lines that run between the beginning of a save and its end, in the file that saves, and dies at the
+    last."""
     left = lines
 
     def trace(frame, event, argument):
         nonlocal left
-        if frame.f_code.co_filename != file or frame.f_code.co_name in ('before_train', '__init__', 'newest_whole_checkpoint', '<genexpr>'):
+        if frame.f_code.co_filename != file or frame.f_code.co_name in (
+            'before_train',
+            '__init__',
+            'newest_whole_checkpoint',
+            '<genexpr>',
+        ):
             return None
         left -= 1
         if left <= 0:
             os.kill(os.getpid(), signal.SIGKILL)
         return trace
+
     return trace
 
 
@@ -71,6 +86,7 @@ class Chain:
         lost: how many iterations every kill cost.
         in_save: how many of the kills fell into the saving of a checkpoint.
     """
+
     work_dir: Path
     data_root: Path
     options: dict
@@ -84,15 +100,19 @@ class Chain:
         return [int(line) for line in file.read_text().split()] if file.is_file() else []
 
     def run(self, after: float | None = None, line: int | None = None, timeout: float = 300) -> int:
-        """Starts or resumes it, and kills it ``after`` seconds of training or at a ``line`` of saving; gives the exit code."""
+        """Starts or resumes it, and kills it ``after`` seconds of training or at a ``line`` of saving; gives the exit
+        code."""
         before = self.begun()
         resume = any(Path(self.work_dir).glob('*.pth'))
-        process = processes().Process(target=train_in_child, args=(str(self.work_dir), str(self.data_root), resume, self.options, line, self.config))
+        process = processes().Process(
+            target=train_in_child,
+            args=(str(self.work_dir), str(self.data_root), resume, self.options, line, self.config),
+        )
         process.start()
         if after is not None:
             deadline = time.monotonic() + timeout
             while process.is_alive() and len(self.begun()) == len(before) and time.monotonic() < deadline:
-                time.sleep(.01)
+                time.sleep(0.01)
             time.sleep(after)
             process.kill()
         process.join(timeout)
@@ -111,10 +131,13 @@ class Chain:
     def stop(self, iterations: int) -> int:
         """Starts or resumes it and, when so many iterations have begun, asks it to stop; gives the exit code."""
         before = self.begun()
-        process = processes().Process(target=train_in_child, args=(str(self.work_dir), str(self.data_root), bool(before), self.options, None, self.config))
+        process = processes().Process(
+            target=train_in_child,
+            args=(str(self.work_dir), str(self.data_root), bool(before), self.options, None, self.config),
+        )
         process.start()
         while process.is_alive() and len(self.begun()) < len(before) + iterations:
-            time.sleep(.01)
+            time.sleep(0.01)
         process.terminate()
         process.join(60)
         return process.exitcode
@@ -123,8 +146,11 @@ class Chain:
         return Path(f'{self.work_dir}.log').read_text(errors='replace')[-3000:]
 
 
-def kill_all_the_way(folder: Path, data_root: Path, options: dict, kills: int, in_save: int, seed: int = 0) -> list[Chain]:
-    """Kills trainings ``kills`` times, ``in_save`` of them while they save; each one that ends is followed by a new one."""
+def kill_all_the_way(
+    folder: Path, data_root: Path, options: dict, kills: int, in_save: int, seed: int = 0
+) -> list[Chain]:
+    """Kills trainings ``kills`` times, ``in_save`` of them while they save; each one that ends is followed by a new
+    one."""
     draw = random.Random(seed)
     plan = [True] * in_save + [False] * (kills - in_save)
     draw.shuffle(plan)
@@ -145,7 +171,9 @@ def kill_all_the_way(folder: Path, data_root: Path, options: dict, kills: int, i
 
 
 def weights(work_dir: Path, name: int | str) -> dict:
-    return torch.load(Path(work_dir) / (f'iter_{name}.pth' if isinstance(name, int) else name), weights_only=True)['state_dict']
+    return torch.load(Path(work_dir) / (f'iter_{name}.pth' if isinstance(name, int) else name), weights_only=True)[
+        'state_dict'
+    ]
 
 
 def same(first: dict, second: dict) -> bool:

@@ -1,4 +1,5 @@
 """Scoring, labelling and timing the fused form through the tools."""
+
 import re
 
 import numpy as np
@@ -17,10 +18,14 @@ def labels_in(folder):
 def test_scores_of_both_forms_agree_to_the_last_digit(tool, checkpoint, tmp_path):
     printed = {}
     for name, options in (('unfused', []), ('fused', ['--fused'])):
-        outcome = tool('test', TINY, checkpoint, '--work-dir', tmp_path / name, '--out', tmp_path / f'{name}_labels', *options)
+        outcome = tool(
+            'test', TINY, checkpoint, '--work-dir', tmp_path / name, '--out', tmp_path / f'{name}_labels', *options
+        )
         assert outcome.status == 0, outcome
         printed[name] = re.search(r'aAcc .*mIoU .*', outcome.out)[0]
-        assert re.search(r'\d images/s in the model and its labels .*, peak memory of an image (\d+ MB|unknown)', outcome.out)
+        assert re.search(
+            r'\d images/s in the model and its labels .*, peak memory of an image (\d+ MB|unknown)', outcome.out
+        )
     assert printed['fused'] == printed['unfused']
     fused, unfused = labels_in(tmp_path / 'fused_labels'), labels_in(tmp_path / 'unfused_labels')
     assert fused.keys() == unfused.keys() and len(fused) == 2
@@ -29,16 +34,29 @@ def test_scores_of_both_forms_agree_to_the_last_digit(tool, checkpoint, tmp_path
 
 def test_pictures_are_labelled_alike(tool, checkpoint, scenes, tmp_path):
     for name, options in (('unfused', []), ('fused', ['--fused'])):
-        outcome = tool('predict', TINY, checkpoint, scenes / 'images' / 'val', '--out-dir', tmp_path / name, '--device', 'cpu', *options)
+        outcome = tool(
+            'predict',
+            TINY,
+            checkpoint,
+            scenes / 'images' / 'val',
+            '--out-dir',
+            tmp_path / name,
+            '--device',
+            'cpu',
+            *options,
+        )
         assert outcome.status == 0, outcome
     fused, unfused = labels_in(tmp_path / 'fused'), labels_in(tmp_path / 'unfused')
     assert len(fused) == 2 and all(np.array_equal(fused[name], unfused[name]) for name in unfused)
 
 
-@pytest.mark.parametrize('options, words', [
-    (['--fused', '--tta'], '--tta averages'),
-    (['--fused', '--cfg-options', 'model.neck.upsample_cfg.mode=bilinear'], 'upsamples with'),
-])
+@pytest.mark.parametrize(
+    'options, words',
+    [
+        (['--fused', '--tta'], '--tta averages'),
+        (['--fused', '--cfg-options', 'model.neck.upsample_cfg.mode=bilinear'], 'upsamples with'),
+    ],
+)
 def test_what_cannot_be_fused_is_one_line(tool, checkpoint, tmp_path, options, words):
     outcome = tool('test', TINY, checkpoint, '--work-dir', tmp_path, *options)
     assert outcome.status == 2 and words in outcome.err and len(outcome.err.strip().splitlines()) == 1, outcome
@@ -50,15 +68,31 @@ def test_benchmark_prints_both_sides(tool, checkpoint, tmp_path):
     for arguments in ([], [checkpoint, '--label-map', tmp_path / 'labels.png']):
         outcome = tool('benchmark', TINY, *arguments, '--compare', '--size', 64, 96, '--runs', 2, '--threads', 1)
         assert outcome.status == 0, outcome
-        for words in ('64x96', 'float32', '8 classes', '1 thread, 2 runs', 'GMAC unfused', 'MMSegmentation predict', '0 of them no tie',
-                      'logits to labels at 1500x2000', 'x', 'middle half'):
+        for words in (
+            '64x96',
+            'float32',
+            '8 classes',
+            '1 thread, 2 runs',
+            'GMAC unfused',
+            'MMSegmentation predict',
+            '0 of them no tie',
+            'logits to labels at 1500x2000',
+            'x',
+            'middle half',
+        ):
             assert words in outcome.out, outcome.out
 
 
-@pytest.mark.parametrize('arguments, words', [
-    (['--compare', '--size', 0, 64], 'both positive'), (['--compare', '--runs', 0], '1 or more'), (['--compare', '--image', 'none.jpg'], 'none.jpg'),
-    (['--compare', '--label-map', 'none.png'], 'none.png'), ([], '--compare'),
-])
+@pytest.mark.parametrize(
+    'arguments, words',
+    [
+        (['--compare', '--size', 0, 64], 'both positive'),
+        (['--compare', '--runs', 0], '1 or more'),
+        (['--compare', '--image', 'none.jpg'], 'none.jpg'),
+        (['--compare', '--label-map', 'none.png'], 'none.png'),
+        ([], '--compare'),
+    ],
+)
 def test_benchmark_refuses_in_one_line(tool, arguments, words):
     outcome = tool('benchmark', TINY, *arguments)
     assert outcome.status == 2 and words in outcome.err and len(outcome.err.strip().splitlines()) == 1, outcome

@@ -1,4 +1,5 @@
 """Whatever comes in, what comes out is a result or one of our errors."""
+
 import io
 import json
 
@@ -9,24 +10,27 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from effseg.checkpoint.read import read_checkpoint
+from effseg.datasets.images import read_image
 from effseg.datasets.pairs import Rules, check_pair
 from effseg.deploy.spec import Spec
-from effseg.datasets.pictures import read_image
 from effseg.errors import ArtifactError, DataError, WeightsError
-from effseg.models.checkpoint import read_checkpoint
 
 pytestmark = pytest.mark.medium
 FUZZ = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-JSON = st.recursive(st.none() | st.booleans() | st.integers(-9, 9000) | st.floats(allow_nan=False) | st.text(max_size=8),
-                    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4), max_leaves=8)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9000) | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=8,
+)
 
 
 def whole(kind) -> bytes:
     stream = io.BytesIO()
     if kind == 'checkpoint':
-        torch.save({'state_dict': {'a': torch.arange(50.), 'b': torch.ones(2, 3)}, 'meta': {'iter': 3}}, stream)
+        torch.save({'state_dict': {'a': torch.arange(50.0), 'b': torch.ones(2, 3)}, 'meta': {'iter': 3}}, stream)
     elif kind == 'older checkpoint':
-        torch.save({'a': torch.arange(50.)}, stream, _use_new_zipfile_serialization=False)
+        torch.save({'a': torch.arange(50.0)}, stream, _use_new_zipfile_serialization=False)
     else:
         Image.fromarray(np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)).save(stream, kind)
     return stream.getvalue()
@@ -34,13 +38,15 @@ def whole(kind) -> bytes:
 
 def damaged(kinds):
     """Whole files with bytes changed, taken out or put in, and files of any bytes."""
+
     @st.composite
     def draw_file(draw):
         content = bytearray(draw(st.sampled_from([whole(kind) for kind in kinds])))
         for _ in range(draw(st.integers(0, 4))):
             place = draw(st.integers(0, max(len(content) - 1, 0)))
-            content[place:place + draw(st.integers(0, 40))] = draw(st.binary(max_size=20))
+            content[place : place + draw(st.integers(0, 40))] = draw(st.binary(max_size=20))
         return bytes(content)
+
     return draw_file() | st.binary(max_size=200)
 
 
@@ -75,13 +81,29 @@ def test_pairs_of_a_data_set(tmp_path, image, label_map):
     assert all(finding.path and finding.message and finding.remedy for finding in result.findings)
 
 
-SPEC = dict(backend='onnx', height=64, width=64, output='labels', precision='fp32', mean=[0., 0., 0.], std=[1., 1., 1.], classes=['a', 'b'],
-            palette=[[0, 0, 0], [1, 1, 1]], checkpoint_sha256='0' * 64, effseg='0.1.0')
+SPEC = dict(
+    backend='onnx',
+    height=64,
+    width=64,
+    output='labels',
+    precision='fp32',
+    mean=[0.0, 0.0, 0.0],
+    std=[1.0, 1.0, 1.0],
+    classes=['a', 'b'],
+    palette=[[0, 0, 0], [1, 1, 1]],
+    checkpoint_sha256='0' * 64,
+    effseg='0.1.0',
+)
 
 
 @FUZZ
-@given(text=st.text(max_size=30) | JSON.map(json.dumps) | st.dictionaries(st.sampled_from([*SPEC, 'format', 'version']), JSON, max_size=5).map(
-    lambda changes: json.dumps({**json.loads(Spec(**SPEC).to_json()), **changes})))
+@given(
+    text=st.text(max_size=30)
+    | JSON.map(json.dumps)
+    | st.dictionaries(st.sampled_from([*SPEC, 'format', 'version']), JSON, max_size=5).map(
+        lambda changes: json.dumps({**json.loads(Spec(**SPEC).to_json()), **changes})
+    )
+)
 def test_specs(text):
     try:
         assert isinstance(Spec.from_json(text, 'a.spec.json'), Spec)
@@ -89,8 +111,37 @@ def test_specs(text):
         assert 'a.spec.json' in str(error)
 
 
-WORDS = st.sampled_from(['no_such.py', '--resume', '--work-dir', '--cfg-options', 'a=1', 'a', '--launcher', 'none', 'x', '--skip-bad-samples', '-1', '--amp',
-                         '--to', 'onnx', '--size', '0', '--out', '--out-dir', '--opacity', '7', '--tta', '--split', 'train', '--json', '--device', '\x00', ''])
+WORDS = st.sampled_from(
+    [
+        'no_such.py',
+        '--resume',
+        '--work-dir',
+        '--cfg-options',
+        'a=1',
+        'a',
+        '--launcher',
+        'none',
+        'x',
+        '--skip-bad-samples',
+        '-1',
+        '--amp',
+        '--to',
+        'onnx',
+        '--size',
+        '0',
+        '--out',
+        '--out-dir',
+        '--opacity',
+        '7',
+        '--tta',
+        '--split',
+        'train',
+        '--json',
+        '--device',
+        '\x00',
+        '',
+    ]
+)
 
 
 @pytest.mark.parametrize('name', ['train', 'test', 'predict', 'export', 'check_data'])

@@ -1,4 +1,5 @@
 """A trained model goes into the hub's layout and comes back the same; a folder from a stranger runs nothing."""
+
 import json
 import shutil
 
@@ -9,7 +10,7 @@ from huggingface_hub import ModelCard
 
 import effseg
 from effseg import hub
-from effseg.engine.labeller import Labeller, build_segmentor
+from effseg.apis.segmenter import Labeller, build_segmentor
 from effseg.errors import ConfigError, WeightsError
 
 from .conftest import TINY
@@ -33,6 +34,7 @@ def stranger(saved, tmp_path):
         edit(content)
         (folder / hub.CONFIG).write_text(json.dumps(content))
         return str(folder)
+
     return change
 
 
@@ -50,7 +52,7 @@ def test_the_card_holds_what_was_measured_and_the_hub_can_read_it(saved):
     assert card.data.library_name == 'effseg' and card.data.pipeline_tag == 'image-segmentation'
     measured = {result.metric_type: result.metric_value for result in card.data.eval_results}
     assert set(measured) == {'mIoU', 'aAcc', 'mAcc'}
-    assert f"| mIoU | {measured['mIoU']:.2f} % |" in card.text and 'parameters' in card.text and 'GMAC' in card.text
+    assert f'| mIoU | {measured["mIoU"]:.2f} % |' in card.text and 'parameters' in card.text and 'GMAC' in card.text
 
 
 def test_a_config_whose_bases_come_by_name(checkpoint, tmp_path):
@@ -65,21 +67,31 @@ def test_the_files_hold_no_paths_of_home(saved, scenes):
     assert str(scenes) not in (saved / hub.CONFIG).read_text()
 
 
-@pytest.mark.parametrize('edit', [
-    lambda c: c['model'].update(type='os.system'),
-    lambda c: c['model']['backbone'].update(type='subprocess.Popen'),
-    lambda c: c['test_pipeline'].append(dict(type='mmseg.LoadAnnotations')),
-    lambda c: c['model'].update(init_cfg=dict(type='EncoderDecoder', checkpoint='x')),
-    lambda c: c['model'].update(pretrained='http://localhost/x.pth'),
-    lambda c: c['test_pipeline'][0].update(backend_args=dict(backend='local'))])
+@pytest.mark.parametrize(
+    'edit',
+    [
+        lambda c: c['model'].update(type='os.system'),
+        lambda c: c['model']['backbone'].update(type='subprocess.Popen'),
+        lambda c: c['test_pipeline'].append(dict(type='mmseg.LoadAnnotations')),
+        lambda c: c['model'].update(init_cfg=dict(type='EncoderDecoder', checkpoint='x')),
+        lambda c: c['model'].update(pretrained='http://localhost/x.pth'),
+        lambda c: c['test_pipeline'][0].update(backend_args=dict(backend='local')),
+    ],
+)
 def test_a_config_that_names_more_than_models_is_refused(stranger, edit):
     with pytest.raises(WeightsError, match='names the type|no place in the layout'):
         hub.load(stranger(edit))
 
 
-@pytest.mark.parametrize('edit, said', [
-    (lambda c: c.pop('classes'), 'not complete'), (lambda c: c.update(effseg_hub=9), 'another version'),
-    (lambda c: c['model']['decode_head'].update(num_classes=5), 'model.safetensors'), (lambda c: c['model']['backbone'].update(colour=1), 'cannot|describes no')])
+@pytest.mark.parametrize(
+    'edit, said',
+    [
+        (lambda c: c.pop('classes'), 'not complete'),
+        (lambda c: c.update(effseg_hub=9), 'another version'),
+        (lambda c: c['model']['decode_head'].update(num_classes=5), 'model.safetensors'),
+        (lambda c: c['model']['backbone'].update(colour=1), 'cannot|describes no'),
+    ],
+)
 def test_a_config_that_does_not_fit_is_refused(stranger, edit, said):
     with pytest.raises(WeightsError, match=said):
         hub.load(stranger(edit))
@@ -101,6 +113,7 @@ def test_a_model_with_other_parts_is_not_written(checkpoint, tmp_path, monkeypat
 
 def test_push_uploads_the_three_files_alone(saved, monkeypatch):
     import huggingface_hub
+
     calls = []
 
     class Api:
@@ -110,10 +123,15 @@ def test_push_uploads_the_three_files_alone(saved, monkeypatch):
         def upload_folder(self, **options):
             calls.append(options)
             return type('Commit', (), {'commit_url': 'commit'})()
+
     monkeypatch.setattr(huggingface_hub, 'HfApi', Api)
     assert hub.push(str(saved), 'me/model', private=True) == 'commit'
     assert calls[0] == ('me/model', True, True)
-    assert calls[1]['folder_path'] == str(saved) and sorted(calls[1]['allow_patterns']) == [hub.CARD, hub.CONFIG, hub.WEIGHTS]
+    assert calls[1]['folder_path'] == str(saved) and sorted(calls[1]['allow_patterns']) == [
+        hub.CARD,
+        hub.CONFIG,
+        hub.WEIGHTS,
+    ]
 
 
 def test_the_command_answers_in_one_line(tool, tmp_path):  # that it saves is tested with own_data.md

@@ -1,4 +1,5 @@
 """A process of several that dies takes the others with it, soon, and the run resumes."""
+
 import os
 import signal
 import subprocess
@@ -25,8 +26,19 @@ def children(pid: int) -> list[int]:
 
 
 def command(work_dir, iterations, *more):
-    return [*TORCHRUN, str(ROOT / 'tools/train.py'), TINY, '--work-dir', str(work_dir), '--launcher', 'pytorch', *more,
-            '--cfg-options', f'train_cfg.max_iters={iterations}', 'default_hooks.checkpoint.max_keep_ckpts=1']
+    return [
+        *TORCHRUN,
+        str(ROOT / 'tools/train.py'),
+        TINY,
+        '--work-dir',
+        str(work_dir),
+        '--launcher',
+        'pytorch',
+        *more,
+        '--cfg-options',
+        f'train_cfg.max_iters={iterations}',
+        'default_hooks.checkpoint.max_keep_ckpts=1',
+    ]
 
 
 @pytest.mark.slow
@@ -34,11 +46,15 @@ def command(work_dir, iterations, *more):
 @pytest.mark.parametrize('rank', [0, 1])
 def test_a_killed_rank_ends_the_launcher_and_the_run_resumes(scenes, tmp_path, rank):
     environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
-    launcher = subprocess.Popen(command(tmp_path / 'run', 100_000), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    launcher = subprocess.Popen(
+        command(tmp_path / 'run', 100_000), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         deadline = time.monotonic() + 300
-        while not (tmp_path / 'run/last_checkpoint').exists() and launcher.poll() is None and time.monotonic() < deadline:
-            time.sleep(.2)
+        while (
+            not (tmp_path / 'run/last_checkpoint').exists() and launcher.poll() is None and time.monotonic() < deadline
+        ):
+            time.sleep(0.2)
         ranks = sorted(children(launcher.pid))
         assert len(ranks) == 2 and launcher.poll() is None
         started = time.monotonic()
@@ -51,7 +67,9 @@ def test_a_killed_rank_ends_the_launcher_and_the_run_resumes(scenes, tmp_path, r
     assert seconds < 30
     assert not [pid for pid in ranks if Path(f'/proc/{pid}').exists()]
     saved = int(Path((tmp_path / 'run/last_checkpoint').read_text()).stem.removeprefix('iter_'))
-    run = subprocess.run(command(tmp_path / 'run', saved + 4, '--resume'), env=environment, capture_output=True, text=True, timeout=300)
+    run = subprocess.run(
+        command(tmp_path / 'run', saved + 4, '--resume'), env=environment, capture_output=True, text=True, timeout=300
+    )
     assert run.returncode == 0, run.stderr[-2000:]
     assert (tmp_path / f'run/iter_{saved + 4}.pth').is_file()
     assert f'train {saved + 2}/{saved + 4}' in run.stdout and f'train {saved}/' not in run.stdout

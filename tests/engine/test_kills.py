@@ -1,4 +1,6 @@
-"""A training may be killed at any moment: it resumes, loses at most one save interval, and ends with the weights of the one that was left alone."""
+"""A training may be killed at any moment: it resumes, loses at most one save interval, and ends with the weights of the
+one that was left alone."""
+
 import shutil
 import signal
 from pathlib import Path
@@ -33,20 +35,37 @@ def test_killed_three_times_it_ends_with_the_same_weights(scenes, tmp_path, undi
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('options, kills', [
-    ({'default_hooks.checkpoint.max_keep_ckpts': 1}, 34),
-    ({'default_hooks.checkpoint.max_keep_ckpts': 3}, 33),
-    ({'default_hooks.checkpoint.max_keep_ckpts': 1, 'default_hooks.checkpoint.save_best': None, 'train_dataloader.num_workers': 4}, 33)])
+@pytest.mark.parametrize(
+    'options, kills',
+    [
+        ({'default_hooks.checkpoint.max_keep_ckpts': 1}, 34),
+        ({'default_hooks.checkpoint.max_keep_ckpts': 3}, 33),
+        (
+            {
+                'default_hooks.checkpoint.max_keep_ckpts': 1,
+                'default_hooks.checkpoint.save_best': None,
+                'train_dataloader.num_workers': 4,
+            },
+            33,
+        ),
+    ],
+)
 def test_a_hundred_kills(scenes, tmp_path, undisturbed, options, kills):
     chains = kill_all_the_way(tmp_path, scenes, {**OPTIONS, **options}, kills, in_save=14, seed=kills)
     check(chains, undisturbed)
-    print(f'{options}: {kills} kills, {sum(chain.in_save for chain in chains)} of them while saving, {len(chains)} trainings, at most '
-          f'{max(max(chain.lost, default=0) for chain in chains)} iterations lost')
+    print(
+        f'{options}: {kills} kills, {sum(chain.in_save for chain in chains)} of them while saving, {len(chains)} trainings, at most '
+        f'{max(max(chain.lost, default=0) for chain in chains)} iterations lost'
+    )
 
 
 @pytest.mark.medium
 def test_sigterm_saves_first_and_a_moved_folder_resumes(scenes, tmp_path, undisturbed):
-    chain = Chain(tmp_path / 'run', scenes, {**OPTIONS, 'default_hooks.checkpoint.interval': 1000, 'train_dataloader.num_workers': 2})
+    chain = Chain(
+        tmp_path / 'run',
+        scenes,
+        {**OPTIONS, 'default_hooks.checkpoint.interval': 1000, 'train_dataloader.num_workers': 2},
+    )
     assert chain.stop(3) == 128 + signal.SIGTERM, chain.log()
     saved = chain.begun()[-1] + 1
     assert (chain.work_dir / f'iter_{saved}.pth').is_file()
@@ -69,4 +88,6 @@ def test_sigterm_inside_an_epoch_saves_there_and_the_rest_of_it_follows(scenes, 
     assert chain.run() == 0, chain.log()
     assert chain.begun() == whole.begun() == list(range(12)), chain.begun()
     assert same(weights(chain.work_dir, 'epoch_4.pth'), weights(whole.work_dir, 'epoch_4.pth'))
-    assert sorted(path.name for path in chain.work_dir.glob('*.pth')) == sorted(path.name for path in whole.work_dir.glob('*.pth'))
+    assert sorted(path.name for path in chain.work_dir.glob('*.pth')) == sorted(
+        path.name for path in whole.work_dir.glob('*.pth')
+    )

@@ -1,4 +1,5 @@
 """Pictures, folders, videos and cameras become overlays, label maps and shares."""
+
 import json
 import os
 import shutil
@@ -9,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from effseg.engine import video
-from effseg.engine.labeller import check_classes
-from effseg.engine.predict import output_names, predict
+from effseg import video
+from effseg.apis.predict import output_names, predict
+from effseg.apis.segmenter import check_classes
 from effseg.errors import ArtifactError
 
 from .conftest import TINY
@@ -19,7 +20,9 @@ from .test_user_errors import assert_refused
 
 pytestmark = pytest.mark.usefixtures('scenes')
 FRAMES = 4
-needs_ffmpeg = pytest.mark.skipif(not shutil.which('ffmpeg') and not os.environ.get('CI'), reason='needs ffmpeg (apt-get install ffmpeg)')
+needs_ffmpeg = pytest.mark.skipif(
+    not shutil.which('ffmpeg') and not os.environ.get('CI'), reason='needs ffmpeg (apt-get install ffmpeg)'
+)
 
 
 @pytest.fixture
@@ -48,12 +51,14 @@ def test_a_folder(scenes, checkpoint, tmp_path, fused):
     assert labels.mode == 'P' and labels.size == (72, 48) and labels.getpalette()[:3] == [110, 180, 230]
     shares = json.loads(done.shares.read_text())[str(scenes / 'images' / 'val' / '0000.jpg')]
     counts = np.bincount(np.asarray(labels).ravel(), minlength=8)
-    assert sum(shares.values()) == pytest.approx(1, abs=1e-5) and shares['sky'] == pytest.approx(counts[0] / counts.sum(), abs=1e-6)
+    assert sum(shares.values()) == pytest.approx(1, abs=1e-5) and shares['sky'] == pytest.approx(
+        counts[0] / counts.sum(), abs=1e-6
+    )
 
 
 def test_an_overlay_without_opacity_is_the_picture(scenes, checkpoint, tmp_path):
     source = scenes / 'images' / 'val' / '0000.jpg'
-    predict(TINY, str(checkpoint), [str(source)], str(tmp_path), opacity=0.)
+    predict(TINY, str(checkpoint), [str(source)], str(tmp_path), opacity=0.0)
     difference = np.asarray(Image.open(tmp_path / '0000_overlay.jpg')).astype(int) - np.asarray(Image.open(source))
     assert np.abs(difference).mean() < 3  # JPEG, twice
 
@@ -78,15 +83,35 @@ def test_a_film(checkpoint, film, tmp_path):
 @pytest.mark.parametrize('suffix, codec', [('.mp4', 'aac'), ('.avi', 'pcm_s16le')])
 def test_the_sound_of_a_film_stays_as_it_is(checkpoint, film, tmp_path, suffix, codec):
     source = tmp_path / f'loud{suffix}'
-    ffmpeg('-i', film, '-f', 'lavfi', '-i', 'sine=frequency=440:duration=0.8', '-c:v', 'mpeg4', '-c:a', codec, '-map', '0:v', '-map', '1:a', source)
+    ffmpeg(
+        '-i',
+        film,
+        '-f',
+        'lavfi',
+        '-i',
+        'sine=frequency=440:duration=0.8',
+        '-c:v',
+        'mpeg4',
+        '-c:a',
+        codec,
+        '-map',
+        '0:v',
+        '-map',
+        '1:a',
+        source,
+    )
     done = predict(TINY, str(checkpoint), [str(source)], str(tmp_path / 'out'))
-    before, after = (ffmpeg('-i', path, '-map', '0:a', '-c', 'copy', '-f', 'md5', '-') for path in (source, done.overlays[0]))
+    before, after = (
+        ffmpeg('-i', path, '-map', '0:a', '-c', 'copy', '-f', 'md5', '-') for path in (source, done.overlays[0])
+    )
     assert before.startswith('MD5=') and before == after
     assert len(frames_of(done.overlays[0])) == FRAMES
 
 
 def ffmpeg(*arguments):
-    return subprocess.run(['ffmpeg', '-y', '-loglevel', 'error', *map(str, arguments)], check=True, capture_output=True, text=True).stdout
+    return subprocess.run(
+        ['ffmpeg', '-y', '-loglevel', 'error', *map(str, arguments)], check=True, capture_output=True, text=True
+    ).stdout
 
 
 def test_without_ffmpeg_the_film_has_no_sound_and_it_is_said(checkpoint, film, tmp_path, monkeypatch, capsys):
@@ -98,7 +123,11 @@ def test_without_ffmpeg_the_film_has_no_sound_and_it_is_said(checkpoint, film, t
 
 def test_a_camera_runs_until_it_is_interrupted_and_keeps_its_film(checkpoint, film, tmp_path, monkeypatch):
     opened, capture = [], cv2.VideoCapture
-    monkeypatch.setattr(video.cv2, 'VideoCapture', lambda source: capture(source) if source != 3 else opened.append(source) or capture(str(film)))
+    monkeypatch.setattr(
+        video.cv2,
+        'VideoCapture',
+        lambda source: capture(source) if source != 3 else opened.append(source) or capture(str(film)),
+    )
     monkeypatch.setattr(video, '_frames', lambda source, frames=video._frames: interrupted(frames(source)))
     done = predict(TINY, str(checkpoint), ['3'], str(tmp_path / 'out'))
     assert opened == [3] and done.images == 2 and done.overlays[0].name == 'camera3_overlay.mp4'
@@ -126,7 +155,10 @@ def test_a_camera_that_is_not_there(tool, checkpoint, tmp_path):
 
 def test_a_file_that_is_no_film(tool, checkpoint, tmp_path):
     (tmp_path / 'text.mp4').write_text('nothing to see')
-    assert 'text.mp4 cannot be read as a video' in tool('predict', TINY, checkpoint, tmp_path / 'text.mp4', '--out-dir', tmp_path).err
+    assert (
+        'text.mp4 cannot be read as a video'
+        in tool('predict', TINY, checkpoint, tmp_path / 'text.mp4', '--out-dir', tmp_path).err
+    )
 
 
 def test_an_artifact_of_other_classes():

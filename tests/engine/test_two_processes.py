@@ -1,4 +1,5 @@
 """Two processes over gloo, as torchrun starts them on a machine without GPUs."""
+
 import json
 import os
 import subprocess
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from effseg.datasets.demo import write_demo_data
+from effseg.demo.dataset import write_demo_data
 
 ROOT = Path(__file__).parents[2]
 CONFIG = 'configs/fpn_effformer_l1_demo.py'
@@ -18,7 +19,8 @@ TORCHRUN = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '
 WATCH = """
 import os, sys
 def written(event, arguments):
-    if event == 'open' and isinstance(arguments[0], str) and isinstance(arguments[1], str) and set(arguments[1]) & set('wax+'):
+    if event == 'open' and isinstance(arguments[0], str) and isinstance(arguments[1], str) and set(arguments[1]) &
+    set('wax+'):
         with os.fdopen(os.open(os.environ['WRITTEN'], os.O_WRONLY | os.O_APPEND | os.O_CREAT), 'a') as log:
             print(os.environ['RANK'], os.path.abspath(arguments[0]), file=log)
 if 'RANK' in os.environ and 'WRITTEN' in os.environ:
@@ -27,8 +29,14 @@ if 'RANK' in os.environ and 'WRITTEN' in os.environ:
 
 
 def python(*arguments, **environment) -> None:
-    run = subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT, env={**os.environ, 'OMP_NUM_THREADS': '1', **environment},
-                         capture_output=True, text=True, timeout=600)
+    run = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, 'OMP_NUM_THREADS': '1', **environment},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
     assert run.returncode == 0, run.stderr[-3000:]
 
 
@@ -45,7 +53,11 @@ def writers(log: Path, folder: Path) -> dict[str, set[str]]:
 def scores(work_dir: Path) -> dict[str, float]:
     """The metrics of the one run that logged there; IoUMetric rounds them to hundredths."""
     (file,) = work_dir.glob('*/*.json')
-    return {name: value for name, value in json.loads(file.read_text().splitlines()[-1]).items() if name in ('aAcc', 'mIoU', 'mAcc')}
+    return {
+        name: value
+        for name, value in json.loads(file.read_text().splitlines()[-1]).items()
+        if name in ('aAcc', 'mIoU', 'mAcc')
+    }
 
 
 @pytest.mark.slow
@@ -53,9 +65,22 @@ def test_two_processes_train_the_demo_and_score_a_checkpoint_as_one_does(tmp_pat
     # five held-out scenes: the second process gets one fewer, and must neither drop nor count one twice
     write_demo_data(tmp_path / 'data', train=8, val=5, size=(64, 96))
     data = f'data_root={tmp_path / "data"}'
-    train = ('tools/train.py', CONFIG, '--work-dir', tmp_path / 'train', '--launcher', 'pytorch', '--cfg-options', data,
-             'model.data_preprocessor.size=(64,96)', 'train_dataloader.batch_size=2', 'train_cfg.max_iters=4', 'train_cfg.val_interval=4',
-             'default_hooks.checkpoint.interval=4', 'default_hooks.logger.interval=1')
+    train = (
+        'tools/train.py',
+        CONFIG,
+        '--work-dir',
+        tmp_path / 'train',
+        '--launcher',
+        'pytorch',
+        '--cfg-options',
+        data,
+        'model.data_preprocessor.size=(64,96)',
+        'train_dataloader.batch_size=2',
+        'train_cfg.max_iters=4',
+        'train_cfg.val_interval=4',
+        'default_hooks.checkpoint.interval=4',
+        'default_hooks.logger.interval=1',
+    )
     (tmp_path / 'watch').mkdir()
     (tmp_path / 'watch/sitecustomize.py').write_text(WATCH)
     python(*TORCHRUN, *train, PYTHONPATH=str(tmp_path / 'watch'), WRITTEN=str(tmp_path / 'written'))
@@ -64,7 +89,18 @@ def test_two_processes_train_the_demo_and_score_a_checkpoint_as_one_does(tmp_pat
     assert all(ranks == {'0'} for ranks in written.values()), written
     checkpoint = tmp_path / 'train/iter_4.pth'
     assert checkpoint.is_file()
-    python(*TORCHRUN, 'tools/test.py', CONFIG, checkpoint, '--work-dir', tmp_path / 'two', '--launcher', 'pytorch', '--cfg-options', data)
+    python(
+        *TORCHRUN,
+        'tools/test.py',
+        CONFIG,
+        checkpoint,
+        '--work-dir',
+        tmp_path / 'two',
+        '--launcher',
+        'pytorch',
+        '--cfg-options',
+        data,
+    )
     python('tools/test.py', CONFIG, checkpoint, '--work-dir', tmp_path / 'one', '--cfg-options', data)
     assert scores(tmp_path / 'two') == scores(tmp_path / 'one')
     assert set(scores(tmp_path / 'one')) == {'aAcc', 'mIoU', 'mAcc'}

@@ -1,4 +1,5 @@
 """A user's mistake is one line that says what to do, status 2, and no traceback, whichever tool it is made with."""
+
 import os
 import shutil
 
@@ -67,7 +68,9 @@ def test_an_image_without_label_map_is_named(tool, scenes, tmp_path, arguments):
 
 
 def test_a_wrong_suffix_is_named(tool):
-    assert_refused(tool('train', TINY, '--cfg-options', 'train_dataloader.dataset.img_suffix=.tif'), "'.tif'", 'img_suffix')
+    assert_refused(
+        tool('train', TINY, '--cfg-options', 'train_dataloader.dataset.img_suffix=.tif'), "'.tif'", 'img_suffix'
+    )
 
 
 def test_classes_of_data_and_head_must_agree(tool):
@@ -90,7 +93,11 @@ def test_resume_needs_a_checkpoint(tool, tmp_path):
 def test_resume_refuses_a_folder_of_cut_checkpoints(tool, tmp_path, checkpoint):
     (tmp_path / 'iter_2.pth').write_bytes(checkpoint.read_bytes()[:1000])
     outcome = tool('train', TINY, '--work-dir', tmp_path, '--resume')
-    assert outcome.status == 2 and 'error: no checkpoint to resume from' in outcome.err and 'iter_2.pth is damaged' in outcome.err
+    assert (
+        outcome.status == 2
+        and 'error: no checkpoint to resume from' in outcome.err
+        and 'iter_2.pth is damaged' in outcome.err
+    )
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='this machine has a GPU')
@@ -128,16 +135,28 @@ def spoilt(name, state_dict, path):
         path.unlink()
 
 
-@pytest.mark.parametrize('name, word', [
-    ('classes', '5 classes'), ('arch', 'another network'), ('missing', 'conv_seg.bias'), ('nan', 'NaN'), ('code', 'without running code'),
-    ('truncated', 'damaged'), ('empty', 'no checkpoint'), ('absent', 'there is no checkpoint')])
+@pytest.mark.parametrize(
+    'name, word',
+    [
+        ('classes', '5 classes'),
+        ('arch', 'another network'),
+        ('missing', 'conv_seg.bias'),
+        ('nan', 'NaN'),
+        ('code', 'without running code'),
+        ('truncated', 'damaged'),
+        ('empty', 'no checkpoint'),
+        ('absent', 'there is no checkpoint'),
+    ],
+)
 @pytest.mark.parametrize('door', ['test', 'predict', 'load_from'])
 def test_a_checkpoint_that_does_not_fit_is_refused_at_every_door(tool, segmentor, scenes, tmp_path, name, word, door):
     path = tmp_path / 'given.pth'
     spoilt(name, segmentor.state_dict(), path)
-    arguments = {'test': ['test', TINY, path, '--work-dir', tmp_path],
-                 'predict': ['predict', TINY, path, scenes / 'images' / 'val', '--out-dir', tmp_path / 'out'],
-                 'load_from': ['train', TINY, '--work-dir', tmp_path, '--cfg-options', f'load_from={path}']}[door]
+    arguments = {
+        'test': ['test', TINY, path, '--work-dir', tmp_path],
+        'predict': ['predict', TINY, path, scenes / 'images' / 'val', '--out-dir', tmp_path / 'out'],
+        'load_from': ['train', TINY, '--work-dir', tmp_path, '--cfg-options', f'load_from={path}'],
+    }[door]
     outcome = tool(*arguments)
     assert outcome.status == 2
     assert_refused(type(outcome)(2, outcome.out, outcome.err.strip().splitlines()[-1]), 'given.pth', word)
@@ -156,7 +175,9 @@ def test_predict_says_what_it_looked_for_in_an_empty_folder(tool, checkpoint, tm
 
 def test_predict_wants_an_opacity_between_0_and_1(tool, checkpoint, tmp_path):
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / 'a.png')
-    assert_refused(tool('predict', TINY, checkpoint, tmp_path, '--out-dir', tmp_path / 'out', '--opacity', 7), 'opacity=7')
+    assert_refused(
+        tool('predict', TINY, checkpoint, tmp_path, '--out-dir', tmp_path / 'out', '--opacity', 7), 'opacity=7'
+    )
 
 
 def test_tta_needs_its_pipeline(tool, checkpoint, tmp_path):
@@ -168,31 +189,62 @@ def test_tta_needs_its_pipeline(tool, checkpoint, tmp_path):
 
 def test_the_traceback_is_there_for_the_asking(tool):
     outcome = tool('train', 'no_such.py', '--debug')
-    assert outcome.status == 2 and 'Traceback' in outcome.err and outcome.err.strip().splitlines()[-1].startswith('error: ')
+    assert (
+        outcome.status == 2
+        and 'Traceback' in outcome.err
+        and outcome.err.strip().splitlines()[-1].startswith('error: ')
+    )
 
 
-@pytest.mark.parametrize('option, word', [
-    ('model=3', 'a dict was expected'), ('train_dataloader=1', 'a dict was expected'), ('model.decode_head=1', 'no decode_head'),
-    ('train_cfg.max_iters=x', "'x'"), ('train_cfg.val_interval=0', 'val_interval=0'), ('optim_wrapper.optimizer.type=Nope', 'optim_wrapper'),
-    ('optim_wrapper.optimizer.rate=1', "'rate'"), ('param_scheduler.0.type=Nope', "'Nope"), ('randomness.seed=abc', 'randomness'),
-    ('train_dataloader.batch_size=0', 'batch_size=0'), ('train_dataloader.num_workers=-1', 'num_workers'), ('custom_hooks.0.type=Nope', 'custom_hooks'),
-    ('train_dataloader.dataset.type=Nope', 'train_dataloader'), ('train_dataloader.dataset.pipeline.0.type=Nope', "'Nope"),
-    ('val_evaluator.type=Nope', 'evaluator'), ('val_evaluator.iou_metrics=[mNope]', "'mNope'"),
-    ('default_hooks.checkpoint.save_best=nope', 'nope'), ('default_hooks.checkpoint.every=3', "'every'")])
+@pytest.mark.parametrize(
+    'option, word',
+    [
+        ('model=3', 'a dict was expected'),
+        ('train_dataloader=1', 'a dict was expected'),
+        ('model.decode_head=1', 'no decode_head'),
+        ('train_cfg.max_iters=x', "'x'"),
+        ('train_cfg.val_interval=0', 'val_interval=0'),
+        ('optim_wrapper.optimizer.type=Nope', 'optim_wrapper'),
+        ('optim_wrapper.optimizer.rate=1', "'rate'"),
+        ('param_scheduler.0.type=Nope', "'Nope"),
+        ('randomness.seed=abc', 'randomness'),
+        ('train_dataloader.batch_size=0', 'batch_size=0'),
+        ('train_dataloader.num_workers=-1', 'num_workers'),
+        ('custom_hooks.0.type=Nope', 'custom_hooks'),
+        ('train_dataloader.dataset.type=Nope', 'train_dataloader'),
+        ('train_dataloader.dataset.pipeline.0.type=Nope', "'Nope"),
+        ('val_evaluator.type=Nope', 'evaluator'),
+        ('val_evaluator.iou_metrics=[mNope]', "'mNope'"),
+        ('default_hooks.checkpoint.save_best=nope', 'nope'),
+        ('default_hooks.checkpoint.every=3', "'every'"),
+    ],
+)
 def test_a_part_of_the_config_that_cannot_be_built_is_named(tool, tmp_path, option, word):
     outcome = tool('train', TINY, '--work-dir', tmp_path, '--no-data-check', '--cfg-options', option)
     assert_refused(outcome, word)
     assert not list(tmp_path.glob('*.pth'))
 
 
-@pytest.mark.parametrize('arguments', [
-    ['test', 'CHECKPOINT', '--work-dir', 'FILE'], ['test', 'CHECKPOINT', '--out', 'FILE', '--work-dir', 'FOLDER'],
-    ['predict', 'CHECKPOINT', 'IMAGE', '--out-dir', 'FILE'], ['predict', 'CHECKPOINT', 'IMAGE', '--out-dir', 'FOLDER/' + 'a' * 300],
-    ['export', 'CHECKPOINT', '--to', 'safetensors', '--out', 'FILE/a.safetensors'], ['check_data', '--workers', '0', '--json', 'FOLDER'],
-    ['train', '--work-dir', 'FILE/a']])
+@pytest.mark.parametrize(
+    'arguments',
+    [
+        ['test', 'CHECKPOINT', '--work-dir', 'FILE'],
+        ['test', 'CHECKPOINT', '--out', 'FILE', '--work-dir', 'FOLDER'],
+        ['predict', 'CHECKPOINT', 'IMAGE', '--out-dir', 'FILE'],
+        ['predict', 'CHECKPOINT', 'IMAGE', '--out-dir', 'FOLDER/' + 'a' * 300],
+        ['export', 'CHECKPOINT', '--to', 'safetensors', '--out', 'FILE/a.safetensors'],
+        ['check_data', '--workers', '0', '--json', 'FOLDER'],
+        ['train', '--work-dir', 'FILE/a'],
+    ],
+)
 def test_a_place_that_cannot_be_written_is_named(tool, checkpoint, scenes, tmp_path, arguments):
     (tmp_path / 'file').write_text('')
-    places = {'FILE': tmp_path / 'file', 'FOLDER': tmp_path, 'CHECKPOINT': checkpoint, 'IMAGE': scenes / 'images/val/0000.jpg'}
+    places = {
+        'FILE': tmp_path / 'file',
+        'FOLDER': tmp_path,
+        'CHECKPOINT': checkpoint,
+        'IMAGE': scenes / 'images/val/0000.jpg',
+    }
     name, *rest = arguments
     for place, path in places.items():
         rest = [argument.replace(place, str(path)) for argument in rest]
@@ -201,17 +253,27 @@ def test_a_place_that_cannot_be_written_is_named(tool, checkpoint, scenes, tmp_p
     assert 'Traceback' not in outcome.err
 
 
-@pytest.mark.parametrize('arguments, word', [
-    (['predict', 'x.pth', 'a.png', '--out-dir', 'out'], 'test_dataloader'), (['test', 'x.pth'], 'test_dataloader'), (['report', 'x.pth'], 'test data'),
-    (['check_data', '--split', 'test'], 'no data set for test')])
+@pytest.mark.parametrize(
+    'arguments, word',
+    [
+        (['predict', 'x.pth', 'a.png', '--out-dir', 'out'], 'test_dataloader'),
+        (['test', 'x.pth'], 'test_dataloader'),
+        (['report', 'x.pth'], 'test data'),
+        (['check_data', '--split', 'test'], 'no data set for test'),
+    ],
+)
 def test_a_config_without_test_data_is_said(tool, tmp_path, arguments, word):
     config = tmp_path / 'half.py'
     config.write_text(f"_base_ = ['{TINY}']\ntest_dataloader = test_evaluator = test_cfg = None\n")
     (tmp_path / 'a.png').write_bytes(b'')
     name, *rest = arguments
-    assert_refused(tool(name, config, *[str(tmp_path / item) if '.' in item or item == 'out' else item for item in rest]), word)
+    assert_refused(
+        tool(name, config, *[str(tmp_path / item) if '.' in item or item == 'out' else item for item in rest]), word
+    )
 
 
-@pytest.mark.parametrize('arguments', [[], ['a.py', '--no-such-option'], ['a.py', '--launcher', 'elves'], ['a.py', '--cfg-options', 'x']])
+@pytest.mark.parametrize(
+    'arguments', [[], ['a.py', '--no-such-option'], ['a.py', '--launcher', 'elves'], ['a.py', '--cfg-options', 'x']]
+)
 def test_wrong_arguments_are_one_line(tool, arguments):
     assert_refused(tool('train', *arguments), '--help')

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from effseg.models.checkpoint import read_checkpoint
+from effseg.checkpoint.read import read_checkpoint
 
 from .conftest import TINY
 from .test_user_errors import assert_refused
@@ -18,7 +18,9 @@ def test_weights_as_safetensors_are_taken_wherever_a_checkpoint_is(tool, scenes,
     written = read_checkpoint(path)
     assert len(written.dataset_meta['classes']) == 8
     state = segmentor.state_dict()
-    assert set(written.state_dict) == set(state) and all(torch.equal(value, state[key]) for key, value in written.state_dict.items())
+    assert set(written.state_dict) == set(state) and all(
+        torch.equal(value, state[key]) for key, value in written.state_dict.items()
+    )
     assert tool('test', TINY, path, '--work-dir', tmp_path / 'work').status == 0
     damaged = bytearray(path.read_bytes())
     damaged[len(damaged) // 2] ^= 1
@@ -32,8 +34,15 @@ def test_the_checkpoint_itself_is_not_overwritten(tool, scenes, checkpoint, tmp_
 
 
 CLASSES = ('a', 'b', 'c', 'd', 'e')
-OTHER = ['--no-data-check', '--cfg-options', 'model.decode_head.num_classes=5', 'model.decode_head.ignore_index=255', 'train_cfg.max_iters=1',
-         'train_cfg.val_interval=9', 'default_hooks.checkpoint.interval=1']
+OTHER = [
+    '--no-data-check',
+    '--cfg-options',
+    'model.decode_head.num_classes=5',
+    'model.decode_head.ignore_index=255',
+    'train_cfg.max_iters=1',
+    'train_cfg.val_interval=9',
+    'default_hooks.checkpoint.interval=1',
+]
 
 
 def test_a_training_on_other_classes_starts_from_the_rest_and_says_what_is_new(tool, scenes, checkpoint, tmp_path):
@@ -42,14 +51,41 @@ def test_a_training_on_other_classes_starts_from_the_rest_and_says_what_is_new(t
     for path in root.glob('annotations/*/*.png'):
         Image.fromarray(np.array(Image.open(path)) % 5).save(path)
     config = tmp_path / 'other.py'
-    config.write_text(f"_base_ = ['{TINY}']\n" + ''.join(
-        f"{loader}_dataloader = dict(dataset=dict(metainfo=dict(classes={CLASSES}, palette=[[n, n, n] for n in range(5)])))\n" for loader in ('train', 'val', 'test')))
-    arguments = ['train', config, '--work-dir', tmp_path / 'run', *OTHER, f'data_root={root}', f'load_from={checkpoint}']
+    config.write_text(
+        f"_base_ = ['{TINY}']\n"
+        + ''.join(
+            f'{loader}_dataloader = dict(dataset=dict(metainfo=dict(classes={CLASSES}, palette=[[n, n, n] for n in range(5)])))\n'
+            for loader in ('train', 'val', 'test')
+        )
+    )
+    arguments = [
+        'train',
+        config,
+        '--work-dir',
+        tmp_path / 'run',
+        *OTHER,
+        f'data_root={root}',
+        f'load_from={checkpoint}',
+    ]
     refused = tool(*arguments)
-    assert_refused(type(refused)(2, '', refused.err.strip().splitlines()[-1]), checkpoint, '8 classes', 'the config has 5', 'new_head=True')
+    assert_refused(
+        type(refused)(2, '', refused.err.strip().splitlines()[-1]),
+        checkpoint,
+        '8 classes',
+        'the config has 5',
+        'new_head=True',
+    )
     outcome = tool(*arguments, 'new_head=True')
     assert outcome.status == 0, outcome
     log = ''.join(path.read_text() for path in tmp_path.glob('run/*/*.log'))
     assert 'new: decode_head.conv_seg.weight, decode_head.conv_seg.bias' in log
-    resumed = tool(*arguments[:3], tmp_path / 'run', '--resume', *OTHER, f'data_root={root}', 'train_cfg.max_iters=2', 'new_head=True')
+    resumed = tool(
+        *arguments[:3],
+        tmp_path / 'run',
+        '--resume',
+        *OTHER,
+        f'data_root={root}',
+        'train_cfg.max_iters=2',
+        'new_head=True',
+    )
     assert resumed.status == 0, resumed

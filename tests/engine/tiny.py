@@ -10,9 +10,12 @@ crop_size = (32, 32)
 dims = [8, 16, 24, 32]
 model = dict(
     data_preprocessor=dict(size=crop_size),
-    backbone=dict(arch=dict(_delete_=True, depths=(1, 1, 1, 1), embed_dims=dims, num_vit=1), resolution=2, drop_path_rate=0.1),
+    backbone=dict(
+        arch=dict(_delete_=True, depths=(1, 1, 1, 1), embed_dims=dims, num_vit=1), resolution=2, drop_path_rate=0.1
+    ),
     neck=dict(in_channels=dims, out_channels=16),
-    decode_head=dict(in_channels=[16] * 4, channels=16, num_classes=8, norm_cfg=dict(type='BN')))
+    decode_head=dict(in_channels=[16] * 4, channels=16, num_classes=8, norm_cfg=dict(type='BN')),
+)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
@@ -20,7 +23,7 @@ train_pipeline = [
     dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PhotoMetricDistortion'),
-    dict(type='PackSegInputs')
+    dict(type='PackSegInputs'),
 ]
 train_dataloader = dict(batch_size=2, dataset=dict(pipeline=train_pipeline))
 optim_wrapper = dict(optimizer=dict(lr=1e-3))

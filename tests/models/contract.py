@@ -1,32 +1,34 @@
-"""What every backbone of the family promises. A subclass names the type, its archs and timm's, and inherits the tests."""
+"""What every backbone of the family promises. A subclass names the type, its archs and timm's, and inherits the
+tests."""
+
+import pytest
 import timm
 import torch
-import pytest
+from original import Original, random_weights
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from effseg.errors import ConfigError
 
-from .original import Original, random_weights
-
 EXACT = dict(rtol=1e-9, atol=1e-9)
 
 
 def randomised(model: nn.Module) -> nn.Module:
-    """The model in fp64 and eval mode, every parameter and statistic random, so that none can be left unused unnoticed."""
+    """The model in fp64 and eval mode, every parameter and statistic random, so that none can be left unused
+    unnoticed."""
     generator = torch.Generator().manual_seed(0)
     for key, value in model.double().eval().state_dict().items():
         if not value.is_floating_point():
             continue
         noise = torch.randn(value.shape, generator=generator, dtype=value.dtype)
         if 'running_var' in key or value.dim() == 1 and key.endswith('weight'):
-            noise = noise.abs() * .3 + .5
+            noise = noise.abs() * 0.3 + 0.5
         elif key.endswith('gamma'):
-            noise *= .2
+            noise *= 0.2
         elif 'talking_head2.bias' in key:  # adds up over all keys
-            noise *= .01
+            noise *= 0.01
         elif value.dim() > 1 and 'attention_biases' not in key:
-            noise /= value[0].numel() ** .5
+            noise /= value[0].numel() ** 0.5
         value.copy_(noise)
     return model
 
@@ -39,7 +41,9 @@ class BackboneContract:
     backbone: type[nn.Module]
     archs: tuple[str, ...]  # smallest first
     timm_name: str  # with {arch}
-    published: dict[str, tuple[float, float]]  # arch: (parameters of the classifier in M, GMAC at 224), as the papers give them
+    published: dict[
+        str, tuple[float, float]
+    ]  # arch: (parameters of the classifier in M, GMAC at 224), as the papers give them
     tiny: dict  # an arch to train in no time
 
     @pytest.fixture(scope='class')
@@ -61,8 +65,15 @@ class BackboneContract:
     @torch.no_grad()
     def test_equals_timm_at_224(self, arch):
         theirs = randomised(timm.create_model(self.timm_name.format(arch=arch)))
-        ours = self.holding({key: value for key, value in theirs.state_dict().items() if key.startswith(('stem.', 'stages.'))
-                             and not key.endswith('bias_idxs')}, arch, out_norm=None)
+        ours = self.holding(
+            {
+                key: value
+                for key, value in theirs.state_dict().items()
+                if key.startswith(('stem.', 'stages.')) and not key.endswith('bias_idxs')
+            },
+            arch,
+            out_norm=None,
+        )
         x = image(224, 224)
         for got, expected in zip(ours(x), theirs.forward_intermediates(x, intermediates_only=True), strict=True):
             torch.testing.assert_close(got, expected, **EXACT)
@@ -76,8 +87,8 @@ class BackboneContract:
         width = model.embed_dims[-1]
         classifier = 2 * (width + 1) * 1000 + 2 * width  # two heads and a norm
         parameters, macs = self.published[arch]
-        assert (sum(p.numel() for p in model.parameters()) + classifier) / 1e6 == pytest.approx(parameters, rel=.03)
-        assert counter.get_total_flops() / 2e9 == pytest.approx(macs, rel=.04)
+        assert (sum(p.numel() for p in model.parameters()) + classifier) / 1e6 == pytest.approx(parameters, rel=0.03)
+        assert counter.get_total_flops() / 2e9 == pytest.approx(macs, rel=0.04)
 
     @pytest.mark.medium
     @torch.no_grad()
@@ -121,7 +132,7 @@ class BackboneContract:
             if value.dim() == 4:
                 value.copy_((value + value.transpose(2, 3)) / 2)
             elif key.endswith('attention_biases'):
-                side = round(value.shape[1] ** .5)
+                side = round(value.shape[1] ** 0.5)
                 table = value.unflatten(1, (side, side))
                 value.copy_((table + table.transpose(1, 2)).flatten(1) / 2)
         x = image(192, 352)
@@ -133,7 +144,7 @@ class BackboneContract:
         before = small(image(64, 64))
         gamma = small.stages[-1].blocks[-1].ls2.gamma
         kept = gamma.clone()
-        gamma.add_(1.)
+        gamma.add_(1.0)
         after = small(image(64, 64))
         gamma.copy_(kept)
         assert not torch.allclose(before[-1], after[-1])
@@ -145,8 +156,12 @@ class BackboneContract:
         model = self.backbone(self.archs[0]).double().eval()
         model.load_state_dict(small.state_dict())
         before = model(image(64, 64))[-1]
-        state = {key: value + 1 * ('attention_biases' in key) * torch.randn_like(value) if value.is_floating_point() else value
-                 for key, value in small.state_dict().items()}
+        state = {
+            key: value + 1 * ('attention_biases' in key) * torch.randn_like(value)
+            if value.is_floating_point()
+            else value
+            for key, value in small.state_dict().items()
+        }
         model.load_state_dict(state)
         assert not torch.allclose(model(image(64, 64))[-1], before)
 
@@ -168,6 +183,7 @@ class BackboneContract:
     def test_norm_eval_keeps_the_statistics_and_trains_the_weights(self):
         def statistics(model):
             return [value.clone() for key, value in model.state_dict().items() if 'running' in key]
+
         for norm_eval in (True, False):
             model = self.backbone(self.tiny, norm_eval=norm_eval).train()
             before = statistics(model)
@@ -179,7 +195,9 @@ class BackboneContract:
     def test_frozen_stages(self):
         model = self.backbone(self.tiny, frozen_stages=2).train()
         frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
-        expected = {name for name, _ in model.named_parameters() if name.startswith(('stem.', 'stages.0.', 'stages.1.'))}
+        expected = {
+            name for name, _ in model.named_parameters() if name.startswith(('stem.', 'stages.0.', 'stages.1.'))
+        }
         assert frozen == expected
         assert not model.stages[1].training and model.stages[2].training
         assert not any(p.requires_grad for p in self.backbone(self.tiny, frozen_stages=0).stem.parameters())
@@ -196,22 +214,30 @@ class BackboneContract:
             torch.testing.assert_close(plain, recomputed)
 
     def test_stochastic_depth_drops_in_training_alone(self):
-        model = self.backbone(self.tiny, drop_path_rate=.9)
+        model = self.backbone(self.tiny, drop_path_rate=0.9)
         with torch.no_grad():
             for key, value in model.state_dict().items():
                 if key.endswith('gamma'):
-                    value.fill_(1.)
+                    value.fill_(1.0)
         x = torch.randn(2, 3, 64, 64)
         model.train()
         assert not torch.equal(model(x)[-1], model(x)[-1])
         model.eval()
         assert torch.equal(model(x)[-1], model(x)[-1])
 
-    @pytest.mark.parametrize('options, word', [
-        (dict(arch='l9'), "'l9'"), (dict(act='Swish'), "'Swish'"), (dict(bias_resize='bicubic'), "'bicubic'"),
-        (dict(out_indices=(0, 4)), '(0, 4)'), (dict(out_indices=(2, 1)), '(2, 1)'), (dict(out_indices=()), '()'),
-        (dict(frozen_stages=5), '5'), (dict(arch=dict(depths=(1, 1, 1, 1))), 'embed_dims'),
-    ])
+    @pytest.mark.parametrize(
+        'options, word',
+        [
+            (dict(arch='l9'), "'l9'"),
+            (dict(act='Swish'), "'Swish'"),
+            (dict(bias_resize='bicubic'), "'bicubic'"),
+            (dict(out_indices=(0, 4)), '(0, 4)'),
+            (dict(out_indices=(2, 1)), '(2, 1)'),
+            (dict(out_indices=()), '()'),
+            (dict(frozen_stages=5), '5'),
+            (dict(arch=dict(depths=(1, 1, 1, 1))), 'embed_dims'),
+        ],
+    )
     def test_a_wrong_value_is_named(self, options, word):
         with pytest.raises(ConfigError) as caught:
             self.backbone(**options)
@@ -223,7 +249,11 @@ class BackboneContract:
 
     @pytest.mark.parametrize('act, layer', [('GELU', nn.GELU), ('HardSwish', nn.Hardswish), ('ReLU', nn.ReLU)])
     def test_activation(self, act, layer):
-        found = {type(m) for m in self.backbone(self.tiny, act=act).stages.modules() if isinstance(m, (nn.GELU, nn.Hardswish, nn.ReLU))}
+        found = {
+            type(m)
+            for m in self.backbone(self.tiny, act=act).stages.modules()
+            if isinstance(m, (nn.GELU, nn.Hardswish, nn.ReLU))
+        }
         assert found == {layer}
 
     def test_a_few_iterations_of_training(self):
@@ -237,4 +267,4 @@ class BackboneContract:
             loss.backward()
             optimizer.step()
             losses.append(loss.item())
-        assert losses[-1] < .8 * losses[0]
+        assert losses[-1] < 0.8 * losses[0]

@@ -1,23 +1,23 @@
 import pytest
 import timm
 import torch
+from original import random_weights
 from safetensors.torch import save_file
 from torch import nn
 
+from effseg.checkpoint.load import load_pretrained
 from effseg.errors import ConfigError, WeightsError
-from effseg.fuse.attention_bias import resize_table
 from effseg.models import EfficientFormerV2
-from effseg.models.pretrained import load_pretrained
+from effseg.models.attention_bias import resize_table
 
 from .contract import EXACT, BackboneContract, image, randomised
-from .original import random_weights
 
 
 class TestEfficientFormerV2(BackboneContract):
     backbone = EfficientFormerV2
     archs = ('s0', 's1', 's2', 'l')
     timm_name = 'efficientformerv2_{arch}'
-    published = {'s0': (3.5, .40), 's1': (6.1, .65), 's2': (12.6, 1.25), 'l': (26.1, 2.56)}
+    published = {'s0': (3.5, 0.40), 's1': (6.1, 0.65), 's2': (12.6, 1.25), 'l': (26.1, 2.56)}
     tiny = dict(depths=(1, 1, 2, 2), embed_dims=(8, 8, 16, 16), num_vit=1, mlp_ratios=((2,), (2,), (2, 3), (3, 2)))
 
     @pytest.fixture(params=archs)
@@ -37,7 +37,11 @@ class TestEfficientFormerV2(BackboneContract):
 
     @torch.no_grad()
     def test_fused_with_other_options(self):
-        for options in (dict(act='ReLU'), dict(act='HardSwish', bias_resize='hold'), dict(bias_resize='matrix', resolution=3)):
+        for options in (
+            dict(act='ReLU'),
+            dict(act='HardSwish', bias_resize='hold'),
+            dict(bias_resize='matrix', resolution=3),
+        ):
             model = randomised(EfficientFormerV2(self.tiny, **options))
             x = image(96, 64)
             for got, expected in zip(model.fuse((96, 64))(x), model(x), strict=True):
@@ -58,7 +62,11 @@ class TestEfficientFormerV2(BackboneContract):
         """An odd map: the strided one is upsampled to it, not to the next even size."""
         x = image(16 * 5, 16 * 7)
         seen = {}
-        hook = small.stages[2].blocks[-1].token_mixer.register_forward_hook(lambda module, args, out: seen.update(shape=out.shape))
+        hook = (
+            small.stages[2]
+            .blocks[-1]
+            .token_mixer.register_forward_hook(lambda module, args, out: seen.update(shape=out.shape))
+        )
         with torch.no_grad():
             small(x)
         hook.remove()
@@ -81,8 +89,12 @@ def arch_name(request):
 def test_weights_from_the_hub_are_carried_over(tmp_path, bias_resize):
     theirs = randomised(timm.create_model('efficientformerv2_s0')).float().state_dict()
     save_file(theirs, tmp_path / 'model.safetensors')
-    model = EfficientFormerV2('s0', resolution=16, bias_resize=bias_resize,
-                              init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'model.safetensors')))
+    model = EfficientFormerV2(
+        's0',
+        resolution=16,
+        bias_resize=bias_resize,
+        init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'model.safetensors')),
+    )
     report = load_pretrained(model, tmp_path / 'model.safetensors')
     tables = [key for key in theirs if key.endswith('attention_biases')]
     assert set(report.interpolated) == set(tables) and len(tables) == 5 and not report.missing
@@ -97,8 +109,18 @@ def test_weights_from_the_hub_are_carried_over(tmp_path, bias_resize):
 
 def test_original_weights_go_through_the_loader(tmp_path, original_shapes):
     weights = random_weights(original_shapes['s0'])
-    torch.save({'model': {**weights, 'norm.weight': torch.ones(176), 'norm.bias': torch.ones(176),
-                          'dist_head.weight': torch.ones(3, 176), 'head.weight': torch.ones(3, 176)}}, tmp_path / 'x.pth')
+    torch.save(
+        {
+            'model': {
+                **weights,
+                'norm.weight': torch.ones(176),
+                'norm.bias': torch.ones(176),
+                'dist_head.weight': torch.ones(3, 176),
+                'head.weight': torch.ones(3, 176),
+            }
+        },
+        tmp_path / 'x.pth',
+    )
     model, plain = (EfficientFormerV2('s0', resolution=16).double() for _ in range(2))
     report = load_pretrained(model, tmp_path / 'x.pth')
     assert not report.missing and not report.interpolated

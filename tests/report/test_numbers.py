@@ -1,17 +1,18 @@
 """The numbers of a report are MMSegmentation's own, and the pictures are of the right scenes."""
+
 import json
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from engine.conftest import TINY
 
 from effseg.report import charts, page
 from effseg.report.curve import read_curve
-from effseg.report.pictures import choose
+from effseg.report.images import choose
 from effseg.report.recorder import Scene, iou
 from effseg.report.scoring import Candidate, score
-from engine.conftest import TINY
 
 pytestmark = pytest.mark.usefixtures('scenes')
 
@@ -25,15 +26,18 @@ def test_the_confusion_matrix_gives_the_metrics_that_mmsegmentation_prints(score
     matrix = scored.confusion
     classes = iou(matrix)
     recall = charts.row_shares(matrix).diagonal()
-    assert scored.metrics['mIoU'] == pytest.approx(100 * np.nanmean(classes), abs=.006)
-    assert scored.metrics['mAcc'] == pytest.approx(100 * np.nanmean(recall), abs=.006)
-    assert scored.metrics['aAcc'] == pytest.approx(100 * matrix.trace() / matrix.sum(), abs=.006)
+    assert scored.metrics['mIoU'] == pytest.approx(100 * np.nanmean(classes), abs=0.006)
+    assert scored.metrics['mAcc'] == pytest.approx(100 * np.nanmean(recall), abs=0.006)
+    assert scored.metrics['aAcc'] == pytest.approx(100 * matrix.trace() / matrix.sum(), abs=0.006)
 
 
 def test_every_pixel_of_every_scene_is_counted_once(scored, scenes):
     from PIL import Image
+
     assert [scene.image.name for scene in scored.scenes] == ['0000.jpg', '0001.jpg']
-    truth = np.stack([np.asarray(Image.open(scenes / 'annotations' / 'val' / f'{scene.image.stem}.png')) for scene in scored.scenes])
+    truth = np.stack(
+        [np.asarray(Image.open(scenes / 'annotations' / 'val' / f'{scene.image.stem}.png')) for scene in scored.scenes]
+    )
     assert (scored.confusion.sum(1) == np.bincount(truth[truth < 8].ravel(), minlength=8)).all()
     kept = np.stack([np.asarray(Image.open(scene.truth)) for scene in scored.scenes])
     assert (kept == truth).all()
@@ -48,12 +52,15 @@ def test_the_largest_confusions_come_first():
     matrix = np.array([[5, 1, 0], [3, 90, 0], [0, 0, 1]])
     pairs = page.worst_pairs(matrix, ['a', 'b', 'c'])
     assert [pair[:2] for pair in pairs] == [('b', 'a'), ('a', 'b')]
-    assert pairs[0][2:] == pytest.approx((100 * 3 / 93, 3.))
+    assert pairs[0][2:] == pytest.approx((100 * 3 / 93, 3.0))
 
 
-@pytest.mark.parametrize('count, worst, best', [(2, [.1, .2], [.9, .5]), (3, [.1, .2, .3], [.9, .5]), (9, [.1, .2, .3], [.9, .5])])
+@pytest.mark.parametrize(
+    'count, worst, best',
+    [(2, [0.1, 0.2], [0.9, 0.5]), (3, [0.1, 0.2, 0.3], [0.9, 0.5]), (9, [0.1, 0.2, 0.3], [0.9, 0.5])],
+)
 def test_no_scene_is_both_among_the_worst_and_the_best(count, worst, best):
-    scenes = [Scene(None, None, None, value, value) for value in (.9, .1, .5, .2, .3)]
+    scenes = [Scene(None, None, None, value, value) for value in (0.9, 0.1, 0.5, 0.2, 0.3)]
     assert [[scene.iou for scene in group] for group in choose(scenes, count)] == [worst, best]
 
 
@@ -64,15 +71,32 @@ def test_bars_are_sorted_and_a_class_that_is_nowhere_is_said_to_be():
     first, other, texts, shares = bars['data']
     assert list(first['x']) == sorted(first['x']) and list(texts['text']).count(charts.ABSENT) == 10
     assert list(first['y']) == list(range(150)) and np.isnan(other['x']).sum() == 10
-    assert sum(shares['x']) == pytest.approx(100) and shares['customdata'][149] == first['customdata'][149] == 'class 39'
+    assert (
+        sum(shares['x']) == pytest.approx(100) and shares['customdata'][149] == first['customdata'][149] == 'class 39'
+    )
     assert bars['layout']['height'] >= 150 * 18
     json.dumps(page._without_nan(bars), allow_nan=False)
 
 
-@pytest.mark.parametrize('options, said', [({}, []), ({'data_root': '/a b'}, ["--cfg-options 'data_root=/a b'"]), ({'a.b': ['x', 1], 'c': None}, ["--cfg-options 'a.b=[x,1]' c=None"])])
+@pytest.mark.parametrize(
+    'options, said',
+    [
+        ({}, []),
+        ({'data_root': '/a b'}, ["--cfg-options 'data_root=/a b'"]),
+        ({'a.b': ['x', 1], 'c': None}, ["--cfg-options 'a.b=[x,1]' c=None"]),
+    ],
+)
 def test_the_commands_are_whole(options, said):
     row = SimpleNamespace(candidate=Candidate('m', Path('m.pth'), fused=True))
-    lines = page.commands(SimpleNamespace(setting={'DATA': '/d'}, command='python tools/report.py c.py m.pth', config='c.py', rows=[row], options=options))
+    lines = page.commands(
+        SimpleNamespace(
+            setting={'DATA': '/d'},
+            command='python tools/report.py c.py m.pth',
+            config='c.py',
+            rows=[row],
+            options=options,
+        )
+    )
     assert lines[0] == 'DATA=/d python tools/report.py c.py m.pth'
     assert lines[1] == ' '.join(['DATA=/d python tools/test.py c.py m.pth --fused', *said])
 
@@ -80,14 +104,26 @@ def test_the_commands_are_whole(options, said):
 def write_run(work_dir, name, lines):
     folder = work_dir / name / 'vis_data'
     folder.mkdir(parents=True)
-    (folder / 'scalars.json').write_text('\n'.join(line if isinstance(line, str) else json.dumps(line) for line in lines))
+    (folder / 'scalars.json').write_text(
+        '\n'.join(line if isinstance(line, str) else json.dumps(line) for line in lines)
+    )
 
 
 def test_a_resumed_run_takes_the_curve_over_where_it_began(tmp_path):
-    write_run(tmp_path, '1', [dict(step=10, loss=3.), dict(step=20, loss=2.), dict(step=20, mIoU=5.), dict(step=30, loss=9.), '{"step": 40, "lo'])
-    write_run(tmp_path, '2', [dict(step=30, loss=1.), dict(step=30, mIoU=7.)])
+    write_run(
+        tmp_path,
+        '1',
+        [
+            dict(step=10, loss=3.0),
+            dict(step=20, loss=2.0),
+            dict(step=20, mIoU=5.0),
+            dict(step=30, loss=9.0),
+            '{"step": 40, "lo',
+        ],
+    )
+    write_run(tmp_path, '2', [dict(step=30, loss=1.0), dict(step=30, mIoU=7.0)])
     curve = read_curve(tmp_path)
-    assert curve.loss == [(10, 3.), (20, 2.), (30, 1.)] and curve.miou == [(20, 5.), (30, 7.)]
+    assert curve.loss == [(10, 3.0), (20, 2.0), (30, 1.0)] and curve.miou == [(20, 5.0), (30, 7.0)]
     assert len(charts.training_curve(curve)['data']) == 2
 
 

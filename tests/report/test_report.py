@@ -1,4 +1,5 @@
 """One command, one file: everything in it, nothing from elsewhere, readable on every screen."""
+
 import re
 
 import numpy as np
@@ -16,14 +17,28 @@ pytestmark = pytest.mark.usefixtures('scenes')
 def html(scenes, checkpoint, tmp_path_factory):
     """A report of two candidates, called as a function; the command line is tested beside it."""
     from effseg.report.build import report
+
     return report(TINY, [str(checkpoint)], str(tmp_path_factory.mktemp('report')), fused=True, pictures=1)
 
 
 def test_it_says_what_was_scored(html, checkpoint):
     from effseg.report.facts import sha256
+
     text = html.read_text()
-    for part in ('tiny.pth, fused', sha256(checkpoint), 'folded away', 'BatchNorm2d', 'GMAC', 'onedl-mmsegmentation', 'tools/test.py', '--fused',
-                 'The worst', 'The best', 'sky', 'house'):
+    for part in (
+        'tiny.pth, fused',
+        sha256(checkpoint),
+        'folded away',
+        'BatchNorm2d',
+        'GMAC',
+        'onedl-mmsegmentation',
+        'tools/test.py',
+        '--fused',
+        'The worst',
+        'The best',
+        'sky',
+        'house',
+    ):
         assert part in text, part
 
 
@@ -35,7 +50,7 @@ def test_it_takes_nothing_from_elsewhere(html):
 
 def test_fused_scores_as_the_trained_form(html):
     cells = re.findall(r'<td class="n">([\d.]+)</td>', html.read_text().split('Side by side')[1].split('</table>')[0])
-    trained, fused = np.split(np.array(cells[:4] + cells[len(cells) // 2:][:4], dtype=float), 2)
+    trained, fused = np.split(np.array(cells[:4] + cells[len(cells) // 2 :][:4], dtype=float), 2)
     assert trained[0] == fused[0] and fused[2] >= 99.99
 
 
@@ -58,10 +73,14 @@ def test_the_slider_fades_and_a_click_enlarges(html, browser):
     browser.get(html.as_uri())
     opacity = 'return getComputedStyle(document.querySelector("figure img[data-layer=prediction]")).opacity'
     move = 'const f = document.getElementById("fade"); f.value = arguments[0]; f.dispatchEvent(new Event("input")); '
-    assert [float(browser.execute_script(move + opacity, value)) for value in (0, 100)] == [0., 1.]
-    choose = 'const s = document.getElementById(arguments[0]); s.value = arguments[1]; s.dispatchEvent(new Event("input"))'
-    visible = 'return [...document.querySelector("figure .layers").children].filter(i => getComputedStyle(i).visibility == "visible" && ' \
-              'getComputedStyle(i).opacity > 0).map(i => i.dataset.layer)'
+    assert [float(browser.execute_script(move + opacity, value)) for value in (0, 100)] == [0.0, 1.0]
+    choose = (
+        'const s = document.getElementById(arguments[0]); s.value = arguments[1]; s.dispatchEvent(new Event("input"))'
+    )
+    visible = (
+        'return [...document.querySelector("figure .layers").children].filter(i => getComputedStyle(i).visibility == "visible" && '
+        'getComputedStyle(i).opacity > 0).map(i => i.dataset.layer)'
+    )
     browser.execute_script(choose, 'from', 'truth')
     browser.execute_script(choose, 'to', 'errors')
     assert browser.execute_script(visible) == ['truth', 'errors']
@@ -90,7 +109,9 @@ def test_a_work_dir_without_a_curve(tool, checkpoint, tmp_path):
 
 def test_data_without_label_maps(tool, checkpoint, tmp_path):
     config = tmp_path / 'unlabelled.py'
-    config.write_text(f"_base_ = [{TINY!r}]\ntest_dataloader = dict(dataset=dict(data_prefix=dict(_delete_=True, img_path='images/val')))\n")
+    config.write_text(
+        f"_base_ = [{TINY!r}]\ntest_dataloader = dict(dataset=dict(data_prefix=dict(_delete_=True, img_path='images/val')))\n"
+    )
     refused(tool('report', config, checkpoint), 'unlabelled.py', 'label maps')
 
 
@@ -102,6 +123,7 @@ def test_an_empty_folder(tool, checkpoint, tmp_path):
 
 def test_a_label_that_no_class_has(tool, checkpoint, scenes, tmp_path):
     import shutil
+
     root = tmp_path / 'data'
     shutil.copytree(scenes, root)
     file = root / 'annotations' / 'val' / '0001.png'
@@ -119,16 +141,41 @@ def test_weights_of_another_network(tool, tmp_path):
 
 @pytest.mark.slow
 def test_files_of_every_runtime_stand_beside_the_network(tool, checkpoint, tmp_path):
-    files = {'model.onnx': ('onnx', 'fp32'), 'model.pte': ('executorch', 'fp32'), 'model.tflite': ('litert', 'fp32'), 'model_int8.onnx': ('onnx', 'int8')}
+    files = {
+        'model.onnx': ('onnx', 'fp32'),
+        'model.pte': ('executorch', 'fp32'),
+        'model.tflite': ('litert', 'fp32'),
+        'model_int8.onnx': ('onnx', 'int8'),
+    }
     for name, (runtime, precision) in files.items():
         need(runtime)
-        outcome = tool('export', TINY, checkpoint, '--to', runtime, '--precision', precision, '--size', 64, 96, '--output', 'logits', '--proof-images', 2, '-o', tmp_path / name)
+        outcome = tool(
+            'export',
+            TINY,
+            checkpoint,
+            '--to',
+            runtime,
+            '--precision',
+            precision,
+            '--size',
+            64,
+            96,
+            '--output',
+            'logits',
+            '--proof-images',
+            2,
+            '-o',
+            tmp_path / name,
+        )
         assert outcome.status == 0, outcome.err
     outcome = tool('report', TINY, checkpoint, *(tmp_path / name for name in files), '--fused', '--out', tmp_path)
     assert outcome.status == 0, outcome.err
     table = (tmp_path / 'report.html').read_text().split('Side by side')[1].split('</table>')[0]
-    rows = {row[0]: row[1:] for row in (re.findall(r'<t[hd][^>]*>([^<]*)</t[hd]>', line) for line in table.split('<tr>')[2:])}
+    rows = {
+        row[0]: row[1:]
+        for row in (re.findall(r'<t[hd][^>]*>([^<]*)</t[hd]>', line) for line in table.split('<tr>')[2:])
+    }
     assert list(rows) == ['tiny.pth', 'tiny.pth, fused', *files]
     for name, (miou, _, agreement, milliseconds, *_) in rows.items():
         assert float(milliseconds) >= 0 and float(agreement) > (90 if 'int8' in name else 99.9), (name, agreement)
-        assert 'int8' in name or abs(float(miou) - float(rows['tiny.pth'][0])) <= .02
+        assert 'int8' in name or abs(float(miou) - float(rows['tiny.pth'][0])) <= 0.02

@@ -1,4 +1,5 @@
 """An artifact of a moment, its page, and a browser."""
+
 import os
 
 import pytest
@@ -11,6 +12,7 @@ def package() -> str:
     """onnxruntime-web, by npm; skips where it cannot be had, fails in CI."""
     from effseg.errors import MissingRuntimeError
     from effseg.web import runtime
+
     try:
         return str(runtime.package())
     except MissingRuntimeError as error:
@@ -22,5 +24,9 @@ def artifacts(model, fused, images, tmp_path_factory):
     """The two-block network as an .onnx file, by what it returns."""
     need('onnx')
     from effseg import deploy
+
     folder = tmp_path_factory.mktemp('artifacts')
-    return {output: deploy.export(model, fused, spec_of('onnx', output), folder / f'{output}.onnx', images[:2]).path for output in ('labels', 'logits')}
+    return {
+        output: deploy.export(model, fused, spec_of('onnx', output), folder / f'{output}.onnx', images[:2]).path
+        for output in ('labels', 'logits')
+    }

@@ -1,4 +1,5 @@
 """The page computes in a real browser what ONNX Runtime computes in Python, says what is wrong, and fits a phone."""
+
 import base64
 import contextlib
 import io
@@ -14,7 +15,7 @@ from effseg.web.site import Handler, server, write_site
 
 from .conftest import SIZE
 
-AGREEMENT = .999  # of the pixels: WebAssembly sums in another order than the CPU's kernels
+AGREEMENT = 0.999  # of the pixels: WebAssembly sums in another order than the CPU's kernels
 
 
 @contextlib.contextmanager
@@ -56,11 +57,15 @@ def open_page(window, address):
 
 def wait(browser, condition, seconds=90):
     from selenium.webdriver.support.ui import WebDriverWait
-    return WebDriverWait(browser, seconds, poll_frequency=.1).until(lambda window: window.execute_script(f'return {condition}'))
+
+    return WebDriverWait(browser, seconds, poll_frequency=0.1).until(
+        lambda window: window.execute_script(f'return {condition}')
+    )
 
 
 def choose(browser, path):
     from selenium.webdriver.common.by import By
+
     browser.execute_script('globalThis.segmentation = undefined')
     browser.find_element(By.ID, 'file').send_keys(str(path))
 
@@ -81,7 +86,15 @@ def expected(artifact, image):
 def test_nothing_is_loaded_from_elsewhere(opened, page):
     address, _, asked = page
     assert {code for _, code in asked} <= {200, 304}
-    assert {'/', '/page.mjs', '/worker.mjs', '/labels.mjs', '/spec.json', '/model.onnx', '/ort/ort-wasm-simd-threaded.wasm'} <= {path for path, _ in asked}
+    assert {
+        '/',
+        '/page.mjs',
+        '/worker.mjs',
+        '/labels.mjs',
+        '/spec.json',
+        '/model.onnx',
+        '/ort/ort-wasm-simd-threaded.wasm',
+    } <= {path for path, _ in asked}
     assert all(request.startswith(address) for request in requests(opened) if not request.startswith('chrome:'))
     policy = opened.execute_script('return document.querySelector("meta[http-equiv=Content-Security-Policy]").content')
     assert "default-src 'none'" in policy and 'http' not in policy
@@ -115,14 +128,24 @@ def test_legend_opacity_and_save(opened, images, tmp_path):
     Image.fromarray(images[0]).save(path)
     choose(opened, path)
     labels, _ = labels_of(opened)
-    shares = opened.execute_script('return [...document.querySelectorAll("#legend span:last-child")].map(s => parseFloat(s.textContent))')
-    assert shares == sorted(shares, reverse=True) and sum(shares) == pytest.approx(100, abs=.3) and len(shares) == len(np.unique(labels))
-    move = 'const o = document.getElementById("opacity"); o.value = 20; o.dispatchEvent(new Event("input")); ' \
-           'return getComputedStyle(document.getElementById("overlay")).opacity'
-    assert float(opened.execute_script(move)) == .2
-    saved = opened.execute_async_script('const done = arguments[0]; HTMLAnchorElement.prototype.click = function() { '
-                                        'const i = new Image(); i.onload = () => done([this.download, i.width, i.height]); i.src = this.href; };'
-                                        'document.getElementById("save").click()')
+    shares = opened.execute_script(
+        'return [...document.querySelectorAll("#legend span:last-child")].map(s => parseFloat(s.textContent))'
+    )
+    assert (
+        shares == sorted(shares, reverse=True)
+        and sum(shares) == pytest.approx(100, abs=0.3)
+        and len(shares) == len(np.unique(labels))
+    )
+    move = (
+        'const o = document.getElementById("opacity"); o.value = 20; o.dispatchEvent(new Event("input")); '
+        'return getComputedStyle(document.getElementById("overlay")).opacity'
+    )
+    assert float(opened.execute_script(move)) == 0.2
+    saved = opened.execute_async_script(
+        'const done = arguments[0]; HTMLAnchorElement.prototype.click = function() { '
+        'const i = new Image(); i.onload = () => done([this.download, i.width, i.height]); i.src = this.href; };'
+        'document.getElementById("save").click()'
+    )
     assert saved[0].endswith('.png') and saved[1:] == [SIZE[1], SIZE[0]]
 
 
@@ -145,7 +168,9 @@ def test_it_fits_the_screen(opened, size, images, tmp_path):
     labels_of(opened)
     resize(opened, size)
     assert overflow(opened) <= 0
-    small = opened.execute_script('return [...document.querySelectorAll(".buttons button")].map(b => b.getBoundingClientRect()).filter(r => r.height < 44 || r.width < 44).length')
+    small = opened.execute_script(
+        'return [...document.querySelectorAll(".buttons button")].map(b => b.getBoundingClientRect()).filter(r => r.height < 44 || r.width < 44).length'
+    )
     assert small == 0
 
 
@@ -156,16 +181,22 @@ def test_the_camera_is_segmented_frame_by_frame(opened, page):
     opened.execute_script('document.getElementById("camera").click()')
     assert opened.execute_script('return document.getElementById("camera").textContent') == 'Camera'
     labels, size = labels_of(opened, 'frames/s')
-    shown = Image.open(io.BytesIO(base64.b64decode(opened.execute_script('return document.getElementById("photo").toDataURL().split(",")[1]'))))
-    assert shown.size == CAMERA[::-1] and len(shown.convert('RGB').getcolors(10 ** 6)) > 1000
+    shown = Image.open(
+        io.BytesIO(
+            base64.b64decode(opened.execute_script('return document.getElementById("photo").toDataURL().split(",")[1]'))
+        )
+    )
+    assert shown.size == CAMERA[::-1] and len(shown.convert('RGB').getcolors(10**6)) > 1000
     assert size == list(SIZE) and (labels == expected(page[1], np.asarray(shown.convert('RGB')))).mean() >= AGREEMENT
     opened.execute_script('globalThis.segmentation = undefined')
     assert opened.execute_async_script('setTimeout(() => arguments[0](globalThis.segmentation === undefined), 300)')
 
 
 def test_a_camera_that_is_refused_is_said_to_be(opened):
-    opened.execute_script('navigator.mediaDevices.getUserMedia = async () => { throw new DOMException("Permission denied", "NotAllowedError"); };'
-                          'document.getElementById("camera").click()')
+    opened.execute_script(
+        'navigator.mediaDevices.getUserMedia = async () => { throw new DOMException("Permission denied", "NotAllowedError"); };'
+        'document.getElementById("camera").click()'
+    )
     assert 'cannot be opened: Permission denied' in wait(opened, 'document.getElementById("message").textContent')
 
 

@@ -1,4 +1,5 @@
 """The folder that the tool writes, and what it refuses."""
+
 import hashlib
 import json
 import subprocess
@@ -30,8 +31,12 @@ def package(tmp_path, monkeypatch) -> str:
 
 def test_the_folder_is_whole_and_the_spec_is_the_artifacts_own(artifacts, package, tmp_path):
     site = write_site(str(artifacts['labels']), str(tmp_path / 'site'), package)
-    assert {path.relative_to(site).as_posix() for path in site.rglob('*') if path.is_file()} \
-        == {*PAGE, 'spec.json', 'model.onnx', *(f'ort/{name}' for name in runtime.FILES)}
+    assert {path.relative_to(site).as_posix() for path in site.rglob('*') if path.is_file()} == {
+        *PAGE,
+        'spec.json',
+        'model.onnx',
+        *(f'ort/{name}' for name in runtime.FILES),
+    }
     spec = json.loads((site / 'spec.json').read_text())
     assert (spec['height'], spec['width'], spec['classes']) == (64, 96, ['class 0', 'class 1', 'class 2'])
     assert spec['bytes'] == artifacts['labels'].stat().st_size
@@ -50,10 +55,15 @@ def test_a_folder_with_other_things_is_left_alone(artifacts, package, tmp_path):
 
 def test_the_server_isolates_the_page_and_names_its_types(artifacts, package, tmp_path):
     import threading
+
     site = write_site(str(artifacts['labels']), str(tmp_path / 'site'), package)
     with server(site, port=0) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
-        for name, kind in (('worker.mjs', 'text/javascript'), ('ort/ort-wasm-simd-threaded.wasm', 'application/wasm'), ('', 'text/html')):
+        for name, kind in (
+            ('worker.mjs', 'text/javascript'),
+            ('ort/ort-wasm-simd-threaded.wasm', 'application/wasm'),
+            ('', 'text/html'),
+        ):
             with urllib.request.urlopen(f'http://127.0.0.1:{running.server_port}/{name}') as answer:
                 assert answer.headers.get_content_type() == kind
                 assert answer.headers['Cross-Origin-Embedder-Policy'] == 'require-corp'
@@ -92,6 +102,7 @@ def test_without_a_network_one_error_says_what_to_do(tmp_path, monkeypatch):
 
     def fails(command, **options):
         raise subprocess.CalledProcessError(1, command, stderr='npm error code ENOTFOUND\nnpm error network')
+
     monkeypatch.setattr(runtime.subprocess, 'run', fails)
     with pytest.raises(MissingRuntimeError, match='ENOTFOUND.*--runtime'):
         runtime.package()

@@ -1,4 +1,4 @@
-# The built-in set of drawn scenes: python -m effseg.datasets.demo data/demo
+# The built-in set of drawn scenes: python -m effseg.demo data/demo
 # Where it is: the environment variable DEMO_ROOT, this default, or --cfg-options data_root=...
 data_root = '{{$DEMO_ROOT:data/demo}}'
 dataset = dict(

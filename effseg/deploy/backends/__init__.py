@@ -1,4 +1,6 @@
-"""One file per runtime: ``export(network, spec, path, images, floats)`` and ``load(path, threads)``. Importing them loads none."""
+"""One file per runtime: ``export(network, spec, path, images, floats)`` and ``load(path, threads)``. Importing them
+loads none."""
+
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,6 +23,7 @@ class Delegation:
         delegates: the parts the graph was cut into; 1 is best.
         left: operators outside all of them, by name and count.
     """
+
     backend: str
     delegates: int
     left: dict[str, int] = field(default_factory=dict)
@@ -39,6 +42,7 @@ class Session:
         shapes: of its input and its output as the file declares them, batch included.
         run: takes (H, W, 3) uint8, gives what the file returns, batch included.
     """
+
     spec: str | None
     shapes: tuple[tuple[int, ...], tuple[int, ...]]
     run: Callable[[np.ndarray], np.ndarray]
@@ -51,7 +55,7 @@ def backend(name: str) -> ModuleType:
         ConfigError: for a name that is none.
     """
     if name not in SUFFIXES:
-        raise ConfigError(f"no runtime {name!r}; use one of {', '.join(SUFFIXES)}")
+        raise ConfigError(f'no runtime {name!r}; use one of {", ".join(SUFFIXES)}')
     return importlib.import_module(f'.{name}', __name__)
 
 
@@ -64,7 +68,7 @@ def backend_of(path: Path) -> ModuleType:
     for name, suffix in SUFFIXES.items():
         if path.suffix == suffix:
             return backend(name)
-    raise ArtifactError(f"{path} is not an artifact; artifacts end in {', '.join(SUFFIXES.values())}")
+    raise ArtifactError(f'{path} is not an artifact; artifacts end in {", ".join(SUFFIXES.values())}')
 
 
 def require(extra: str, *modules: str) -> None:
@@ -77,5 +81,7 @@ def require(extra: str, *modules: str) -> None:
         try:
             importlib.import_module(module)
         except ImportError as error:
-            raise MissingRuntimeError(f"{module} cannot be imported ({str(error).splitlines()[0]}); install the runtime with: "
-                                      f"pip install 'effseg[{extra}]'") from error
+            raise MissingRuntimeError(
+                f'{module} cannot be imported ({str(error).splitlines()[0]}); install the runtime with: '
+                f"pip install 'effseg[{extra}]'"
+            ) from error

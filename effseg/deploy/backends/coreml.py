@@ -2,6 +2,7 @@
 
 Off macOS the export checks what can be checked without running: :func:`check`.
 """
+
 import sys
 from pathlib import Path
 
@@ -46,22 +47,36 @@ def convert(network, spec: Spec):
     import torch
 
     from ..program import Program
+
     divisor = float(np.mean(spec.std))  # Core ML divides all channels by one number; the program does the rest
     program = Program(network, spec, channels_first=True, divisor=divisor).eval()
     example = torch.zeros(1, 3, spec.height, spec.width)
     with torch.no_grad():
         exported = torch.export.export(program, (example,)).run_decompositions({})
-    image = ct.ImageType(name='image', shape=tuple(example.shape), color_layout=ct.colorlayout.RGB, scale=1 / divisor,
-                         bias=[-mean / divisor for mean in spec.mean])
+    image = ct.ImageType(
+        name='image',
+        shape=tuple(example.shape),
+        color_layout=ct.colorlayout.RGB,
+        scale=1 / divisor,
+        bias=[-mean / divisor for mean in spec.mean],
+    )
     precision = ct.precision.FLOAT32 if spec.precision == 'fp32' else ct.precision.FLOAT16
-    return ct.convert(exported, inputs=[image], outputs=[ct.TensorType(name=spec.output)], convert_to='mlprogram',
-                      minimum_deployment_target=getattr(ct.target, TARGET), compute_precision=precision, skip_model_load=not runs_here())
+    return ct.convert(
+        exported,
+        inputs=[image],
+        outputs=[ct.TensorType(name=spec.output)],
+        convert_to='mlprogram',
+        minimum_deployment_target=getattr(ct.target, TARGET),
+        compute_precision=precision,
+        skip_model_load=not runs_here(),
+    )
 
 
 def check(path: Path, network, spec: Spec) -> None:
     """What can be proved of a package without running it.
 
-    Every operator is one that Core ML has at :data:`TARGET`; the input is an RGB picture and the output is named and shaped
+    Every operator is one that Core ML has at :data:`TARGET`; the input is an RGB picture and the output is named and
+    shaped
     as the spec says; every conv's weights are the network's, bit for bit at the file's precision (int8 excepted).
 
     Raises:
@@ -70,19 +85,35 @@ def check(path: Path, network, spec: Spec) -> None:
     import coremltools as ct
     from coremltools.converters.mil.frontend.milproto.load import load as load_mil
     from coremltools.converters.mil.mil.ops.registry import SSAOpRegistry
+
     proto = ct.utils.load_spec(str(path))
     target = getattr(ct.target, TARGET)
     with quiet():
-        program = load_mil(model_spec=proto, specification_version=proto.specificationVersion,
-                           file_weights_dir=str(path / 'Data' / 'com.apple.CoreML' / 'weights'))
+        program = load_mil(
+            model_spec=proto,
+            specification_version=proto.specificationVersion,
+            file_weights_dir=str(path / 'Data' / 'com.apple.CoreML' / 'weights'),
+        )
     operators = program.functions['main'].operations
-    unknown = sorted({op.op_type for op in operators if not any(version <= target for version in SSAOpRegistry.core_ops.get(op.op_type, {}))})
+    unknown = sorted(
+        {
+            op.op_type
+            for op in operators
+            if not any(version <= target for version in SSAOpRegistry.core_ops.get(op.op_type, {}))
+        }
+    )
     if unknown:
-        raise ParityError(f"Core ML has no {', '.join(unknown)} at {TARGET}")
+        raise ParityError(f'Core ML has no {", ".join(unknown)} at {TARGET}')
     image, result = proto.description.input[0], proto.description.output[0]
     layout = image.type.imageType
-    if (layout.width, layout.height, layout.colorSpace) != (spec.width, spec.height, layout.RGB) or result.name != spec.output:
-        raise ParityError(f'the package takes {layout.width}x{layout.height} and returns {result.name!r}; the spec says otherwise')
+    if (layout.width, layout.height, layout.colorSpace) != (
+        spec.width,
+        spec.height,
+        layout.RGB,
+    ) or result.name != spec.output:
+        raise ParityError(
+            f'the package takes {layout.width}x{layout.height} and returns {result.name!r}; the spec says otherwise'
+        )
     if spec.precision != 'int8':
         _check_weights(operators, network, np.float16 if spec.precision == 'fp16' else np.float32)
 
@@ -98,6 +129,7 @@ def load(path: Path, threads: int | None = None) -> Session:
     require('coreml', 'coremltools')
     import coremltools as ct
     from PIL import Image
+
     try:
         package = ct.models.MLModel(str(path))
     except Exception as error:  # coremltools passes on whatever the system says
@@ -106,8 +138,11 @@ def load(path: Path, threads: int | None = None) -> Session:
     spec_text = package.user_defined_metadata.get(METADATA)
     output = package.get_spec().description.output[0].name
     spec = Spec.from_json(spec_text, str(path)) if spec_text else None
-    return Session(spec=spec_text, shapes=((1, layout.height, layout.width, 3), (1, *spec.result_shape) if spec else ()),
-                   run=lambda array: np.asarray(package.predict({'image': Image.fromarray(array)})[output]))
+    return Session(
+        spec=spec_text,
+        shapes=((1, layout.height, layout.width, 3), (1, *spec.result_shape) if spec else ()),
+        run=lambda array: np.asarray(package.predict({'image': Image.fromarray(array)})[output]),
+    )
 
 
 def _check_weights(operators, network, dtype) -> None:
@@ -129,13 +164,25 @@ def _check_weights(operators, network, dtype) -> None:
 
 
 def _int8(package, network, floats: tuple[str, ...]):
-    """Weights in int8 with a scale per output channel, by coremltools; arithmetic stays in half precision, and so do the
+    """Weights in int8 with a scale per output channel, by coremltools; arithmetic stays in half precision, and so do
+    the
     kernels of ``floats``."""
     import coremltools.optimize.coreml as cto
-    config = cto.OptimizationConfig(global_config=cto.OpLinearQuantizerConfig(mode='linear_symmetric', weight_threshold=2048))
-    kernels = {weight.detach().numpy().astype(dtype).tobytes() for layer in floats for weight in network.get_submodule(layer).parameters()
-               for dtype in (np.float16, np.float32)}
+
+    config = cto.OptimizationConfig(
+        global_config=cto.OpLinearQuantizerConfig(mode='linear_symmetric', weight_threshold=2048)
+    )
+    kernels = {
+        weight.detach().numpy().astype(dtype).tobytes()
+        for layer in floats
+        for weight in network.get_submodule(layer).parameters()
+        for dtype in (np.float16, np.float32)
+    }
     for op in package._mil_program.functions['main'].operations:
-        if op.op_type == 'conv' and op.inputs['weight'].val is not None and np.asarray(op.inputs['weight'].val).tobytes() in kernels:
+        if (
+            op.op_type == 'conv'
+            and op.inputs['weight'].val is not None
+            and np.asarray(op.inputs['weight'].val).tobytes() in kernels
+        ):
             config.set_op_name(op.name, None)
     return cto.linear_quantize_weights(package, config)

@@ -2,6 +2,7 @@
 
 Its Python runtime imports torch itself; the phone's runtimes do not need it.
 """
+
 from collections import Counter
 from pathlib import Path
 
@@ -25,6 +26,7 @@ def export(network, spec: Spec, path: Path, images: list[np.ndarray], floats: tu
     from executorch.exir.passes.constant_prop_pass import constant_prop_pass
 
     from ..program import Program
+
     program = Program(network, spec, compare=True).eval()
     example = (torch.zeros(1, *spec.image_shape),)
     with quiet(), torch.no_grad():
@@ -32,7 +34,9 @@ def export(network, spec: Spec, path: Path, images: list[np.ndarray], floats: tu
         exported = constant_prop_pass(torch.export.export(program, example), custom_skip_targets=set())
         if spec.precision == 'int8':
             exported = torch.export.export(_to_int8(exported.module(), images, floats), example)
-        edge = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()], constant_methods={METHOD: spec.to_json()})
+        edge = to_edge_transform_and_lower(
+            exported, partitioner=[XnnpackPartitioner()], constant_methods={METHOD: spec.to_json()}
+        )
         # counted first: making the file rewrites the graph
         delegation = _delegation(edge.exported_program().graph)
         path.write_bytes(edge.to_executorch().buffer)
@@ -44,27 +48,39 @@ def load(path: Path, threads: int | None = None) -> Session:
     require('executorch', 'executorch.runtime')
     import torch
     from executorch.runtime import Runtime, Verification
+
     try:
         with quiet():
             program = Runtime.get().load_program(path, verification=Verification.InternalConsistency)
             method = program.load_method('forward')
             spec = program.load_method(METHOD).execute([])[0] if METHOD in program.method_names else None
     except Exception as error:  # the runtime raises bare RuntimeErrors
-        raise ArtifactError(f'ExecuTorch cannot read {path}: {str(error).splitlines()[0]}; it is cut or not a .pte file') from error
+        raise ArtifactError(
+            f'ExecuTorch cannot read {path}: {str(error).splitlines()[0]}; it is cut or not a .pte file'
+        ) from error
     meta = method.metadata
-    return Session(spec=spec, shapes=(tuple(meta.input_tensor_meta(0).sizes()), tuple(meta.output_tensor_meta(0).sizes())),
-                   run=lambda array: method.execute([torch.from_numpy(array[None].astype(np.float32))])[0].numpy())
+    return Session(
+        spec=spec,
+        shapes=(tuple(meta.input_tensor_meta(0).sizes()), tuple(meta.output_tensor_meta(0).sizes())),
+        run=lambda array: method.execute([torch.from_numpy(array[None].astype(np.float32))])[0].numpy(),
+    )
 
 
 def _to_int8(program, images: list[np.ndarray], floats: tuple[str, ...]):
     """Quantizes the convs by PT2E with XNNPACK's quantizer."""
     import torch
-    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import XNNPACKQuantizer, get_symmetric_quantization_config
+    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+        XNNPACKQuantizer,
+        get_symmetric_quantization_config,
+    )
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
     keep = {f'network.{layer}' for layer in floats}
     quantizer = XNNPACKQuantizer()
     quantizer.set_operator_type(torch.ops.aten.conv2d.default, get_symmetric_quantization_config(is_per_channel=True))
-    quantizer.set_filter_function(lambda node: not keep & {path for path, _ in node.meta.get('nn_module_stack', {}).values()})
+    quantizer.set_filter_function(
+        lambda node: not keep & {path for path, _ in node.meta.get('nn_module_stack', {}).values()}
+    )
     prepared = prepare_pt2e(program, quantizer)
     for image in images:
         prepared(torch.from_numpy(image[None].astype(np.float32)))

@@ -1,4 +1,5 @@
 """LiteRT: a .tflite file, run by the interpreter under its XNNPACK delegate. The image is float32 (1, H, W, 3)."""
+
 import re
 from collections import Counter
 from pathlib import Path
@@ -21,6 +22,7 @@ def export(network, spec: Spec, path: Path, images: list[np.ndarray], floats: tu
     import torch
 
     from ..program import Program
+
     program = Program(network, spec, compare=True).eval()
     with quiet(), torch.no_grad():
         litert_torch.convert(program, (torch.zeros(1, *spec.image_shape),)).export(str(path))
@@ -52,6 +54,7 @@ def _to_int8(path: Path, images: list[np.ndarray], floats: list[str]) -> None:
     """Quantizes the convs by ai-edge-quantizer; ``floats`` are patterns of the names it knows them by."""
     from ai_edge_quantizer import qtyping, quantizer
     from ai_edge_quantizer.algorithm_manager import AlgorithmName
+
     recipe = quantizer.Quantizer(str(path))
     for operator in (qtyping.TFLOperationName.CONV_2D, qtyping.TFLOperationName.DEPTHWISE_CONV_2D):
         recipe.add_static_config('.*', operator, activation_num_bits=8, weight_num_bits=8)
@@ -66,7 +69,8 @@ def _to_int8(path: Path, images: list[np.ndarray], floats: list[str]) -> None:
 
 
 def _scope(program, layer: str) -> str:
-    """The pattern of the names that litert_torch gives what a layer makes: the classes and names of the modules around it."""
+    """The pattern of the names that litert_torch gives what a layer makes: the classes and names of the modules around
+    it."""
     parts, module = [], program
     for name in layer.split('.'):
         module = getattr(module, name)
@@ -77,6 +81,7 @@ def _scope(program, layer: str) -> str:
 
 def _interpreter(path: Path, threads: int | None = None):
     from ai_edge_litert.interpreter import Interpreter
+
     with quiet():
         interpreter = Interpreter(str(path), num_threads=threads)
         interpreter.allocate_tensors()
@@ -107,6 +112,7 @@ def _delegation(interpreter) -> Delegation:
 def _write_metadata(path: Path, text: str) -> None:
     from ai_edge_litert import schema_py_generated as schema
     from ai_edge_litert.tools import flatbuffer_utils
+
     model = flatbuffer_utils.read_model(str(path))
     buffer, entry = schema.BufferT(), schema.MetadataT()
     buffer.data = np.frombuffer(text.encode(), dtype=np.uint8)
@@ -118,6 +124,7 @@ def _write_metadata(path: Path, text: str) -> None:
 
 def _read_metadata(path: Path) -> str | None:
     from ai_edge_litert import schema_py_generated as schema
+
     model = schema.Model.GetRootAs(path.read_bytes(), 0)
     for i in range(model.MetadataLength()):
         if model.Metadata(i).Name() == METADATA:

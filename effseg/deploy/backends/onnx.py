@@ -1,4 +1,5 @@
 """ONNX: written by torch.onnx's exporter, read by ONNX Runtime. The image is uint8 (1, H, W, 3)."""
+
 from pathlib import Path
 
 import numpy as np
@@ -29,11 +30,20 @@ def export(network, spec: Spec, path: Path, images: list[np.ndarray], floats: tu
     import torch
 
     from ..program import Program
+
     program = Program(network, spec).eval()
     example = torch.zeros(1, *spec.image_shape, dtype=torch.uint8)
     with quiet(), torch.no_grad():
-        torch.onnx.export(program, (example,), str(path), dynamo=True, external_data=False, verbose=False,
-                          input_names=['image'], output_names=[spec.output])
+        torch.onnx.export(
+            program,
+            (example,),
+            str(path),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+            input_names=['image'],
+            output_names=[spec.output],
+        )
     if spec.precision == 'fp16':
         _to_fp16(path)
     if spec.precision == 'int8':
@@ -53,6 +63,7 @@ def load(path: Path, threads: int | None = None) -> Session:
     """
     require('onnx', 'onnxruntime')
     import onnxruntime as ort
+
     options = ort.SessionOptions()
     options.log_severity_level = 3
     # threads that wait busily between two runs take the cores from everything else in the process
@@ -62,17 +73,22 @@ def load(path: Path, threads: int | None = None) -> Session:
     try:
         session = ort.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
     except Exception as error:  # ONNX Runtime's errors share no base below Exception
-        raise ArtifactError(f'ONNX Runtime cannot read {path}: {str(error).splitlines()[0]}; it is cut or not an ONNX file') from error
+        raise ArtifactError(
+            f'ONNX Runtime cannot read {path}: {str(error).splitlines()[0]}; it is cut or not an ONNX file'
+        ) from error
     image, result = session.get_inputs()[0], session.get_outputs()[0]
-    return Session(spec=session.get_modelmeta().custom_metadata_map.get('effseg'),
-                   shapes=(tuple(image.shape), tuple(result.shape)),
-                   run=lambda array: session.run(None, {image.name: array[None]})[0])
+    return Session(
+        spec=session.get_modelmeta().custom_metadata_map.get('effseg'),
+        shapes=(tuple(image.shape), tuple(result.shape)),
+        run=lambda array: session.run(None, {image.name: array[None]})[0],
+    )
 
 
 def _to_fp16(path: Path) -> None:
     """Weights and arithmetic in half precision; input and output keep their types."""
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
+
     with quiet():
         onnx.save(convert_float_to_float16(onnx.load(path), keep_io_types=True), path)
 
@@ -91,9 +107,20 @@ def _to_int8(path: Path, images: list[np.ndarray], floats: tuple[str, ...]) -> N
             return None if image is None else {'image': image[None]}
 
     # the exporter notes with each node the modules it comes from
-    scopes = {node.name: str([entry.value for entry in node.metadata_props if entry.key == 'pkg.torch.onnx.name_scopes'])
-              for node in onnx.load(path).graph.node}
+    scopes = {
+        node.name: str([entry.value for entry in node.metadata_props if entry.key == 'pkg.torch.onnx.name_scopes'])
+        for node in onnx.load(path).graph.node
+    }
     nodes = [name for name, scope in scopes.items() if any(f"'network.{layer}'" in scope for layer in floats)]
     with quiet():
-        quantize_static(str(path), str(path), Images(), quant_format=QuantFormat.QDQ, per_channel=True, activation_type=QuantType.QUInt8,
-                        weight_type=QuantType.QInt8, op_types_to_quantize=['Conv'], nodes_to_exclude=nodes)
+        quantize_static(
+            str(path),
+            str(path),
+            Images(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            op_types_to_quantize=['Conv'],
+            nodes_to_exclude=nodes,
+        )

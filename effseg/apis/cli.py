@@ -1,0 +1,110 @@
+"""What every tool does around its one call: a user's mistake is one line and status 2, never a traceback."""
+
+import argparse
+import errno
+import logging
+import sys
+import traceback
+from collections.abc import Callable
+
+from .. import stack
+from ..errors import EffsegError
+
+# what a system says of files that a user named, or of the room for them
+OF_FILES = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EEXIST,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENOENT,
+    errno.ENAMETOOLONG,
+    errno.EIO,
+)
+
+
+def run(tool: Callable[[list[str]], None], needs_stack: bool = True) -> None:
+    """Runs ``tool`` on the command line's arguments.
+
+    An :class:`~effseg.errors.EffsegError` is printed as ``error: ...`` on stderr and ends the process with status 2;
+    with ``--debug`` among the arguments, behind its traceback. So is what the system says of a file: a full disk, a
+    folder that may not be written. Ctrl-C ends it with status 130. Everything else is a defect and keeps its traceback.
+
+    Args:
+        tool: takes the arguments; imports what it needs itself, so that a missing package is reported here.
+        needs_stack: whether it takes MMSegmentation.
+    """
+    debug = '--debug' in sys.argv
+    logging.raiseExceptions = debug  # or a full disk is a traceback for every line of the log
+    try:
+        if needs_stack:
+            stack.require()
+        tool([argument for argument in sys.argv[1:] if argument != '--debug'])
+    except EffsegError as error:
+        _end(str(error), debug)
+    except OSError as error:
+        if error.errno not in OF_FILES:
+            raise
+        _end(f'{error.filename or "a file"}: {error.strerror}', debug)
+    except KeyboardInterrupt:
+        print('interrupted', file=sys.stderr)
+        sys.exit(130)
+
+
+def _end(message: str, debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
+    print(f'error: {" ".join(message.split())}', file=sys.stderr)
+    sys.exit(2)
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse's, whose complaint is one line like every other error."""
+
+    def error(self, message: str):
+        print(f'error: {message} (see {self.prog} --help)', file=sys.stderr)
+        sys.exit(2)
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """The options that every tool around a Runner has, under MMSegmentation's names."""
+    parser.add_argument('--work-dir', help='for logs and checkpoints (default: work_dirs/NAME)')
+    add_cfg_options(parser)
+    parser.add_argument(
+        '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='how the processes were started'
+    )
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
+
+
+def add_cfg_options(parser: argparse.ArgumentParser) -> None:
+    """MMSegmentation's way to change a config from the command line."""
+    from mmengine.config import DictAction
+
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        type=_pair,
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='pairs merged over the config',
+    )
+
+
+def add_trust_option(parser: argparse.ArgumentParser) -> None:
+    """For tools that read a checkpoint; they enter :func:`effseg.checkpoint.read.trusted` with it."""
+    parser.add_argument(
+        '--trust-checkpoint',
+        action='store_true',
+        help='run the code of a checkpoint that holds more than tensors and plain data; '
+        'for files that you would start as a program',
+    )
+
+
+def _pair(text: str) -> str:
+    if '=' not in text:
+        raise argparse.ArgumentTypeError(f'{text!r} is no key=value')
+    return text

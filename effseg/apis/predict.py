@@ -1,0 +1,180 @@
+"""Predictions on pictures, folders, videos and cameras: overlays, label maps, and how much of each class there is."""
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from ..datasets.images import read_image
+from ..errors import ConfigError, DataError, EffsegError
+from ..video import VIDEO_SUFFIXES, label_video
+from .segmenter import Labeller, build_segmentor, open_labeller
+
+__all__ = ['build_segmentor', 'find_images', 'predict', 'read_image']
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What was written.
+
+    Attributes:
+        overlays: pictures and videos.
+        shares: the JSON file: share of the pixels of each class, by picture or video.
+        images: how many pictures and frames were labelled.
+        seconds: for all of it, reading and writing included.
+    """
+
+    overlays: list[Path]
+    shares: Path
+    images: int
+    seconds: float
+
+
+def find_images(sources: Iterable[str]) -> list[Path]:
+    """The image files among ``sources`` and in the folders among them.
+
+    Raises:
+        DataError: when a source does not exist, or none of them holds an image.
+    """
+    return _find(sources, IMAGE_SUFFIXES, 'image')
+
+
+def predict(
+    config: str,
+    checkpoint: str,
+    sources: list[str],
+    out_dir: str,
+    opacity: float = 0.5,
+    cfg_options: dict | None = None,
+    device: str | None = None,
+    fused: bool = False,
+    frames: int | None = None,
+    frame_labels: bool = False,
+    show: bool = False,
+) -> Predictions:
+    """Writes ``NAME_overlay.jpg`` and ``NAME_labels.png`` (8-bit class numbers, with the palette) for every picture,
+    ``NAME_overlay.mp4`` for every video, and ``shares.json`` for all.
+
+    Args:
+        config, checkpoint, cfg_options, device, fused: see :func:`effseg.apis.segmenter.open_labeller`.
+        sources: image files, video files, folders of them, and the numbers of cameras.
+        out_dir: made if missing; files of an earlier call are replaced.
+        opacity: of the colours over the picture, 0 to 1.
+        frames: at most so many of each video or camera.
+        frame_labels: also a label map for every frame, in ``NAME_labels/``.
+        show: a window with the overlay, for videos and cameras.
+
+    Raises:
+        EffsegError: for a config, checkpoint, picture, video or camera that cannot be used.
+    """
+    if not 0 <= opacity <= 1:
+        raise ConfigError(f'opacity={opacity} must lie between 0 and 1')
+    if frames is not None and frames < 1:
+        raise ConfigError(f'frames={frames} must be 1 or more')
+    cameras = [source for source in sources if source.isdigit() and not Path(source).exists()]
+    files = (
+        _find(
+            [source for source in sources if source not in cameras], IMAGE_SUFFIXES + VIDEO_SUFFIXES, 'image or video'
+        )
+        if len(cameras) < len(sources)
+        else []
+    )
+    labeller = open_labeller(config, checkpoint, fused, cfg_options, device)
+    out = Path(out_dir)
+    out.mkdir(parents=True, exist_ok=True)
+    images = [file for file in files if file.suffix.lower() not in VIDEO_SUFFIXES]
+    videos = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
+    overlays, failures, shares, count, started = [], [], {}, 0, time.perf_counter()
+    try:
+        names = output_names(files)
+        for path in tqdm(images, unit=' images', disable=None):
+            try:
+                overlay, shares[str(path)] = _label_image(labeller, path, out / names[path], opacity)
+            except DataError as error:
+                failures.append(str(error))
+                continue
+            overlays.append(overlay)
+            count += 1
+        for video in videos + [int(camera) for camera in cameras]:
+            stem = out / (f'camera{video}' if isinstance(video, int) else names[video])
+            result = label_video(labeller, video, stem, opacity, frames, frame_labels, show)
+            overlays.append(result.overlay)
+            shares[str(video)] = class_shares(result.counts, labeller.classes)
+            count += result.frames
+    finally:
+        _write_shares(out / 'shares.json', shares)
+    if failures:
+        raise DataError(f'{"; ".join(failures)}' + (f' ({count} others are in {out})' if count else ''))
+    return Predictions(overlays, out / 'shares.json', count, time.perf_counter() - started)
+
+
+def output_names(files: list[Path]) -> dict[Path, str]:
+    """What each file's results are called: its stem, with suffix, folder or number where stems meet."""
+    names, taken = {}, set()
+    stems = Counter(file.stem for file in files)
+    for file in files:
+        for name in (
+            file.stem if stems[file.stem] == 1 else '',
+            f'{file.stem}_{file.suffix[1:]}',
+            f'{file.parent.name}_{file.stem}_{file.suffix[1:]}',
+            *(f'{file.stem}_{number}' for number in range(2, len(files) + 2)),
+        ):
+            if name and name not in taken:
+                break
+        taken.add(name)
+        names[file] = name
+    return names
+
+
+def class_shares(counts: np.ndarray, classes: list[str]) -> dict[str, float]:
+    """Share of the pixels, 0 to 1, of each class that is there, the largest first."""
+    total = max(int(counts.sum()), 1)
+    return {
+        classes[index]: round(int(counts[index]) / total, 6)
+        for index in np.argsort(-counts, kind='stable')
+        if counts[index]
+    }
+
+
+def _label_image(labeller: Labeller, path: Path, stem: Path, opacity: float) -> tuple[Path, dict[str, float]]:
+    picture = read_image(path)
+    try:
+        labels = labeller(picture)
+    except EffsegError as error:
+        raise DataError(f'{path}: {error}') from error
+    except Exception as error:  # the config's test pipeline is the user's: what it cannot take is named
+        raise DataError(
+            f'{path} ({picture.shape[1]} x {picture.shape[0]}) cannot go through the test pipeline: {error}'
+        ) from error
+    overlay = stem.with_name(f'{stem.name}_overlay.jpg')
+    Image.fromarray(labeller.overlay(picture, labels, opacity)).save(overlay, quality=92)
+    labeller.label_image(labels).save(stem.with_name(f'{stem.name}_labels.png'))
+    return overlay, class_shares(np.bincount(labels.ravel(), minlength=len(labeller.classes)), labeller.classes)
+
+
+def _write_shares(path: Path, shares: dict) -> None:
+    partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
+    partial.write_text(json.dumps(shares, indent=1) + '\n')
+    os.replace(partial, path)
+
+
+def _find(sources: Iterable[str], suffixes: tuple[str, ...], what: str) -> list[Path]:
+    sources, found = list(sources), []
+    for source in map(Path, sources):
+        if source.is_dir():
+            found += sorted(path for path in source.rglob('*') if path.suffix.lower() in suffixes)
+        elif source.is_file():
+            found.append(source)
+        else:
+            raise DataError(f'no {what} or folder at {source}')
+    if not found:
+        raise DataError(f'no {what} in {", ".join(map(str, sources))}; looked for {", ".join(suffixes)}')
+    return list(dict.fromkeys(found))

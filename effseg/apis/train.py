@@ -1,0 +1,55 @@
+"""Training, through MMEngine's Runner."""
+
+from pathlib import Path
+
+from mmengine.device import get_device
+
+from ..datasets.check import QUICK, check_datasets
+from ..engine.config import load_config
+from ..engine.runner import build_runner
+from ..errors import ConfigError
+
+
+def train(
+    config: str,
+    work_dir: str | None = None,
+    resume: bool = False,
+    amp: bool = False,
+    cfg_options: dict | None = None,
+    launcher: str = 'none',
+    skip_bad_samples: int = 0,
+    data_check: bool = True,
+) -> None:
+    """Trains the segmenter of a config.
+
+    Args:
+        config: path, or ``effseg::NAME.py``.
+        work_dir: for logs and checkpoints, see :func:`effseg.engine.config.load_config`.
+        resume: continue from the newest checkpoint of ``work_dir``.
+        amp: train in mixed precision.
+        cfg_options: overrides of the config.
+        launcher: see :func:`effseg.engine.runner.build_runner`.
+        skip_bad_samples: how many different samples that cannot be used may be left out, by name.
+        data_check: read a few pairs of every data set first, see :mod:`effseg.datasets.check`.
+
+    Raises:
+        EffsegError: for a config, data set or checkpoint that cannot be used.
+    """
+    if amp and get_device() == 'cpu':
+        raise ConfigError('--amp found no accelerator; mixed precision speeds up GPUs alone: leave it out on a CPU')
+    if skip_bad_samples < 0:
+        raise ConfigError(f'--skip-bad-samples {skip_bad_samples} must be 0 or more')
+    cfg = load_config(config, cfg_options, work_dir)
+    check_datasets(cfg, ('train_dataloader', 'val_dataloader'), QUICK if data_check else 0)
+    if resume and not cfg.get('load_from') and not any(Path(cfg.work_dir).glob('*.pth')):
+        raise ConfigError(
+            f'--resume found no checkpoint in {cfg.work_dir}; leave it out to start anew, or give the --work-dir of the run'
+        )
+    cfg.resume = resume
+    cfg.skip_bad_samples = skip_bad_samples
+    if amp:
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    runner = build_runner(cfg, launcher)
+    print(f'training {config}: logs and checkpoints in {cfg.work_dir}')
+    runner.train()

@@ -1,0 +1,34 @@
+"""From a config and a checkpoint to a file of weights to give away."""
+
+from pathlib import Path
+
+from ..checkpoint.safetensors import write_safetensors
+from ..errors import ConfigError
+from .segmenter import build_segmentor
+
+
+def export_weights(config: str, checkpoint: str, path: str | None = None, cfg_options: dict | None = None) -> Path:
+    """Writes a trained segmenter's weights as safetensors, with its classes, its palette and a checksum.
+
+    Every tool takes the file where it takes a checkpoint; nothing in it can run.
+
+    Args:
+        config: path, or ``effseg::NAME.py``.
+        checkpoint: trained weights.
+        path: of the file, ending in ``.safetensors``; beside the checkpoint when left out.
+        cfg_options: overrides of the config.
+
+    Returns:
+        Where it is.
+
+    Raises:
+        EffsegError: for a config or checkpoint that cannot be used.
+    """
+    path = Path(path) if path else Path(checkpoint).with_suffix('.safetensors')
+    if path.suffix != '.safetensors' or path == Path(checkpoint):
+        raise ConfigError(f'--out {path} must end in .safetensors and be another file than the checkpoint')
+    model = build_segmentor(config, checkpoint, cfg_options, device='cpu')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    meta = {key: list(model.dataset_meta[key]) for key in ('classes', 'palette') if model.dataset_meta.get(key)}
+    write_safetensors(path, model.state_dict(), meta)
+    return path

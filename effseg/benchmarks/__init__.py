@@ -1,0 +1,1 @@
+"""Latency, memory and work, side by side."""

@@ -1,0 +1,2 @@
+"""From a file of weights to a network's tensors: read it without running it, translate its names, load all of it or
+nothing."""

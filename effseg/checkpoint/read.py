@@ -1,0 +1,285 @@
+"""Reading checkpoint files, without running anything that is in them.
+
+A ``.pth`` file is a pickle, and a pickle is a program. Only tensors and plain containers are taken from it
+(``torch.load(weights_only=True)``); config text found inside is data and is not evaluated. Its fallback, which runs the
+program, is taken inside :func:`trusted` alone, which ``--trust-checkpoint`` enters.
+"""
+
+import contextlib
+import hashlib
+import re
+import sys
+import tarfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlparse
+
+import torch
+from torch import Tensor
+
+from ..errors import WeightsError
+from .safetensors import read_safetensors
+
+# where training code keeps the weights: the averaged ones first where the format says that they are the result
+ENTRIES = ('state_dict_ema', 'state_dict', 'model', 'model_ema')
+
+# Classes found beside the weights in others' checkpoints (MMEngine's message hub, training arguments). They are read as
+# empty objects of our own: the weights need none of them, and nothing of theirs is called.
+_BESIDE_THE_WEIGHTS = (
+    'mmengine.logging.history_buffer.HistoryBuffer',
+    'builtins.getattr',
+    'argparse.Namespace',
+    'numpy.ndarray',
+    'numpy.dtype',
+    *(f'numpy.{core}.multiarray.{name}' for core in ('core', '_core') for name in ('_reconstruct', 'scalar')),
+    *(f'numpy.dtypes.{name}DType' for name in ('Float64', 'Float32', 'Int64', 'Int32', 'UInt32')),
+)
+FUSED = 'effseg.fused.'  # what effseg.fusion.segmentor writes as its format, with a version behind
+_LEGACY_MAGIC = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'
+_TRUSTED: ContextVar[bool] = ContextVar('trusted', default=False)
+_HASH_IN_NAME = re.compile(r'-([0-9a-f]{8,64})\.[a-z]+$')
+
+
+@contextlib.contextmanager
+def trusted(trust: bool = True) -> Iterator[None]:
+    """Inside, a checkpoint that holds objects of others' classes is unpickled, which runs whatever it says; each says
+    so aloud.
+
+    Files that can be read without are read without. Config text is not evaluated inside either.
+
+    Args:
+        trust: False changes nothing.
+    """
+    token = _TRUSTED.set(trust or _TRUSTED.get())
+    try:
+        yield
+    finally:
+        _TRUSTED.reset(token)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint file holds that can be used.
+
+    Attributes:
+        source: the name it was asked for by.
+        state_dict: tensors by name, on the CPU, names as they are in the file.
+        meta: what the file says of itself; untrusted data.
+    """
+
+    source: str
+    state_dict: dict[str, Tensor]
+    meta: dict = field(default_factory=dict)
+
+    @property
+    def dataset_meta(self) -> dict:
+        """``classes`` and ``palette`` of the data it was trained on, as far as the file names them."""
+        meta = self.meta.get('dataset_meta') or {
+            'classes': self.meta.get('CLASSES'),
+            'palette': self.meta.get('PALETTE'),
+        }
+        return {key: meta[key] for key in ('classes', 'palette') if isinstance(meta, Mapping) and meta.get(key)}
+
+
+def read_checkpoint(source: str | Path) -> Checkpoint:
+    """Reads the weights of a checkpoint.
+
+    Args:
+        source: a path, a URL, or ``timm/NAME`` for a model of timm's hub. Files are ``.safetensors`` or what
+            ``torch.save``
+            wrote: a bare state dict, or a dict that holds one as ``state_dict``, ``model`` or the like.
+
+    Raises:
+        WeightsError: when there is no such file, it is damaged, holds no tensors, or holds code.
+    """
+    source = str(source)
+    if source.startswith('timm/'):
+        return Checkpoint(source, _tensors(_from_hub(source), source))
+    content = read_file(local_file(source))
+    entry = next((name for name in ENTRIES if isinstance(content.get(name), Mapping)), None)
+    meta = content.get('meta') if entry else None
+    return Checkpoint(
+        source, _tensors(content[entry] if entry else content, source), meta if isinstance(meta, dict) else {}
+    )
+
+
+def local_file(source: str) -> Path:
+    """Where a path points, or where the file behind a URL was downloaded to.
+
+    Raises:
+        WeightsError: when a URL cannot be reached.
+    """
+    return _downloaded(source) if urlparse(source).scheme in ('http', 'https') else Path(source).expanduser()
+
+
+def read_file(path: str | Path) -> dict:
+    """Reads a file whole: everything in a ``torch.save`` file, or ``{'state_dict': ..., 'meta': ...}`` of a safetensors
+    file.
+
+    What belongs to classes of others comes as empty objects.
+
+    Raises:
+        WeightsError: when there is no such file, it is damaged, no checkpoint, or holds code.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f'there is no checkpoint {path}')
+    _check_hash_in_name(path)
+    with path.open('rb') as file:
+        start = file.read(len(_LEGACY_MAGIC))
+    try:
+        if path.suffix == '.safetensors' or start[8:9] == b'{':
+            return read_safetensors(path)
+        if start.startswith(b'PK'):
+            _check_archive(path)
+        elif not start.startswith(_LEGACY_MAGIC) or tarfile.is_tarfile(path):
+            raise WeightsError(f'{path} is no checkpoint: neither safetensors nor written by torch.save')
+        content = _loaded(path)
+    except WeightsError:
+        raise
+    except Exception as error:
+        raise WeightsError(_explain(path, error)) from error
+    if not isinstance(content, Mapping):
+        raise WeightsError(f'{path} holds a {type(content).__name__}; a dict of tensors was expected')
+    if str(content.get('format')).startswith(FUSED):
+        raise WeightsError(
+            f'{path} is a fused segmenter, which cannot be trained, fused or exported again: give the checkpoint that it was made '
+            'from (effseg.fuse.FusedSegmentor.load runs it)'
+        )
+    return dict(content)
+
+
+def _loaded(path: Path):
+    try:
+        return _torch_load(path)
+    except Exception as error:
+        if not (_TRUSTED.get() and _wants_code(error)):
+            raise
+    # not through a logger, which may be turned down
+    print(
+        f'warning: {path} holds objects that only its own code can build: it runs now, as --trust-checkpoint allows',
+        file=sys.stderr,
+        flush=True,
+    )
+    return torch.load(path, map_location='cpu', weights_only=False)
+
+
+def _torch_load(path: Path):
+    stand_ins = [_stand_in(name) for name in _BESIDE_THE_WEIGHTS]
+    # older torch has no allow-list; what needs one is refused there
+    safe_globals = getattr(torch.serialization, 'safe_globals', None)
+    with safe_globals(stand_ins) if safe_globals else contextlib.nullcontext():
+        return torch.load(path, map_location='cpu', weights_only=True)
+
+
+def _stand_in(name: str) -> type:
+    """An empty class that goes by another's name: it takes any arguments and state, and keeps none."""
+    module, _, short = name.rpartition('.')
+    return type(
+        short,
+        (),
+        {
+            '__module__': module,
+            '__new__': lambda cls, *args: object.__new__(cls),
+            '__init__': lambda self, *args: None,
+            '__setstate__': lambda self, state: None,
+        },
+    )
+
+
+def _check_archive(path: Path) -> None:
+    """torch's reader checks no sums, and some versions of it run TorchScript whatever weights_only says."""
+    with zipfile.ZipFile(path) as archive:
+        if any(name.endswith('/constants.pkl') for name in archive.namelist()):
+            raise WeightsError(f'{path} is a TorchScript program; a checkpoint of weights was expected')
+        damaged = archive.testzip()
+    if damaged:
+        raise WeightsError(f'{path} is damaged: the checksum of {damaged} is wrong. Get the file again.')
+
+
+def _check_hash_in_name(path: Path) -> None:
+    """Published files carry the start of their SHA-256 in the name (``name-1a2b3c4d.pth``); dates look alike."""
+    match = _HASH_IN_NAME.search(path.name)
+    if not match or match[1].isdigit():
+        return
+    digest = _sha256(path)
+    if not digest.startswith(match[1]):
+        raise WeightsError(
+            f'{path} is damaged: its SHA-256 starts with {digest[: len(match[1])]}, its name says {match[1]}. '
+            'Get the file again, or rename it if that is no checksum.'
+        )
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open('rb') as file:
+        for block in iter(lambda: file.read(1 << 20), b''):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _downloaded(url: str) -> Path:
+    path = Path(torch.hub.get_dir(), 'checkpoints', Path(urlparse(url).path).name)
+    if path.is_file():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        torch.hub.download_url_to_file(url, str(path), progress=False)
+    except Exception as error:
+        raise WeightsError(
+            f'{url} could not be downloaded ({_first_line(error)}). Download it where there is a network '
+            f'and put it at {path}'
+        ) from error
+    return path
+
+
+def _from_hub(source: str) -> dict:
+    from timm.models import load_state_dict_from_hf
+
+    try:
+        return load_state_dict_from_hf(source, weights_only=True)
+    except Exception as error:
+        raise WeightsError(
+            f'{source} could not be fetched from the Hugging Face hub ({_first_line(error)}). Where there is a '
+            f'network, download model.safetensors of the repository {source}; then give its path in place '
+            'of the name: --cfg-options model.backbone.init_cfg.checkpoint=PATH/model.safetensors'
+        ) from error
+
+
+def _tensors(state_dict: Mapping, source: str) -> dict[str, Tensor]:
+    odd = [key for key, value in state_dict.items() if not isinstance(key, str) or not _is_plain(value)]
+    if odd or not state_dict:
+        what = f'entries that are no plain tensors ({odd[0]!r})' if odd else 'no tensors'
+        raise WeightsError(f'{source} holds {what}; a state dict was expected, bare or as one of {", ".join(ENTRIES)}')
+    return dict(state_dict)
+
+
+def _is_plain(value) -> bool:
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and not value.is_quantized
+        and not value.is_complex()
+    )
+
+
+def _wants_code(error: Exception) -> bool:
+    return 'weights_only' in str(error) or 'Weights only' in str(error)
+
+
+def _explain(path: Path, error: Exception) -> str:
+    if _wants_code(error):
+        name = re.search(r'GLOBAL ([\w.]+)', str(error))
+        return (
+            f'{path} holds objects that cannot be read without running code{f" ({name[1]})" if name else ""}. Save its '
+            "weights alone: torch.save({'state_dict': model.state_dict()}, path); or, if you trust whoever made it as you would "
+            'a program, run again with --trust-checkpoint'
+        )
+    return f'{path} is damaged or no checkpoint ({type(error).__name__}: {_first_line(error)})'
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().split('\n')[0] or type(error).__name__)[:200]

@@ -1,0 +1,65 @@
+"""Images and label maps as MMSegmentation loads them, minus what it gets wrong in silence."""
+
+import numpy as np
+from mmcv.transforms import LoadImageFromFile
+from mmseg.datasets.transforms import LoadAnnotations
+from mmseg.registry import TRANSFORMS
+from PIL import Image
+
+from ..errors import DataError
+from .images import is_transparent, read_image
+from .orientation import turn_of_label_map
+
+ONE_CHANNEL = ('L', 'P', '1')
+
+
+@TRANSFORMS.register_module()
+class LoadPicture(LoadImageFromFile):
+    """MMCV's LoadImageFromFile; a transparent picture lies on white, as people see it, and does not lose its
+    transparency alone.
+
+    Raises:
+        DataError: for a transparent picture that cannot be read to its end.
+    """
+
+    def transform(self, results: dict) -> dict | None:
+        usual = self.color_type == 'color' and self.imdecode_backend == 'cv2' and self.backend_args is None
+        if not usual or not is_transparent(results['img_path']):
+            return super().transform(results)
+        image = np.ascontiguousarray(read_image(results['img_path'])[..., ::-1])
+        results['img'] = image.astype(np.float32) if self.to_float32 else image
+        results['img_shape'] = results['ori_shape'] = image.shape[:2]
+        return results
+
+
+@TRANSFORMS.register_module()
+class LoadLabelMap(LoadAnnotations):
+    """MMSegmentation's LoadAnnotations; a label map that does not belong over its image is an error with both names.
+
+    A picture that its EXIF tag turns is loaded upright. Its label map is turned along, unless its size shows that it is
+    upright already.
+
+    Raises:
+        DataError: for a label map of several channels, of more than 8 bits, or of another size than the image.
+    """
+
+    def _load_seg_map(self, results: dict) -> None:
+        path = results['seg_map_path']
+        with Image.open(path) as label_map:
+            if label_map.mode not in ONE_CHANNEL:
+                raise DataError(
+                    f'{path} is a {label_map.mode} image; a label map has one 8-bit channel of class numbers'
+                )
+            size = label_map.size
+        super()._load_seg_map(results)
+        results['gt_seg_map'] = results['gt_seg_map'].reshape(size[::-1])  # MMSegmentation drops axes of one pixel
+        turn = turn_of_label_map(results['img_path'], size) if 'img_path' in results else None
+        if turn is not None:
+            upright = Image.fromarray(results['gt_seg_map']).transpose(turn)
+            results['gt_seg_map'] = np.asarray(upright).copy()
+        shown = tuple(results.get('ori_shape', results['gt_seg_map'].shape)[:2])
+        if results['gt_seg_map'].shape != shown:
+            height, width = results['gt_seg_map'].shape
+            raise DataError(
+                f'{path} is {width} x {height}, its image {results.get("img_path")} {shown[1]} x {shown[0]}; they must be of one size'
+            )

@@ -1,0 +1,128 @@
+"""The built-in data set: drawn scenes in the folder layout MMSegmentation reads.
+
+    python -m effseg.demo data/demo
+
+writes images/{train,val}/*.jpg and annotations/{train,val}/*.png (8-bit label maps, 255 is ignored) within seconds.
+"""
+
+import argparse
+import io
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..errors import ConfigError, DataError, EffsegError
+from .scenes import draw_scene
+
+#: holds the arguments a folder was written with, so that a second call completes the same set or refuses
+PLAN = 'demo.json'
+SPLITS = ('train', 'val')
+
+
+def write_demo_data(
+    root: str | Path, train: int = 160, val: int = 40, size: tuple[int, int] = (192, 288), seed: int = 0
+) -> int:
+    """Writes the data set, or what is missing of it.
+
+    Every scene depends on the seed, its split and its number alone: the splits share none, and a larger set begins with
+    the smaller one.
+
+    Args:
+        root: folder to write into; made when absent.
+        train: number of training scenes.
+        val: number of held-out scenes.
+        size: height and width of the images in pixels, each at least 32.
+        seed: non-negative; another seed draws other scenes.
+
+    Returns:
+        The number of scenes written now; 0 when all were there.
+
+    Raises:
+        ConfigError: for a size, number or seed out of range.
+        DataError: when root holds other data, or a set drawn with other arguments; nothing of it is touched.
+    """
+    if min(size) < 32 or min(train, val) < 1 or seed < 0:
+        raise ConfigError(
+            f'cannot draw train={train}, val={val}, size={tuple(size)}, seed={seed}: expected at least one scene '
+            'per split, a height and width of at least 32, and a seed of at least 0'
+        )
+    root = Path(root)
+    _claim(root, dict(train=train, val=val, size=list(size), seed=seed))
+    written = 0
+    for split, count in zip(SPLITS, (train, val)):
+        for folder in ('images', 'annotations'):
+            (root / folder / split).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            written += _write_scene(root, split, number, size, seed)
+    return written
+
+
+def _claim(root, plan):
+    file = root / PLAN
+    try:
+        present = json.loads(file.read_text())
+    except FileNotFoundError:
+        taken = [folder for folder in ('images', 'annotations') if (root / folder).exists()]
+        if taken:
+            raise DataError(
+                f'{root} already holds {" and ".join(taken)} that the demo did not draw: give another folder'
+            ) from None
+        root.mkdir(parents=True, exist_ok=True)
+        _write(file, json.dumps(plan).encode())
+        return
+    except ValueError:
+        present = 'unreadable'
+    if present != plan:
+        raise DataError(
+            f'{root} holds a demo set drawn as {present}, asked for was {plan}: delete the folder or give another'
+        )
+
+
+def _write_scene(root, split, number, size, seed):
+    image_file = root / 'images' / split / f'{number:04d}.jpg'
+    label_file = root / 'annotations' / split / f'{number:04d}.png'
+    if image_file.exists() and label_file.exists():
+        return 0
+    image, labels = draw_scene(size, np.random.default_rng([seed, SPLITS.index(split), number]))
+    _write(image_file, _encoded(image, 'JPEG', quality=95))
+    _write(label_file, _encoded(labels, 'PNG'))
+    return 1
+
+
+def _encoded(pixels, file_format, **options):
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, file_format, **options)
+    return stream.getvalue()
+
+
+def _write(file, content):
+    # an interrupted run must not leave half a file that the next one takes for a whole one
+    partial = file.with_name(f'{file.name}.{os.getpid()}.partial')
+    partial.write_bytes(content)
+    os.replace(partial, file)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit status, 2 for a user's mistake."""
+    parser = argparse.ArgumentParser(prog='python -m effseg.demo', description='Writes the built-in data set.')
+    parser.add_argument('root', type=Path)
+    parser.add_argument('--train', type=int, default=160, help='number of training scenes (default: %(default)s)')
+    parser.add_argument('--val', type=int, default=40, help='number of held-out scenes (default: %(default)s)')
+    parser.add_argument('--size', type=int, nargs=2, default=(192, 288), metavar=('HEIGHT', 'WIDTH'))
+    parser.add_argument('--seed', type=int, default=0)
+    options = parser.parse_args(arguments)
+    try:
+        written = write_demo_data(options.root, options.train, options.val, tuple(options.size), options.seed)
+    except (EffsegError, OSError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    print(f'{options.root}: {options.train} training and {options.val} held-out scenes, {written} written now')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

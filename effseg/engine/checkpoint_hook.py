@@ -1,0 +1,230 @@
+"""Checkpoints that a kill, a full disk or a move cannot spoil: write beside, put in place whole, point, and only then
+delete."""
+
+import contextlib
+import os
+import re
+import shutil
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+
+from mmengine.dist import is_main_process
+from mmengine.fileio import LocalBackend, register_backend
+from mmengine.hooks import CheckpointHook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+from ..checkpoint.read import read_file
+from ..errors import ConfigError, DiskError, WeightsError
+
+PARTIAL = '.partial'
+BEST = 'best.pth'
+INTERRUPTED = 'interrupted.pth'  # in the middle of an epoch, of which MMEngine's names know nothing
+_NUMBERED = re.compile(r'(?:iter|epoch)_(\d+)\.pth$')
+
+
+class AtomicBackend(LocalBackend):
+    """Local files that are there whole or not at all, also after the machine lost its power."""
+
+    def __init__(self):
+        super().__init__()
+        self._waiting: list[str] | None = None
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        """Writes a file beside its place, makes sure that it is on the disk, and puts it there.
+
+        Raises:
+            DiskError: when it cannot be written; what was there before is then as it was.
+        """
+        path = Path(filepath)
+        partial = path.with_name(path.name + PARTIAL)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open('wb') as file:
+                file.write(obj)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+            _sync_folder(path.parent)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                partial.unlink()
+            free = shutil.disk_usage(path.parent).free if path.parent.is_dir() else 0
+            raise DiskError(
+                f'{path} was not written: it needs {len(obj)} bytes, {free} are free ({error.strerror or error}). Earlier checkpoints '
+                'are untouched: make room and run again with --resume'
+            ) from error
+
+    def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
+        """As :meth:`put`."""
+        self.put(obj.encode(encoding), filepath)
+
+    def remove(self, filepath: str | Path) -> None:
+        """Deletes a file, or, inside :meth:`removals_last`, remembers to."""
+        if self._waiting is None:
+            super().remove(filepath)
+        else:
+            self._waiting.append(str(filepath))
+
+    @contextlib.contextmanager
+    def removals_last(self) -> Iterator[list[str]]:
+        """What is removed inside is removed at the end, if the end is reached. Gives the list of it."""
+        self._waiting = waiting = []
+        try:
+            yield waiting
+        finally:
+            self._waiting = None
+        for path in waiting:
+            if os.path.isfile(path):
+                super().remove(path)
+
+
+register_backend('effseg_atomic', AtomicBackend, force=True)
+
+
+@HOOKS.register_module(force=True)
+class SafeCheckpointHook(CheckpointHook):
+    """MMEngine's CheckpointHook, in an order in which a whole checkpoint exists at every moment.
+
+    The best one is at hand as ``best.pth`` as well. Options are CheckpointHook's.
+    """
+
+    def __init__(self, **options):
+        super().__init__(**{**options, 'backend_args': options.get('backend_args') or dict(backend='effseg_atomic')})
+        if self.args:  # MMEngine's would fail over it at the first save
+            raise ConfigError(f'the checkpoint hook has no option {sorted(self.args)[0]!r}')
+
+    def before_train(self, runner: Runner) -> None:
+        info = runner.message_hub.runtime_info
+        for name in [name for name in info if name == 'best_ckpt' or name.startswith('best_ckpt_')]:
+            # the folder may have been moved since, and its best checkpoint deleted
+            path = os.path.join(self.out_dir or runner.work_dir, os.path.basename(info[name] or ''))
+            if os.path.isfile(path):
+                info[name] = path
+            else:
+                runner.logger.warning(
+                    f'{path}, the best checkpoint so far, is gone: the next one scored takes its place'
+                )
+                info.pop(name)
+                info.pop(name.replace('best_ckpt', 'best_score'), None)
+        super().before_train(runner)
+        if is_main_process():
+            for folder in {self.out_dir, runner.work_dir}:  # checkpoints, and the pointer to the newest
+                for left_over in Path(folder).glob(f'*{PARTIAL}'):
+                    left_over.unlink()
+
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
+        outdated = self._keep(runner, step) if self.max_keep_ckpts > 0 else []
+        name = self.filename_tmpl.format(step)
+        self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
+        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        runner.save_checkpoint(
+            self.out_dir,
+            name,
+            save_optimizer=self.save_optimizer,
+            save_param_scheduler=self.save_param_scheduler,
+            meta=meta,
+            by_epoch=self.by_epoch,
+            backend_args=self.backend_args,
+            **self.args,
+        )
+        if not is_main_process():
+            return
+        AtomicBackend().put_text(str(self.last_ckpt), os.path.join(runner.work_dir, 'last_checkpoint'))
+        Path(self.out_dir, INTERRUPTED).unlink(missing_ok=True)
+        for old in outdated:
+            path = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old))
+            if self.file_backend.isfile(path):
+                self.file_backend.remove(path)
+
+    def save_inside_epoch(self, runner: Runner, done: int) -> Path:
+        """Saves after ``done`` iterations; the next checkpoint of a whole epoch takes the place of this one."""
+        path = Path(self.out_dir, INTERRUPTED)
+        runner.save_checkpoint(
+            self.out_dir,
+            INTERRUPTED,
+            save_optimizer=self.save_optimizer,
+            save_param_scheduler=self.save_param_scheduler,
+            meta=dict(epoch=runner.epoch, iter=done),
+            by_epoch=True,
+            backend_args=self.backend_args,
+            **self.args,
+        )
+        AtomicBackend().put_text(str(path), os.path.join(runner.work_dir, 'last_checkpoint'))
+        return path
+
+    def _keep(self, runner: Runner, step: int) -> list[int]:
+        """Takes a checkpoint among those that are kept, and gives those that no longer are."""
+        kept = [old for old in self.keep_ckpt_ids if old != step] + [step]
+        self.keep_ckpt_ids = deque(kept[-self.max_keep_ckpts :], self.max_keep_ckpts)
+        # the outdated ones too: after a kill between saving and deleting, the resumed run deletes them
+        runner.message_hub.update_info('keep_ckpt_ids', kept)
+        return kept[: -self.max_keep_ckpts]
+
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
+        runner.message_hub.update_info('validated', runner.iter)
+        if not self.save_best or not isinstance(self.file_backend, AtomicBackend):
+            return super()._save_best_checkpoint(runner, metrics)
+        with self.file_backend.removals_last() as removals:
+            super()._save_best_checkpoint(runner, metrics)
+            best = getattr(self, 'best_ckpt_path', None)
+            # a resumed run may score the same iteration again: the new file has the old one's name
+            current = [best, *getattr(self, 'best_ckpt_path_dict', {}).values()]
+            removals[:] = [path for path in removals if path not in current]
+            if best and is_main_process() and os.path.isfile(best):
+                _link(Path(best), Path(self.out_dir) / BEST)
+
+
+def newest_whole_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[str]]:
+    """The checkpoint to resume from, and what had to be passed over, one sentence each.
+
+    It is searched for in ``work_dir`` itself, since the folder may have been moved; those that are cut are passed over.
+    """
+    folder, passed_over = Path(work_dir), []
+    pointer = folder / 'last_checkpoint'
+    named = Path(pointer.read_text().strip()).name if pointer.is_file() else ''
+    numbered = {path: int(match[1]) for path in folder.glob('*.pth') if (match := _NUMBERED.fullmatch(path.name))}
+    newest_first = sorted(numbered, key=numbered.get, reverse=True)
+    if named and folder / named not in numbered:
+        if (folder / named).is_file():
+            newest_first.insert(0, folder / named)
+        else:
+            passed_over.append(f'{folder / named} is missing')
+    elif named:
+        # longer runs of earlier days may have left files in the same folder: higher in number, and older
+        written = pointer.stat().st_mtime
+        last = numbered[folder / named]
+        later = [path for path in newest_first if numbered[path] > last and path.stat().st_mtime >= written]
+        newest_first = [*later, *[path for path in newest_first if numbered[path] <= last]]
+    for path in newest_first:
+        try:
+            content = read_file(path)
+        except WeightsError as error:
+            passed_over.append(str(error))
+            continue
+        if 'optimizer' in content and 'message_hub' in content:
+            return path, passed_over
+        passed_over.append(f'{path} holds no state of a training')
+    return None, passed_over
+
+
+def _link(source: Path, target: Path) -> None:
+    """A second name for a file, put in place whole."""
+    partial = target.with_name(target.name + PARTIAL)
+    partial.unlink(missing_ok=True)
+    try:
+        os.link(source, partial)
+    except OSError:  # a file system without links
+        shutil.copyfile(source, partial)
+    os.replace(partial, target)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == 'nt':  # folders cannot be opened there
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

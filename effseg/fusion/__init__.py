@@ -1,0 +1,8 @@
+"""The network in inference form: the same labels from the same weights for less work. Needs torch alone.
+
+May import ``models.attention_bias``, and nothing else of the package.
+"""
+
+from .segmentor import FusedSegmentor, fuse
+
+__all__ = ['FusedSegmentor', 'fuse']

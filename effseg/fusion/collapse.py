@@ -1,0 +1,255 @@
+"""One level of Semantic FPN as convs straight from the backbone's maps.
+
+MMSegmentation's FPN has neither norms nor activations. At level i the head's first conv H therefore sees a linear
+chain,
+
+    P_i = L_i x_i + up2(P_i+1),    y_i = H * (F * P_i),
+
+lateral 1 x 1 conv L, nearest upsampling, 3 x 3 convs F and H. With K = H o F, one 5 x 5 kernel, and r a level above i,
+
+    y_i = sum over j from i to r - 1 of (K o L_j) * up(x_j)  +  K * up(P_r),
+
+and a kernel behind nearest upsampling is a few convs of the small map (:mod:`effseg.fusion.upsample`): fewer
+multiplications
+the coarser the map.
+
+Two things happen at the border of the image only, and are corrected there, exactly:
+
+- H pads F's output with zeros, where the composed kernel sees F continued to a ring of pixels around the image. What H
+  takes from the ring's top line is a 5-tap conv along the first line of P_i, likewise at the other sides; the ring's
+  four
+  corners, counted in a row and a column, are added back once.
+- Biases pass through padded convs. Their sum is one number per channel up to two pixels from the border; there it
+  depends on the distances to the sides alone.
+"""
+
+from collections.abc import Sequence as Many
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .folding import Affine, compose
+from .layer import Layer, activate, empty
+from .layers import Conv
+from .upsample import Upsampled, gathered, plus_doubled, spread, summed
+
+REACH = 2  # pixels that the 5 x 5 kernel sees to each side
+
+
+def cost(inputs: Many[int], middle: int, out: int) -> int:
+    """Multiplications per pixel of the level in collapsed form.
+
+    Args:
+        inputs: channels of the maps from the level's own upwards, each half the size of the one before.
+        middle: channels of P_r, half the size of the last of ``inputs``.
+        out: channels of the result.
+    """
+    total = 25 * inputs[0]
+    for steps, channels in enumerate([*inputs[1:], middle], 1):
+        total += (6.25 if steps == 1 else (1 + 2**-steps) ** 2) * channels
+    return total * out
+
+
+class Ring(Layer):
+    """What H takes from the ring around F's output: along each side a 5-tap conv of P_i's line there.
+
+    Args:
+        channels: of P_i.
+        out_channels: of H.
+    """
+
+    ARGS = ('channels', 'out_channels')
+
+    def __init__(self, channels: int, out_channels: int):
+        super().__init__()
+        self.channels, self.out_channels = channels, out_channels
+        self.rows = nn.ParameterList([empty(out_channels, channels, 1, 5) for _ in range(2)])
+        self.columns = nn.ParameterList([empty(out_channels, channels, 5, 1) for _ in range(2)])
+        self.corners = nn.ParameterList([empty(out_channels, channels, 1, 1) for _ in range(4)])
+
+    @classmethod
+    def of(cls, head: Tensor, output: Tensor) -> 'Ring':
+        """The correction for the kernels H (out, f, 3, 3) and F (f, f, 3, 3)."""
+        layer = cls(head.shape[1], head.shape[0]).to(head.device)
+        near, far = (
+            slice(0, 1),
+            slice(2, 3),
+        )  # H's taps that reach over a side; F's that reach back are the opposite ones
+        rows = [compose(head[:, :, near], output[:, :, far]), compose(head[:, :, far], output[:, :, near])]
+        columns = [compose(head[..., near], output[..., far]), compose(head[..., far], output[..., near])]
+        corners = [
+            (head[:, :, row, column] @ output[:, :, 2 - row, 2 - column])[..., None, None]
+            for row in (0, 2)
+            for column in (0, 2)
+        ]
+        for weight, part in zip([*layer.rows, *layer.columns, *layer.corners], [*rows, *columns, *corners]):
+            weight.copy_(part)
+        return layer
+
+    def forward(self, strips: Many[Tensor]) -> list[Tensor]:
+        """
+        Args:
+            strips: of P_i, see :func:`strips`.
+
+        Returns:
+            What is to be subtracted from the first and last line and column, in half form: (N, 1, W / 2, 4 out) and
+            (N, H / 2, 1, 4 out).
+        """
+        top, bottom, left, right = lines(strips)
+        rows = [self._row(top, 0), self._row(bottom, 1)]
+        columns = [F.conv2d(line, kernel, padding=(REACH, 0)) for line, kernel in zip((left, right), self.columns)]
+        one = torch.ones(1, 1, 1, dtype=top.dtype, device=top.device)
+        place = torch.cat([one, 0 * one, one], 1)
+        halves = []
+        for line, index in zip([*rows, *columns], (0, 1, 0, 1)):
+            batch, channels, height, width = line.shape
+            row = height == 1
+            # two pixels along the line, and across it zeros in place of the other line
+            line = line.permute(0, 2, 3, 1).reshape(-1, 1, (2 if row else 1) * channels) * place[:, index : index + 2]
+            halves.append(line.reshape(batch, -1, width // 2 if row else 1, 4 * channels))
+        return halves
+
+    def _row(self, line: Tensor, index: int) -> Tensor:
+        """Top and bottom own the corners, which the columns count as well."""
+        first, last = self.corners[2 * index], self.corners[2 * index + 1]
+        y = F.conv2d(line, self.rows[index], padding=(0, REACH))
+        return torch.cat(
+            [y[..., :1] - F.conv2d(line[..., :1], first), y[..., 1:-1], y[..., -1:] - F.conv2d(line[..., -1:], last)], 3
+        )
+
+
+def strips(x: Tensor) -> list[Tensor]:
+    """The first and last two lines (N, C, 2, W) and columns (N, C, H, 2) of a map (N, C, H, W): two, since runtimes
+    lose
+    track of the layout of maps with a side of one."""
+    return [x[:, :, :2], x[:, :, -2:], x[..., :2], x[..., -2:]]
+
+
+def lines(sides: Many[Tensor]) -> list[Tensor]:
+    """Of :func:`strips`, the lines at the border."""
+    top, bottom, left, right = sides
+    return [top[:, :, :1], bottom[:, :, -1:], left[..., :1], right[..., -1:]]
+
+
+class CollapsedLevel(Layer):
+    """The head's first conv and activation at one level, from the backbone's maps and P_r.
+
+    Args:
+        own: 5 x 5 conv of the level's own map, with the bias of the inside of the image.
+        above: one per further map, then one for P_r.
+        ring: the border's correction.
+        grid: (H, W) of the level that the border's biases are stored for; at least 4 x 4, both even.
+        act: activation behind the level.
+    """
+
+    ARGS = ('own', 'above', 'ring', 'grid', 'act')
+
+    def __init__(self, own: Conv, above: Many[Upsampled], ring: Ring, grid: Many[int], act: str):
+        super().__init__()
+        self.own, self.above, self.ring = own, nn.ModuleList(above), ring
+        self.grid, self.act = tuple(grid), act
+        channels = own.out_channels
+        self.frame = empty(1, channels, 2 * REACH + 1, 2 * REACH + 1)
+        self.frame_rows = empty(2, 1, self.grid[1] // 2, 4 * channels)
+        self.frame_columns = empty(2, self.grid[0] // 2, 1, 4 * channels)
+
+    @classmethod
+    def of(
+        cls, laterals: Many[Affine], output: Affine, head: Affine, above: int, grid: Many[int], act: str
+    ) -> 'CollapsedLevel':
+        """
+        Args:
+            laterals: L of this level and of those up to r.
+            output: F.
+            head: H, BatchNorm folded in.
+            above: r - i for P_r.
+            grid: (H, W).
+            act: activation behind the level.
+        """
+        kernel = compose(head.weight, output.weight)
+        table = bias_table(sum(part.bias for part in laterals), output, head)
+        own = Conv.of(Affine(compose(kernel, laterals[0].weight), table[:, REACH, REACH]))
+        uppers = [Upsampled.of(compose(kernel, part.weight), 2**steps) for steps, part in enumerate(laterals[1:], 1)]
+        uppers.append(Upsampled.of(kernel, 2**above))
+        layer = cls(own, uppers, Ring.of(head.weight, output.weight), grid, act).to(kernel.device)
+        layer.frame.copy_(table - table[:, REACH, REACH, None, None])
+        rows, columns = layer._frame(layer.grid)
+        layer.frame_rows.copy_(rows)
+        layer.frame_columns.copy_(columns)
+        return layer
+
+    def strip(self) -> None:
+        """Drops the table of the border's biases that is laid out for the grid."""
+        self.frame = None
+
+    def _frame(self, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """What the biases miss of their inner value, in half form: in the outer rows (2, 1, W / 2, 4 C), then in the
+        outer
+        columns (2, H / 2, 1, 4 C) without those rows."""
+        height, width = grid
+        rows = self.frame[0][:, :, _distances(width, self.frame.device)]
+        columns = self.frame[0][:, _distances(height, self.frame.device)]
+        columns = F.pad(columns[:, REACH:-REACH], (0, 0, REACH, REACH))
+        return (
+            gathered(torch.stack([rows[:, :REACH], rows[:, -REACH:]])),
+            gathered(torch.stack([columns[..., :REACH], columns[..., -REACH:]])),
+        )
+
+    def forward(self, maps: Many[Tensor], rest: Tensor, laterals: Many[Conv]) -> Tensor:
+        """
+        Args:
+            maps: the backbone's maps from this level up to r.
+            rest: P_r, half the size of the last of ``maps``.
+            laterals: those of ``maps``; of them the border needs the kernels.
+        """
+        finest, *coarser = [layer(x) for layer, x in zip(self.above, [*maps[1:], rest])]
+        finest[0] = self._bordered(finest[0], self._border(maps, rest, laterals))
+        half = spread(summed(finest, *coarser), 2, 2)
+        y = self.own(maps[0]).permute(0, 2, 3, 1)
+        return activate(y + half if self.portable else y.add_(half), self.act, self.portable).permute(0, 3, 1, 2)
+
+    def _border(self, maps: Many[Tensor], rest: Tensor, laterals: Many[Conv]) -> list[Tensor]:
+        """What is to be added to the first and last line and column, in half form."""
+        sides = strips(rest)
+        for x, lateral in zip(reversed(maps), reversed(laterals)):
+            # the biases of the laterals are in the table
+            sides = [plus_doubled(F.conv2d(own, lateral.weight), line) for own, line in zip(strips(x), lines(sides))]
+        grid = tuple(maps[0].shape[2:])
+        rows, columns = (self.frame_rows, self.frame_columns) if grid == self.grid else self._frame(grid)
+        biases = (rows[:1], rows[1:], columns[:1], columns[1:])
+        return [bias - line for bias, line in zip(biases, self.ring(sides))]
+
+    def _bordered(self, y: Tensor, border: Many[Tensor]) -> Tensor:
+        """``y`` with ``border`` added. The portable form joins slices, which runtimes execute natively."""
+        top, bottom, left, right = border
+        if self.portable:
+            y = torch.cat([y[:, :1] + top, y[:, 1:-1], y[:, -1:] + bottom], 1)
+            return torch.cat([y[:, :, :1] + left, y[:, :, 1:-1], y[:, :, -1:] + right], 2)
+        for part, change in ((y[:, :1], top), (y[:, -1:], bottom), (y[:, :, :1], left), (y[:, :, -1:], right)):
+            part.add_(change)
+        return y
+
+
+def _distances(length: int, device: torch.device) -> Tensor:
+    """The row of :func:`bias_table` for each of ``length`` >= 4 positions."""
+    positions = torch.full((length,), REACH, device=device)
+    positions[:REACH] = torch.arange(REACH, device=device)
+    positions[-REACH:] = torch.arange(REACH + 1, 2 * REACH + 1, device=device)
+    return positions
+
+
+def bias_table(lateral: Tensor, output: Affine, head: Affine) -> Tensor:
+    """What the biases alone give, by position: (C, 5, 5), rows and columns 0, 1, any in the middle, last but one, last.
+
+    Args:
+        lateral: sum of the lateral biases (f,).
+        output: F.
+        head: H.
+    """
+    side = 2 * REACH + 2
+    x = lateral[None, :, None, None].expand(1, -1, side, side)
+    for part in (output, head):
+        x = F.conv2d(x, part.weight, part.bias, padding=1)
+    keep = [*range(REACH + 1), side - 2, side - 1]
+    return x[0][:, keep][:, :, keep]

@@ -1,0 +1,358 @@
+"""The layers of a fused network: pure torch, inference only, maps (N, C, H, W) in and out.
+
+A layer describes itself as plain dicts, lists and numbers (``describe()``), and :func:`effseg.fusion.layer.build` makes
+it
+again from that description, empty, for a state dict to fill. A file of both needs nothing but torch to run.
+
+Layers have two forms of the same function, equal up to rounding. The *eager* form is written for torch on a CPU: it
+works
+in place and calls the fast kernels. The *portable* form (``set_portable()``) uses only functional operations that the
+phone
+runtimes execute natively: no normalisation operators, no expand, no nearest upsampling.
+
+``fuse()`` methods of the blocks give these layers in float64, the precision that folding is done in; the segmentor
+rounds
+once, at the end.
+"""
+
+from collections.abc import Sequence as Many
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..models.attention_bias import attention_bias
+from .folding import Affine
+from .layer import ACTIVATIONS, Layer, activate, empty
+
+
+class Conv(Layer):
+    """A conv with the padding k // 2, a bias and an activation."""
+
+    ARGS = ('in_channels', 'out_channels', 'kernel_size', 'stride', 'groups', 'act')
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Many[int],
+        stride: int = 1,
+        groups: int = 1,
+        act: str = 'none',
+    ):
+        super().__init__()
+        assert act in ACTIVATIONS, act
+        self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, tuple(kernel_size)
+        self.stride, self.groups, self.act = stride, groups, act
+        self.padding = tuple(size // 2 for size in self.kernel_size)
+        self.weight = empty(out_channels, in_channels // groups, *self.kernel_size)
+        self.bias = empty(out_channels)
+        # With one thread, torch gives an undilated 1 x 1 conv to a matrix product that runs at half the speed of
+        # oneDNN's
+        # conv. Dilation means nothing to a single tap, and takes the fast way.
+        self._dilation = 2 if self.kernel_size == (1, 1) and groups == 1 else 1
+
+    @classmethod
+    def of(cls, part: Affine, stride: int = 1, groups: int = 1, act: str = 'none') -> 'Conv':
+        """The layer with these weights."""
+        out_channels, in_channels, *kernel_size = part.weight.shape
+        layer = cls(in_channels * groups, out_channels, kernel_size, stride, groups, act)
+        layer.to(part.weight.device)
+        layer.weight.copy_(part.weight)
+        layer.bias.copy_(part.bias)
+        return layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        dilation = 1 if self.portable else self._dilation
+        x = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, dilation, self.groups)
+        return activate(x, self.act, self.portable)
+
+
+class Sequence(Layer):
+    """Layers one after the other."""
+
+    ARGS = ('layers',)
+
+    def __init__(self, layers: Many[Layer]):
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+class Residual(Sequence):
+    """Layers one after the other, added to their input. The last one must give a new tensor."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        return x + y if self.portable else y.add_(x)
+
+
+class Sum(Layer):
+    """The sum of layers that read the same input."""
+
+    ARGS = ('layers',)
+
+    def __init__(self, layers: Many[Layer]):
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, *others = self.layers
+        y = first(x)
+        for layer in others:
+            y = y + layer(x) if self.portable else y.add_(layer(x))
+        return y
+
+
+class PoolMixer(Layer):
+    """``x + scale * (mean3x3(x) - x)``, padding not counted in the mean.
+
+    One depthwise conv whose taps are ``scale / 9``, times 9 over the number of pixels that each mean has (1 inside the
+    image, 9 / 6 at the sides, 9 / 4 in the corners), plus ``(1 - scale) * x``.
+
+    Args:
+        channels: C.
+        grid: (H, W) that the factor is stored for; for another it is computed.
+    """
+
+    ARGS = ('channels', 'grid')
+
+    def __init__(self, channels: int, grid: Many[int]):
+        super().__init__()
+        self.channels, self.grid = channels, tuple(grid)
+        self.weight = empty(channels, 1, 3, 3)
+        self.keep = empty(1, channels, 1, 1)
+        self.factor = nn.Parameter(self._factor(self.grid, self.weight), requires_grad=False)
+
+    @classmethod
+    def of(cls, scale: Tensor, grid: Many[int]) -> 'PoolMixer':
+        """The mixer with this layer scale (C,)."""
+        scale = scale.detach().double().flatten()
+        layer = cls(len(scale), grid).to(scale.device)
+        layer.weight.copy_((scale / 9)[:, None, None, None])
+        layer.keep.copy_((1 - scale)[None, :, None, None])
+        return layer
+
+    @staticmethod
+    def _factor(grid: tuple[int, int], like: Tensor) -> Tensor:
+        ones = torch.ones(1, 1, *grid, dtype=like.dtype, device=like.device)
+        return 1 / F.avg_pool2d(ones, 3, stride=1, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        grid = tuple(x.shape[2:])
+        factor = self.factor if grid == self.grid else self._factor(grid, x)
+        y = F.conv2d(x, self.weight, None, 1, 1, 1, self.channels)
+        return y * factor + x * self.keep if self.portable else y.mul_(factor).addcmul_(x, self.keep)
+
+
+class MapNorm(Layer):
+    """Normalisation of a whole map (GroupNorm) and a scale and shift per channel.
+
+    Args:
+        channels: C.
+        groups: of channels with a mean and variance of their own; 0 leaves the map as it is.
+        eps: added to the variance.
+        affine: whether a scale and shift follow. The layer behind may take them over: :meth:`release`.
+    """
+
+    ARGS = ('channels', 'groups', 'eps', 'affine')
+
+    def __init__(self, channels: int, groups: int, eps: float, affine: bool):
+        super().__init__()
+        self.channels, self.groups, self.eps, self.affine = channels, groups, eps, affine
+        self.scale = empty(channels) if affine else None
+        self.shift = empty(channels) if affine else None
+
+    @classmethod
+    def of(cls, channels: int, groups: int, eps: float, scale: Tensor | None, shift: Tensor | None) -> 'MapNorm':
+        """The norm with this scale and shift (C,), or none."""
+        layer = cls(channels, groups, eps, affine=scale is not None)
+        if scale is not None:
+            layer.to(scale.device)
+            layer.scale.copy_(scale.detach())
+            layer.shift.copy_(shift.detach())
+        return layer
+
+    def release(self) -> tuple[Tensor | None, Tensor | None]:
+        """Gives the scale and shift away; from then on the layer only normalises."""
+        released = self.scale, self.shift
+        self.scale = self.shift = None
+        self.affine = False
+        return released
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.groups == 1 and self.portable:
+            x = _normalise(x, lambda y: _channel_mean(y.mean((2, 3), keepdim=True)), self.eps)
+        elif self.groups:
+            x = F.group_norm(x, self.groups, eps=self.eps)
+        return x * self.scale[None, :, None, None] + self.shift[None, :, None, None] if self.affine else x
+
+
+class ChannelNorm(Layer):
+    """LayerNorm over the channels of each pixel, without scale and shift: the layer behind has taken them over."""
+
+    ARGS = ('eps',)
+
+    def __init__(self, eps: float):
+        super().__init__()
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.portable:
+            return _normalise(x, _channel_mean, self.eps)
+        return F.layer_norm(x.permute(0, 2, 3, 1), x.shape[1:2], eps=self.eps).permute(0, 3, 1, 2)
+
+
+def _channel_mean(x: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N, 1, H, W) as a 1 x 1 conv: runtimes execute a mean over height and width, not over
+    channels."""
+    return F.conv2d(x, torch.full((1, x.shape[1], 1, 1), 1 / x.shape[1], dtype=x.dtype, device=x.device))
+
+
+def _normalise(x: Tensor, mean, eps: float) -> Tensor:
+    centred = x - mean(x)
+    return centred * torch.rsqrt(mean(centred * centred) + eps)
+
+
+class Attention(Layer):
+    """Multi-head attention on a map, with a bias per head, query and key.
+
+    ``proj(act(upsample(mix_out(softmax(mix_in(q k) + bias)) v + local(v))))``; every part but q, k, v and proj is
+    optional.
+
+    Args:
+        query: gives (N, heads * d, H_q, W_q); the scale of the logits is part of its weights.
+        key: gives (N, heads * d, H, W).
+        value: gives (N, heads * e, H, W).
+        proj: the output layer.
+        heads: number of heads.
+        grid: (H, W) of the keys that the bias is stored for; for another it is expanded from the table.
+        resolution: (R_h, R_w) of the table.
+        bias_resize: see :mod:`effseg.models.attention_bias`.
+        query_stride: distance of the queries on the keys' grid.
+        before: a layer in front of query, key and value, such as a strided conv; with one, the result is upsampled
+            bilinearly to the size of the input.
+        local: (N, heads * e, H, W) -> (N, heads * e, H_q, W_q), added to the attended values.
+        mix_in: a 1 x 1 conv over the heads of the logits (talking heads), bias included.
+        mix_out: the same over the heads of the probabilities.
+        act: activation in front of ``proj``.
+    """
+
+    ARGS = (
+        'query',
+        'key',
+        'value',
+        'proj',
+        'heads',
+        'grid',
+        'resolution',
+        'bias_resize',
+        'query_stride',
+        'before',
+        'local',
+        'mix_in',
+        'mix_out',
+        'act',
+    )
+
+    def __init__(
+        self,
+        query: Layer,
+        key: Layer,
+        value: Layer,
+        proj: Layer,
+        heads: int,
+        grid: Many[int],
+        resolution: Many[int],
+        bias_resize: str,
+        query_stride: int = 1,
+        before: Layer | None = None,
+        local: Layer | None = None,
+        mix_in: Conv | None = None,
+        mix_out: Conv | None = None,
+        act: str = 'none',
+    ):
+        super().__init__()
+        self.query, self.key, self.value, self.proj = query, key, value, proj
+        self.heads, self.grid, self.resolution = heads, tuple(grid), tuple(resolution)
+        self.bias_resize, self.query_stride, self.act = bias_resize, query_stride, act
+        self.before, self.local, self.mix_in, self.mix_out = before, local, mix_in, mix_out
+        queries = -(-self.grid[0] // query_stride) * -(-self.grid[1] // query_stride)
+        self.table = empty(heads, self.resolution[0] * self.resolution[1])
+        self.bias = empty(heads, queries, self.grid[0] * self.grid[1])
+
+    def set_table(self, table: Tensor) -> 'Attention':
+        """Takes over an offset table (heads, R_h * R_w) and expands it for the grid; returns the layer."""
+        self.to(table.device)
+        self.table.copy_(table.detach())
+        self.bias.copy_(self._expanded(self.grid))
+        return self
+
+    def strip(self) -> None:
+        """Drops the offset table, in all layers inside what only other sizes take."""
+        super().strip()
+        self.table = None
+
+    def _expanded(self, grid: tuple[int, int]) -> Tensor:
+        bias = attention_bias(self.table, self.resolution, grid, self.bias_resize, self.query_stride)
+        if self.mix_in is not None:  # what is added before a linear map of the heads can be added behind it
+            bias = torch.einsum('oi,iqk->oqk', self.mix_in.weight[:, :, 0, 0].to(bias.dtype), bias)
+        return bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        source = x if self.before is None else self.before(x)
+        batch, grid = len(x), tuple(source.shape[2:])
+        query, value = self.query(source), self.value(source)
+        size = query.shape[2:]
+        q, k, v = (
+            y.reshape(batch * self.heads, y.shape[1] // self.heads, y.shape[2] * y.shape[3])
+            for y in (query, self.key(source), value)
+        )
+        logits = torch.bmm(q.transpose(1, 2), k)
+        logits = self._heads(self.mix_in, logits, batch)
+        bias = self.bias if grid == self.grid else self._expanded(grid)
+        if batch > 1:
+            logits = (logits.unflatten(0, (batch, self.heads)) + bias).flatten(0, 1)
+        else:
+            logits = logits + bias if self.portable else logits.add_(bias)
+        attended = self._heads(self.mix_out, logits.softmax(-1), batch)
+        y = torch.bmm(attended, v.transpose(1, 2)).transpose(1, 2).reshape(batch, value.shape[1], *size)
+        if self.local is not None:
+            y = y + self.local(value)
+        if self.before is not None:
+            y = F.interpolate(y, size=x.shape[2:], mode='bilinear')
+        return self.proj(activate(y, self.act, self.portable))
+
+    def _heads(self, mix: Conv | None, maps: Tensor, batch: int) -> Tensor:
+        return maps if mix is None else mix(maps.unflatten(0, (batch, self.heads))).flatten(0, 1)
+
+
+class Pyramid(Layer):
+    """A fused backbone: a stem and stages, and a norm on each map that is returned.
+
+    Args:
+        stem: the layer in front.
+        stages: in order.
+        norms: one per map that is returned.
+        out_indices: the stages whose maps are returned.
+    """
+
+    ARGS = ('stem', 'stages', 'norms', 'out_indices')
+
+    def __init__(self, stem: Layer, stages: Many[Layer], norms: Many[MapNorm], out_indices: Many[int]):
+        super().__init__()
+        self.stem, self.stages, self.norms = stem, nn.ModuleList(stages), nn.ModuleList(norms)
+        self.out_indices = tuple(out_indices)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        maps = []
+        x = self.stem(x)
+        for index, stage in enumerate(self.stages):
+            x = stage(x)
+            if index in self.out_indices:
+                maps.append(self.norms[len(maps)](x))
+        return maps

@@ -1,0 +1,278 @@
+"""From a trained segmenter to its inference form.
+
+What to export is ``fused.exportable()``: a copy for images of exactly ``fused.size`` whose ``logits(x)`` consists of
+operations
+that the phone runtimes execute natively, with static shapes, contiguous weights and nothing that other sizes would
+take.
+"""
+
+import copy
+import os
+import tempfile
+from collections.abc import Sequence as Many
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import FuseError, WeightsError
+from .fpn import SemanticFpn, fuse_semantic_fpn
+from .labels import Crop, Resize, label_map
+from .layer import build
+from .layers import Pyramid
+
+FORMAT = 'effseg.fused.2'
+STRIDES = (4, 8, 16, 32)
+DTYPES = {str(dtype): dtype for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)}
+
+
+class FusedSegmentor(nn.Module):
+    """A segmenter in inference form; made by :func:`fuse` or :meth:`load`. Needs torch alone.
+
+    It is exact at any image size; ``size`` is the one it was built for, where what depends on the size is stored. Fast
+    are
+    images whose sides are multiples of 32.
+
+    Args:
+        backbone: images to maps.
+        decoder: maps to logits.
+        size: (H, W).
+        align_corners: of the resize from logits to labels.
+        threshold: of the sigmoid, for a segmenter with one logit; else None.
+        meta: what users of the labels need, plain data: ``classes``, ``palette``, and ``mean``, ``std``, ``bgr_to_rgb``
+            of
+            the normalisation, as far as the trained model knew.
+    """
+
+    def __init__(
+        self,
+        backbone: Pyramid,
+        decoder: SemanticFpn,
+        size: Many[int],
+        align_corners: bool = False,
+        threshold: float | None = None,
+        meta: dict | None = None,
+    ):
+        super().__init__()
+        self.backbone, self.decoder = backbone, decoder
+        self.size = tuple(size)
+        self.align_corners, self.threshold, self.meta = align_corners, threshold, dict(meta or {})
+        self.train(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """
+        Args:
+            x: (N, 3, H, W) images normalised as MMSegmentation's data_preprocessor does.
+
+        Returns:
+            (N, H, W) int64 labels.
+        """
+        return self.labels(self.logits(x), [Resize(*x.shape[2:])])
+
+    def logits(self, x: Tensor) -> Tensor:
+        """
+        Args:
+            x: as in :meth:`forward`.
+
+        Returns:
+            (N, classes, ceil(H / 4), ceil(W / 4)).
+
+        Raises:
+            FuseError: for what is not a batch of three-channel images.
+        """
+        if x.dim() != 4 or x.shape[1] != 3:
+            raise FuseError(f'the images came as {tuple(x.shape)}; (N, 3, H, W) was expected')
+        if not self.backbone.portable:
+            x = x.contiguous(memory_format=torch.channels_last)
+        return self.decoder(self.backbone(x))
+
+    def labels(self, logits: Tensor, steps: Many[Resize | Crop]) -> Tensor:
+        """The labels after resizing the logits in ``steps``: (N, H, W) int64. See :mod:`effseg.fusion.labels`."""
+        return label_map(logits, steps, self.align_corners, self.threshold)
+
+    def train(self, mode: bool = True) -> 'FusedSegmentor':
+        """Stays in eval mode.
+
+        Raises:
+            FuseError: for ``mode=True``.
+        """
+        if mode:
+            raise FuseError('a fused segmenter cannot be trained; train the model it was made from and fuse it again')
+        return super().train(False)
+
+    def exportable(self) -> 'FusedSegmentor':
+        """A copy to trace and export: images of ``size`` only, operations of the portable form, contiguous weights."""
+        network = copy.deepcopy(self).to(memory_format=torch.contiguous_format)
+        network.backbone.set_portable()
+        network.decoder.set_portable()
+        network.backbone.strip()
+        network.decoder.strip_to(_grids(self.size))
+        return network
+
+    def describe(self) -> dict:
+        """Everything but the weights, as plain data."""
+        return dict(
+            backbone=self.backbone.describe(),
+            decoder=self.decoder.describe(),
+            size=list(self.size),
+            align_corners=self.align_corners,
+            threshold=self.threshold,
+            dtype=str(next(self.parameters()).dtype),
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Writes a file of tensors and plain data; a file that was there stays whole until the new one is."""
+        from .. import __version__
+
+        path = Path(path)
+        content = dict(
+            format=FORMAT, effseg=__version__, description=self.describe(), meta=self.meta, state_dict=self.state_dict()
+        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f'.{path.name}.', delete=False) as file:
+            try:
+                torch.save(content, file)
+                file.flush()
+                os.fsync(file.fileno())
+                os.replace(file.name, path)
+            except BaseException:
+                os.unlink(file.name)
+                raise
+
+    @classmethod
+    def load(cls, path: str | Path, map_location: str | torch.device = 'cpu') -> 'FusedSegmentor':
+        """Reads a file that :meth:`save` wrote. Nothing in the file is executed.
+
+        Raises:
+            WeightsError: when there is no such file, it is damaged, or not a fused segmenter.
+            FuseError: when this version of effseg does not know its layers.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise WeightsError(f'there is no fused segmenter {path}')
+        try:
+            content = torch.load(path, map_location=map_location, weights_only=True)
+        except Exception as error:  # a damaged zip or pickle raises anything
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise WeightsError(f'{path} cannot be read as a fused segmenter: {reason[:160]}') from error
+        if not isinstance(content, dict) or content.get('format') != FORMAT:
+            raise WeightsError(f'{path} is not a fused segmenter ({FORMAT}); FusedSegmentor.save writes one')
+        try:
+            return cls._from_content(content).to(map_location)
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, AssertionError) as error:
+            if isinstance(error, FuseError):
+                raise
+            raise WeightsError(f'{path} does not fit together: {" ".join(str(error).split())[:200]}') from error
+
+    @classmethod
+    def _from_content(cls, content: dict) -> 'FusedSegmentor':
+        description = dict(content['description'])
+        dtype = DTYPES[description.pop('dtype')]
+        backbone, decoder = build(description.pop('backbone')), build(description.pop('decoder'))
+        network = _finished(cls(backbone, decoder, meta=content['meta'], **description), dtype)
+        network.load_state_dict(content['state_dict'])
+        return network
+
+
+def fuse(model: nn.Module, size: Many[int] = (512, 512)) -> FusedSegmentor:
+    """The inference form of a trained segmenter. The model itself is left as it is.
+
+    Args:
+        model: MMSegmentation's EncoderDecoder in eval mode: a backbone of this package, FPN, FPNHead.
+        size: (H, W) of the images it will mostly see.
+
+    Returns:
+        The same function of the image, in the model's precision and on its device.
+
+    Raises:
+        FuseError: for a model in training mode, a size that is not positive, or a part that has no exact fused form.
+    """
+    size = check_size(size)
+    check_model(model)
+    with torch.no_grad():
+        backbone = model.backbone.fuse(size)
+        grids = [_grids(size)[index] for index in model.backbone.out_indices]
+        decoder = fuse_semantic_fpn(model.neck, model.decode_head, backbone.norms, grids)
+    head = model.decode_head
+    threshold = float(head.threshold) if head.out_channels == 1 else None
+    network = FusedSegmentor(backbone, decoder, size, bool(head.align_corners), threshold, describe_data(model))
+    reference = next(model.parameters())
+    return _finished(network, reference.dtype).to(reference.device)
+
+
+def _finished(network: FusedSegmentor, dtype: torch.dtype) -> FusedSegmentor:
+    for name, module in network.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            raise FuseError(
+                f'{name} of the fused network is still a {type(module).__name__}; the fuse() of its block leaves it out'
+            )
+    return network.to(dtype).to(memory_format=torch.channels_last)
+
+
+def _grids(size: Many[int]) -> list[tuple[int, ...]]:
+    return [tuple(-(-side // stride) for side in size) for stride in STRIDES]
+
+
+def check_size(size: Many[int]) -> tuple[int, int]:
+    """``size`` as two positive ints.
+
+    Raises:
+        FuseError: for anything else.
+    """
+    try:
+        sides = tuple(int(side) for side in size)
+    except (TypeError, ValueError):
+        sides = ()
+    if len(sides) != 2 or min(sides) < 1 or list(sides) != list(size):
+        raise FuseError(f'size={size!r} came; (height, width) in pixels was expected, both positive')
+    return sides
+
+
+def check_model(model: nn.Module) -> None:
+    """Refuses what is not a trained segmenter in eval mode.
+
+    Raises:
+        FuseError: saying what was found.
+    """
+    missing = [
+        name for name in ('backbone', 'neck', 'decode_head') if not isinstance(getattr(model, name, None), nn.Module)
+    ]
+    if missing:
+        raise FuseError(
+            f"a {type(model).__name__} without {', '.join(missing)} came; MMSegmentation's EncoderDecoder with an "
+            'EfficientFormer backbone, FPN and FPNHead was expected'
+        )
+    if not callable(getattr(model.backbone, 'fuse', None)):
+        raise FuseError(
+            f'the backbone {type(model.backbone).__name__} has no fused form; an EfficientFormer of this package was expected'
+        )
+    training = [name or 'model' for name, module in model.named_modules() if module.training]
+    if training:
+        raise FuseError(f'{training[0]} is in training mode; call model.eval() first')
+    broken = [
+        name
+        for name, tensor in model.state_dict().items()
+        if tensor.is_floating_point() and not tensor.isfinite().all()
+    ]
+    if broken:
+        raise FuseError(
+            f'{broken[0]} holds numbers that are not finite; the training diverged, or the checkpoint is damaged'
+        )
+
+
+def describe_data(model: nn.Module) -> dict:
+    """What the model knows of its data, as plain data: see :class:`FusedSegmentor`."""
+    meta = {}
+    data = getattr(model, 'dataset_meta', None) or {}
+    if data.get('classes'):
+        meta['classes'] = [str(name) for name in data['classes']]
+    if data.get('palette'):
+        meta['palette'] = [[int(value) for value in colour] for colour in data['palette']]
+    preprocessor = getattr(model, 'data_preprocessor', None)
+    if getattr(preprocessor, '_enable_normalize', False):
+        meta.update(
+            mean=preprocessor.mean.flatten().tolist(),
+            std=preprocessor.std.flatten().tolist(),
+            bgr_to_rgb=bool(getattr(preprocessor, '_channel_conversion', False)),
+        )
+    return meta

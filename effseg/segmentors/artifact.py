@@ -1,0 +1,141 @@
+"""An artifact in the place of the model: MMSegmentation's test loop and IoUMetric score the file itself."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmengine.config import Config
+from mmengine.logging import print_log
+from mmengine.structures import PixelData
+from mmseg.models import EncoderDecoder
+from mmseg.models.segmentors.base import BaseSegmentor
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from torch import Tensor
+
+from ..deploy import load
+from ..deploy.backends import SUFFIXES
+from ..deploy.spec import STRIDE
+from ..errors import ArtifactError, ConfigError
+from ..fusion.labels import label_map
+from .network import resize_steps, say_windows, unflipped
+from .windows import at_size, is_large, label_in_windows
+
+
+def is_artifact(path: str) -> bool:
+    """Whether ``path`` is named as an exported file."""
+    return Path(path).suffix in SUFFIXES.values()
+
+
+def use_artifact(cfg: Config, path: str) -> None:
+    """Puts an artifact in the place of the model of a config.
+
+    The data preprocessor keeps everything but the normalisation, which is inside the file.
+
+    Raises:
+        ArtifactError: for a file that cannot be run here, or that normalises otherwise than the config.
+        ConfigError: when the config's test mode cannot run through windows of the file's size.
+    """
+    spec = load(path).spec
+    preprocessor = dict(cfg.model.data_preprocessor)
+    came = preprocessor.pop('mean', None), preprocessor.pop('std', None)
+    if not all(
+        value is not None and np.allclose(value, own, atol=1e-6) for value, own in zip(came, (spec.mean, spec.std))
+    ):
+        raise ArtifactError(
+            f'{path} normalises by mean {spec.mean} and std {spec.std}, the config by {came[0]} and {came[1]}; '
+            'score the file with the config it was exported with'
+        )
+    if not preprocessor.get('bgr_to_rgb'):
+        raise ConfigError('the config feeds BGR images, artifacts take RGB: data_preprocessor.bgr_to_rgb must be True')
+    if preprocessor.get('test_cfg'):
+        raise ConfigError(
+            'data_preprocessor.test_cfg pads behind the normalisation, which is inside the artifact; pad in the '
+            'pipeline instead (ResizeToMultiple)'
+        )
+    cfg.model = dict(
+        type='ArtifactSegmentor', path=str(path), test_cfg=dict(cfg.model.test_cfg), data_preprocessor=preprocessor
+    )
+
+
+@MODELS.register_module()
+class ArtifactSegmentor(EncoderDecoder):
+    """MMSegmentation's segmenter around an artifact; only testing is possible.
+
+    Images of the artifact's size, and smaller ones behind padding with the mean colour, take one run. Larger ones are
+    cut into overlapping windows as in MMSegmentation's ``mode='slide'``, and very large ones as in
+    :func:`effseg.segmentors.windows.label_in_windows`.
+
+    Args:
+        path: of the artifact.
+        test_cfg: the config's.
+        data_preprocessor: the config's, without the normalisation.
+
+    Raises:
+        ConfigError: when the config's own windows do not fit the file.
+    """
+
+    def __init__(self, path: str, test_cfg: dict, data_preprocessor: dict):
+        # past EncoderDecoder's constructor, which builds the network that the file replaces
+        BaseSegmentor.__init__(self, data_preprocessor=data_preprocessor)
+        self.artifact = load(path)
+        spec = self.artifact.spec
+        self.size = (spec.height, spec.width)
+        self.num_classes = self.out_channels = len(spec.classes)
+        self.align_corners = False
+        self.train_cfg = None
+        self.test_cfg = Config(dict(test_cfg))._cfg_dict
+        if self.test_cfg.get('mode') == 'slide':
+            if any(window > own for window, own in zip(self.test_cfg.crop_size, self.size)):
+                raise ConfigError(
+                    f'test_cfg.crop_size={tuple(self.test_cfg.crop_size)} is larger than the {self.size} of {path}; '
+                    'export that size, or set a smaller window'
+                )
+        else:
+            stride = tuple(max(side * 2 // 3 // STRIDE * STRIDE, STRIDE) for side in self.size)
+            self.test_cfg.update(crop_size=self.size, stride=stride)
+            print_log(
+                f'images larger than {self.size[0]}x{self.size[1]} are scored in windows of that size, every {stride} pixels',
+                logger='current',
+            )
+
+    def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
+        """As MMSegmentation's; large pictures get labels alone, in memory that does not grow with the number of
+        classes."""
+        if data_samples is None or not is_large(inputs.shape[2:], *(sample.ori_shape[:2] for sample in data_samples)):
+            return super().predict(inputs, data_samples)
+        for index, sample in enumerate(data_samples):
+            steps = resize_steps(data_samples[0].metainfo, sample.metainfo)
+            picture = inputs[index : index + 1]
+            if is_large(inputs.shape[2:]):
+                say_windows(self.size)
+                labels = at_size(label_in_windows(picture, self._label, self.size), steps)
+            else:
+                labels = label_map(self.inference(picture, [sample.metainfo]), steps)
+            sample.set_data(dict(pred_sem_seg=PixelData(data=unflipped(labels, sample.metainfo))))
+        return data_samples
+
+    def _label(self, window: Tensor) -> Tensor:
+        """(1, 3, h, w) -> (1, h, w), of a window that is not larger than the artifact."""
+        return self._run(window[0]).argmax(0)[None]
+
+    def inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
+        """(N, 3, H, W) RGB 0-255 -> (N, classes, H, W): logits, or ones at the labels of a file that returns labels."""
+        return self.slide_inference(inputs, batch_img_metas)
+
+    def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
+        """As :meth:`inference`, for a window that is not larger than the artifact."""
+        return torch.stack([self._run(image) for image in inputs])
+
+    def _run(self, image: Tensor) -> Tensor:
+        spec, (height, width) = self.artifact.spec, image.shape[1:]
+        window = np.empty(spec.image_shape, dtype=np.uint8)
+        window[:] = np.round(spec.mean)
+        window[:height, :width] = image.round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
+        result = torch.from_numpy(np.array(self.artifact(window)))
+        if spec.output == 'labels':
+            result = F.one_hot(result.long(), self.num_classes).permute(2, 0, 1).float()
+        else:
+            result = F.interpolate(result[None], size=self.size, mode='bilinear', align_corners=False)[0]
+        return result[:, :height, :width].to(image.device)

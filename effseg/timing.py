@@ -1,0 +1,97 @@
+"""Two things timed in turn in one process, and the memory that something takes at its peak."""
+
+import contextlib
+import ctypes
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+MB = 1e6
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Durations of one thing, in seconds.
+
+    Attributes:
+        seconds: one per run, in order.
+    """
+
+    seconds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+    def __str__(self):
+        low, _, high = statistics.quantiles(self.seconds, n=4) if len(self.seconds) > 1 else self.seconds * 3
+        return (
+            f'{1e3 * self.median:8.1f} ms  (middle half {1e3 * low:.1f} to {1e3 * high:.1f}, {len(self.seconds)} runs)'
+        )
+
+
+def time_in_turn(contestants: Mapping[str, Callable[[], object]], runs: int = 10, warmup: int = 2) -> dict[str, Timing]:
+    """Runs everything once, then everything again: what else the machine does meets all of them alike.
+
+    Args:
+        contestants: by name.
+        runs: of each that count.
+        warmup: of each that do not.
+    """
+    seconds = {name: [] for name in contestants}
+    for turn in range(warmup + runs):
+        for name, run in contestants.items():
+            started = time.perf_counter()
+            run()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            if turn >= warmup:
+                seconds[name].append(time.perf_counter() - started)
+    return {name: Timing(tuple(values)) for name, values in seconds.items()}
+
+
+class peak_memory:
+    """A context that measures how far this process's memory rises above where it stood, on the GPU where there is one.
+
+    On the CPU it reads Linux's high-water mark of resident memory; elsewhere ``bytes`` stays None.
+
+    Attributes:
+        bytes: the rise, once the context is left.
+    """
+
+    bytes: int | None = None
+
+    def __enter__(self) -> 'peak_memory':
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+            self._before = torch.cuda.memory_allocated()
+        else:
+            with contextlib.suppress(OSError, AttributeError):  # other systems than Linux with glibc
+                ctypes.CDLL(None).malloc_trim(0)  # what earlier work freed would otherwise be used again unseen
+                Path('/proc/self/clear_refs').write_text('5')  # lets the high-water mark begin anew
+            self._before = _status('VmRSS')
+        return self
+
+    def __exit__(self, *error) -> None:
+        after = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else _status('VmHWM')
+        self.bytes = None if after is None or self._before is None else max(after - self._before, 0)
+
+    def __str__(self):
+        return (
+            'peak memory unknown on this system'
+            if self.bytes is None
+            else f'peak memory {self.bytes / MB:.0f} MB above the start'
+        )
+
+
+def _status(field: str) -> int | None:
+    """A line of Linux's /proc/self/status, in bytes."""
+    try:
+        lines = Path('/proc/self/status').read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f'{field}:')), None)

@@ -1,0 +1,152 @@
+"""Hostile pictures: the label map of what a person sees, or one error with the file's name."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from effseg.datasets.images import read_image
+from effseg.datasets.orientation import TAG, TURN
+from effseg.errors import DataError
+
+from .conftest import ROOT, TINY
+
+COLOURS = np.zeros((6, 10, 3), np.uint8)
+COLOURS[:3, :4] = (200, 30, 60)
+COLOURS[3:, 6:] = (10, 90, 220)
+INVERSE = {2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}
+
+
+def written(tmp_path, image, name='a.png', **options) -> Path:
+    image.save(tmp_path / name, **options)
+    return tmp_path / name
+
+
+@pytest.mark.parametrize('mode', ['RGB', 'RGBA', 'P', 'CMYK'])
+def test_colours_survive_every_mode(tmp_path, mode):
+    image = Image.fromarray(COLOURS)
+    image = image.quantize(3) if mode == 'P' else image.convert(mode)
+    seen = read_image(written(tmp_path, image, 'a.tif' if mode == 'CMYK' else 'a.png'))
+    assert np.abs(seen.astype(int) - COLOURS).max() <= 1
+
+
+@pytest.mark.parametrize('pixels', [COLOURS[..., 0], COLOURS[..., 0].astype(np.uint16) * 257])
+def test_grey_of_8_and_16_bits_is_grey(tmp_path, pixels):
+    seen = read_image(written(tmp_path, Image.fromarray(pixels)))
+    assert (seen == COLOURS[..., :1]).all() and seen.shape == COLOURS.shape
+
+
+def test_what_is_transparent_is_white(tmp_path):
+    pixels = np.dstack([COLOURS, np.full((6, 10), 255, np.uint8)])
+    pixels[0, 0, 3] = 0
+    seen = read_image(written(tmp_path, Image.fromarray(pixels)))
+    assert (seen[0, 0] == 255).all() and (seen[1:] == COLOURS[1:]).all()
+
+
+@pytest.mark.parametrize('orientation', range(1, 9))
+def test_exif_turns_the_picture(tmp_path, orientation):
+    stored = Image.fromarray(COLOURS)
+    if orientation in TURN:
+        stored = stored.transpose(TURN[INVERSE[orientation]])
+    exif = Image.Exif()
+    exif[TAG] = orientation
+    assert (read_image(written(tmp_path, stored, exif=exif)) == COLOURS).all()
+
+
+def test_the_first_frame_of_a_moving_picture(tmp_path):
+    frames = [Image.fromarray(COLOURS), Image.fromarray(255 - COLOURS)]
+    assert (
+        read_image(written(tmp_path, frames[0], 'a.webp', save_all=True, append_images=frames[1:], lossless=True))
+        == COLOURS
+    ).all()
+
+
+@pytest.mark.parametrize(
+    'name, content', [('empty.png', b''), ('text.jpg', b'<html>'), ('cut.png', None), ('float.tiff', None)]
+)
+def test_what_is_no_whole_picture_is_named(tmp_path, name, content):
+    path = tmp_path / name
+    if name == 'cut.png':
+        noise = np.random.default_rng(0).integers(0, 255, (50, 50, 3), dtype=np.uint8)
+        content = written(tmp_path, Image.fromarray(noise), 'whole.png').read_bytes()[:3000]
+    if content is None:
+        Image.fromarray(np.zeros((4, 4), np.float32)).save(path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=name):
+        read_image(path)
+
+
+def test_the_rest_of_a_folder_is_done_and_the_failures_are_listed(tool, checkpoint, tmp_path):
+    folder, out = tmp_path / 'in', tmp_path / 'out'
+    folder.mkdir()
+    for name, size in (('pixel', (1, 1)), ('strip', (1, 700)), ('fine', (30, 40))):
+        Image.fromarray(np.zeros((*size, 3), np.uint8)).save(folder / f'{name}.png')
+    (folder / 'empty.png').write_bytes(b'')
+    (folder / 'text.jpg').write_text('no')
+    outcome = tool('predict', TINY, checkpoint, folder, '--out-dir', out)
+    line = outcome.err.strip().splitlines()[-1]
+    assert (
+        outcome.status == 2
+        and line.startswith('error: ')
+        and 'empty.png' in line
+        and 'text.jpg' in line
+        and '3 others' in line
+    )
+    for name, size in (('pixel', (1, 1)), ('strip', (1, 700)), ('fine', (30, 40))):
+        assert np.asarray(Image.open(out / f'{name}_labels.png')).shape == size
+    assert len(json.loads((out / 'shares.json').read_text())) == 3
+
+
+# the windows of a picture take as much with any weights; 150 classes are those of ADE20K
+LARGE = """
+_base_ = ['effseg::fpn_effformer_l1_ade20k.py']
+test_pipeline = [dict(type='LoadImageFromFile'), dict(type='ResizeToMultiple', size_divisor=32),
+dict(type='PackSegInputs')]
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('options', [[], ['--fused']], ids=['trained', 'fused'])
+def test_8000_by_6000_takes_less_than_4_gb(scenes, tmp_path, options):
+    from mmengine.registry import init_default_scope
+    from mmseg.registry import MODELS
+
+    from effseg.engine.config import load_config
+
+    (tmp_path / 'large.py').write_text(LARGE)
+    init_default_scope('mmseg')
+    torch.save(
+        {'state_dict': MODELS.build(load_config(str(tmp_path / 'large.py')).model).state_dict()}, tmp_path / 'l1.pth'
+    )
+    Image.open(scenes / 'images/val/0000.jpg').resize((8000, 6000)).save(tmp_path / 'large.jpg')
+    command = [
+        sys.executable,
+        '-c',
+        PEAK,
+        str(ROOT / 'tools/predict.py'),
+        str(tmp_path / 'large.py'),
+        str(tmp_path / 'l1.pth'),
+        str(tmp_path / 'large.jpg'),
+        '--out-dir',
+        str(tmp_path / 'out'),
+        *options,
+    ]
+    run = subprocess.run(command, check=True, timeout=1800, capture_output=True, text=True)
+    peak = float(run.stdout.split()[-1])
+    print(f'8000 x 6000, L1, 150 classes, {options}: {peak:.2f} GB')
+    assert peak < 4
+    assert Image.open(tmp_path / 'out/large_labels.png').size == (8000, 6000)
+
+
+PEAK = """
+import resource, runpy, sys
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name='__main__')
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** 20)
+"""

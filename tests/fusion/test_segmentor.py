@@ -1,0 +1,316 @@
+"""The fused segmenter against MMSegmentation's own model, end to end."""
+
+import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip('mmseg')
+from mmengine.config import ConfigDict
+from mmengine.registry import init_default_scope
+from mmseg.registry import MODELS
+from tolerances import FUSED_FP32
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import effseg
+from effseg.errors import FuseError, WeightsError
+from effseg.fusion import FusedSegmentor
+from effseg.fusion.labels import near_ties
+
+EXACT = dict(rtol=1e-9, atol=1e-9)
+WIDTHS = {'l1': (48, 96, 224, 448), 'l3': (64, 128, 320, 512), 'l7': (96, 192, 384, 768), 's0': (32, 48, 96, 176)}
+SMALL = dict(depths=(1, 1, 1, 2), embed_dims=(8, 12, 16, 24), num_vit=1)
+
+
+def segmentor(arch=SMALL, classes=11, middle=32, channels=16, head=None, **backbone):
+    init_default_scope('mmseg')
+    torch.manual_seed(0)
+    widths = list(WIDTHS[arch] if isinstance(arch, str) else arch['embed_dims'])
+    model = MODELS.build(
+        ConfigDict(
+            type='EncoderDecoder',
+            train_cfg={},
+            test_cfg=dict(mode='whole'),
+            data_preprocessor=dict(
+                type='SegDataPreProcessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True
+            ),
+            backbone={'type': 'EfficientFormer', 'arch': arch, **backbone},
+            neck=dict(type='FPN', in_channels=widths, out_channels=middle, num_outs=4),
+            decode_head=dict(
+                type='FPNHead',
+                in_channels=[middle] * 4,
+                in_index=[0, 1, 2, 3],
+                feature_strides=[4, 8, 16, 32],
+                channels=channels,
+                num_classes=classes,
+                norm_cfg=dict(type='SyncBN'),
+                **(head or {}),
+            ),
+        )
+    )
+    return model
+
+
+@pytest.fixture
+def small(random_stats):
+    return random_stats(segmentor())
+
+
+def images(batch, size, dtype=torch.float64):
+    return torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(3)).to(dtype)
+
+
+def predicted(model, x):
+    return torch.cat([sample.pred_sem_seg.data for sample in model.predict(x)])
+
+
+def check(model, fused, x):
+    before = copy.deepcopy(model.state_dict())
+    logits = model(x, mode='tensor')
+    for form in (fused, fused.exportable()) if tuple(x.shape[2:]) == fused.size else (fused,):
+        torch.testing.assert_close(form.logits(x), logits, **EXACT)
+    assert torch.equal(fused(x), predicted(model, x))
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize('arch', ['l1', 'l3', 'l7'])
+@torch.no_grad()
+def test_the_published_models(random_stats, arch):
+    model = random_stats(segmentor(arch, classes=5, middle=64, channels=16))
+    fused = effseg.fuse(model, size=(64, 96))
+    for batch, size in ((1, (64, 96)), (3, (64, 64)), (1, (96, 32))):
+        check(model, fused, images(batch, size))
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize('size', [(64, 96), (75, 50)])
+@torch.no_grad()
+def test_the_second_generation(random_stats, size):
+    model = random_stats(segmentor('s0', classes=5, middle=64, channels=16, type='EfficientFormerV2'))
+    fused = effseg.fuse(model, size=size)
+    for batch, other in ((1, size), (3, size), (2, (64, 64)), (1, (41, 90))):
+        check(model, fused, images(batch, other))
+
+
+@pytest.mark.parametrize('size', [(64, 64), (96, 160), (160, 96), (100, 75), (31, 33), (1, 1)])
+@torch.no_grad()
+def test_built_for_any_size_and_right_at_all_others(small, size):
+    fused = effseg.fuse(small, size=size)
+    for batch, other in ((1, size), (3, size), (2, (64, 128)), (1, (50, 130))):
+        check(small, fused, images(batch, other))
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(out_norm=None),
+        dict(out_norm=dict(type='BN')),
+        dict(out_norm=dict(type='GN', num_groups=2)),
+        dict(act='HardSwish'),
+        dict(act='ReLU'),
+        dict(bias_resize='hold', resolution=3),
+        dict(bias_resize='matrix', resolution=4),
+        dict(head=dict(align_corners=True)),
+        dict(classes=2, head=dict(out_channels=1, threshold=0.6)),
+    ],
+    ids=str,
+)
+@torch.no_grad()
+def test_every_option(random_stats, options):
+    model = random_stats(segmentor(**options))
+    fused = effseg.fuse(model, size=(64, 96))
+    check(model, fused, images(2, (64, 96)))
+    check(model, fused, images(1, (72, 40)))
+
+
+@torch.no_grad()
+def test_single_precision(random_stats):
+    model = random_stats(segmentor('l1')).float()
+    fused, x = effseg.fuse(model, size=(128, 128)), images(2, (128, 128), torch.float32)
+    logits = model(x, mode='tensor')
+    for form in (fused, fused.exportable()):
+        assert (form.logits(x) - logits).abs().max() <= FUSED_FP32 * logits.abs().max()
+    full = nn.functional.interpolate(logits, size=(128, 128), mode='bilinear')
+    differ = fused(x) != predicted(model, x)
+    assert not (differ & ~near_ties(full, 2 * FUSED_FP32 * float(logits.abs().max()))).any()
+
+
+@torch.no_grad()
+def test_work():
+    model = segmentor('l1', classes=150, middle=256, channels=128).eval()
+    fused, x = effseg.fuse(model), torch.zeros(1, 3, 512, 512)
+    with FlopCounterMode(display=False) as unfused_work:
+        model(x, mode='tensor')
+    for form in (fused, fused.exportable()):
+        with FlopCounterMode(display=False) as work:
+            form.logits(x)
+        assert work.get_total_flops() / 2e9 <= 19.6
+    assert 28.0 <= unfused_work.get_total_flops() / 2e9 <= 28.2
+
+
+def test_holds_nothing_of_training(small):
+    fused = effseg.fuse(small, size=(64, 64))
+    assert not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in fused.modules())
+    assert all(tensor.is_floating_point() for tensor in fused.state_dict().values()), 'an index table'
+    assert not any(parameter.requires_grad for parameter in fused.parameters())
+    with pytest.raises(FuseError, match='cannot be trained'):
+        fused.train()
+
+
+def test_a_batch_norm_left_over_is_an_error(small, monkeypatch):
+    from effseg.models.blocks import Downsample
+
+    made = Downsample.fuse
+
+    def leaves_one(block, *grids):
+        conv = made(block, *grids)
+        conv.norm = nn.BatchNorm2d(conv.out_channels)
+        return conv
+
+    monkeypatch.setattr(Downsample, 'fuse', leaves_one)
+    with pytest.raises(FuseError, match='still a BatchNorm2d'):
+        effseg.fuse(small)
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize('size', [(64, 96), (50, 70)])
+@torch.no_grad()
+def test_exportable_form_uses_what_runtimes_execute(small, size):
+    class Logits(nn.Module):
+        def __init__(self, network):
+            super().__init__()
+            self.network = network
+
+        def forward(self, x):
+            return self.network.logits(x)
+
+    small = small.float()
+    network = effseg.fuse(small, size=size).exportable()
+    assert all(parameter.is_contiguous() for parameter in network.parameters())
+    x = images(1, size, torch.float32)
+    program = torch.export.export(Logits(network), (x,)).run_decompositions({})
+    used = {str(node.target).split('.')[1] for node in program.graph.nodes if str(node.target).startswith('aten.')}
+    slow = {
+        'native_layer_norm',
+        'native_group_norm',
+        'layer_norm',
+        'group_norm',
+        'expand',
+        'split',
+        'split_with_sizes',
+        'matmul',
+        'index',
+        'copy_',
+        'add_',
+        'mul_',
+    }
+    slow |= {'upsample_nearest2d'} if size == (64, 96) else set()
+    assert not used & slow, used & slow
+    torch.testing.assert_close(program.module()(x), small(x, mode='tensor'), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.medium
+def test_a_saved_file_runs_with_torch_alone(small, tmp_path):
+    x = images(1, (64, 96))
+    fused = effseg.fuse(small, size=(64, 96))
+    fused.save(tmp_path / 'model.fused')
+    torch.save(dict(x=x, labels=fused(x), other=fused(x[..., :50])), tmp_path / 'expected.pt')
+    script = """
+import sys
+sys.modules.update(dict.fromkeys(['mmseg', 'mmengine', 'mmcv', 'timm']))  # None: importing them fails as if they were
+absent
+import torch
+import effseg.fuse
+expected = torch.load(sys.argv[2], weights_only=True)
+fused = effseg.fuse.FusedSegmentor.load(sys.argv[1])
+assert torch.equal(fused(expected['x']), expected['labels'])
+assert torch.equal(fused(expected['x'][..., :50]), expected['other'])
+assert sys.modules['mmseg'] is None and 'effseg.models' not in sys.modules
+"""
+    root = Path(effseg.__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, '-c', script, str(tmp_path / 'model.fused'), str(tmp_path / 'expected.pt')],
+        capture_output=True,
+        text=True,
+        env={**os.environ, 'PYTHONPATH': str(root), 'OMP_NUM_THREADS': '1'},
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@torch.no_grad()
+def test_saved_and_loaded(small, tmp_path):
+    small.dataset_meta = dict(classes=('sky', 'road'), palette=[[1, 2, 3], [4, 5, 6]])
+    fused, x = effseg.fuse(small, size=(64, 96)), images(1, (64, 96))
+    fused.save(tmp_path / 'model.fused')
+    loaded = FusedSegmentor.load(tmp_path / 'model.fused')
+    assert torch.equal(loaded.logits(x), fused.logits(x))
+    assert loaded.size == (64, 96) and loaded.describe() == fused.describe()
+    assert loaded.meta == fused.meta
+    assert (
+        loaded.meta['classes'] == ['sky', 'road']
+        and loaded.meta['palette'][1] == [4, 5, 6]
+        and loaded.meta['bgr_to_rgb'] is True
+    )
+    assert loaded.meta['mean'] == pytest.approx([123.675, 116.28, 103.53], abs=1e-4)
+    assert [path.name for path in tmp_path.iterdir()] == ['model.fused']
+    again = effseg.fuse(small, size=(64, 96))
+    again.load_state_dict(fused.state_dict())
+
+
+def test_files_that_are_none(small, tmp_path):
+    path = tmp_path / 'model.fused'
+    with pytest.raises(WeightsError, match='there is no'):
+        FusedSegmentor.load(path)
+    torch.save(dict(state_dict=small.state_dict()), path)
+    with pytest.raises(WeightsError, match='not a fused segmenter'):
+        FusedSegmentor.load(path)
+    effseg.fuse(small, size=(64, 64)).save(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(WeightsError, match='cannot be read'):
+        FusedSegmentor.load(path)
+    path.write_bytes(whole)
+    content = torch.load(path, weights_only=True)
+    for change, error in (
+        (lambda c: c['state_dict'].popitem(), WeightsError),
+        (lambda c: c.pop('description'), WeightsError),
+        (lambda c: c['description'].update(extra=1), WeightsError),
+        (lambda c: c['description']['backbone'].update(layer='os.system'), FuseError),
+        (lambda c: c['description']['backbone']['stem'].pop('layers'), FuseError),
+    ):
+        broken = copy.deepcopy(content)
+        change(broken)
+        torch.save(broken, path)
+        with pytest.raises(error):
+            FusedSegmentor.load(path)
+
+
+def test_bad_input(small):
+    for size in ((0, 64), (64, -1), (64,), 64, (64.5, 64), 'ab', None):
+        with pytest.raises(FuseError, match='both positive'):
+            effseg.fuse(small, size=size)
+    with pytest.raises(FuseError, match='training mode'):
+        effseg.fuse(segmentor(), size=(64, 64))
+    with pytest.raises(FuseError, match='EncoderDecoder'):
+        effseg.fuse(nn.Conv2d(3, 3, 1))
+    with pytest.raises(FuseError, match=r'\(N, 3, H, W\)'):
+        effseg.fuse(small, size=(64, 64)).logits(torch.zeros(3, 64, 64).double())
+    for replaced, message in (
+        (dict(backbone=nn.Identity()), 'no fused form'),
+        (dict(neck=nn.Identity()), 'neck is a'),
+        (dict(decode_head=nn.Identity()), 'decode head is a'),
+    ):
+        other = copy.deepcopy(small)
+        for name, module in replaced.items():
+            setattr(other, name, module.eval())
+        with pytest.raises((FuseError, AttributeError), match=message):
+            effseg.fuse(other)
+    small.decode_head.conv_seg.weight.data[0, 0] = float('nan')
+    with pytest.raises(FuseError, match='conv_seg.weight'):
+        effseg.fuse(small)

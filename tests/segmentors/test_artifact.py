@@ -1,0 +1,144 @@
+"""An artifact in MMSegmentation's place gives MMSegmentation's labels, whatever the size of the image."""
+
+import numpy as np
+import pytest
+import torch
+from engine.conftest import TINY, scenes, tool  # noqa: F401
+from mmengine.config import Config
+
+from effseg import deploy
+from effseg.deploy.program import Unfused
+from effseg.deploy.spec import Spec
+from effseg.errors import ArtifactError, ConfigError
+
+MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
+
+
+@pytest.fixture(scope='module')
+def segmenter():
+    from mmengine.registry import init_default_scope
+    from mmseg.registry import MODELS
+
+    init_default_scope('mmseg')
+    torch.manual_seed(0)
+    dims = (8, 12, 16, 24)
+    return MODELS.build(
+        dict(
+            type='EncoderDecoder',
+            data_preprocessor=dict(type='SegDataPreProcessor', mean=MEAN, std=STD, bgr_to_rgb=True),
+            backbone=dict(
+                type='EfficientFormer', arch=dict(depths=(1, 0, 0, 1), embed_dims=dims, num_vit=1), resolution=3
+            ),
+            neck=dict(type='FPN', in_channels=list(dims), out_channels=16, num_outs=4),
+            decode_head=dict(
+                type='FPNHead',
+                in_channels=[16] * 4,
+                in_index=[0, 1, 2, 3],
+                feature_strides=[4, 8, 16, 32],
+                channels=12,
+                num_classes=3,
+                norm_cfg=dict(type='BN'),
+                align_corners=False,
+            ),
+            test_cfg=dict(mode='whole'),
+        )
+    ).eval()
+
+
+@pytest.fixture(scope='module')
+def artifact(segmenter, tmp_path_factory):
+    pytest.importorskip('onnxscript', reason="needs pip install 'effseg[onnx]'")
+    pytest.importorskip('onnxruntime', reason="needs pip install 'effseg[onnx]'")
+    spec = Spec(
+        backend='onnx',
+        height=64,
+        width=96,
+        output='logits',
+        precision='fp32',
+        mean=MEAN,
+        std=STD,
+        classes='abc',
+        palette=[(0, 0, 0)] * 3,
+        checkpoint_sha256='0' * 64,
+        effseg='0',
+    )
+    images = [np.random.default_rng(0).integers(0, 256, spec.image_shape, dtype=np.uint8)]
+    path = tmp_path_factory.mktemp('artifact') / 'model.onnx'
+    return deploy.export(segmenter, Unfused(segmenter), spec, path, images).path
+
+
+def config(**changes) -> Config:
+    model = dict(
+        type='EncoderDecoder',
+        test_cfg=dict(mode='whole'),
+        data_preprocessor=dict(type='SegDataPreProcessor', mean=MEAN, std=STD, bgr_to_rgb=True),
+    )
+    for key, value in changes.items():
+        model[key].update(value)
+    return Config(dict(model=model))
+
+
+def build(cfg):
+    from mmseg.registry import MODELS
+
+    return MODELS.build(cfg.model).eval()
+
+
+@pytest.mark.parametrize('size', [(64, 96), (100, 150)])
+def test_windows_give_the_logits_of_mmsegmentation(segmenter, artifact, size):
+    from effseg.segmentors.artifact import use_artifact
+
+    cfg = config(test_cfg=dict(mode='slide', crop_size=(64, 96), stride=(40, 64)))
+    use_artifact(cfg, str(artifact))
+    scored = build(cfg)
+    image = torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    data = dict(inputs=[image], data_samples=None)
+    segmenter.test_cfg = cfg.model.test_cfg
+    with torch.no_grad():
+        expected = segmenter.slide_inference(segmenter.data_preprocessor(data)['inputs'], [{}])
+        result = scored.inference(scored.data_preprocessor(data)['inputs'], [{}])
+    torch.testing.assert_close(result, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_smaller_images_are_padded_with_the_mean(artifact):
+    from effseg.segmentors.artifact import use_artifact
+
+    cfg = config()
+    use_artifact(cfg, str(artifact))
+    image = torch.randint(0, 256, (1, 3, 40, 50), generator=torch.Generator().manual_seed(1)).float()
+    assert build(cfg).inference(image, [{}]).shape == (1, 3, 40, 50)
+
+
+@pytest.mark.parametrize(
+    'changes, error',
+    [
+        (dict(data_preprocessor=dict(mean=[0, 0, 0])), ArtifactError),
+        (dict(data_preprocessor=dict(bgr_to_rgb=False)), ConfigError),
+        (dict(data_preprocessor=dict(test_cfg=dict(size_divisor=32))), ConfigError),
+    ],
+)
+def test_a_config_that_feeds_something_else_is_refused(artifact, changes, error):
+    from effseg.segmentors.artifact import use_artifact
+
+    with pytest.raises(error):
+        use_artifact(config(**changes), str(artifact))
+
+
+def test_windows_larger_than_the_file_are_refused(artifact):
+    from effseg.segmentors.artifact import use_artifact
+
+    cfg = config(test_cfg=dict(mode='slide', crop_size=(128, 128), stride=(64, 64)))
+    use_artifact(cfg, str(artifact))
+    with pytest.raises(ConfigError, match='larger than'):
+        build(cfg)
+
+
+@pytest.mark.parametrize(
+    'name, added', [('test', []), ('report', ['--out', 'out']), ('predict', ['images', '--out-dir', 'out'])]
+)
+def test_every_tool_refuses_a_file_of_another_class_count(tool, scenes, artifact, tmp_path, monkeypatch, name, added):  # noqa: F811
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'images').symlink_to(scenes / 'images' / 'val')
+    outcome = tool(name, TINY, artifact, *added)
+    assert outcome.status == 2 and outcome.err.startswith('error: ') and len(outcome.err.splitlines()) == 1
+    assert '3 classes' in outcome.err and '8' in outcome.err
