@@ -7,9 +7,9 @@ import pickle
 
 import pytest
 import torch
+from checkpoint.test_read import Runs, attacks
 from mmengine.config import Config
 from mmengine.runner import CheckpointLoader
-from checkpoint.test_read import Runs, attacks
 from PIL import Image
 
 from effseg.errors import EffsegError
