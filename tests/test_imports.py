@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / 'effseg'
-# what each room may import of ours, in the order of the house; `errors` and `files` are open to all. A file's full name lets in that
-# file alone: the offset table stands with the network, and both the fused network and the reading of weights take it
+# what each room may import of ours, in the order of the house; `errors` and `files` are open to all. A file's full name
+# lets in that file alone: the offset table stands with the network, and both the fused network and the reading of
+# weights take it
 ALLOWED = {
     'models': {'models', 'checkpoint', 'fusion'},  # fuse() of a block returns the layers of fusion
     'checkpoint': {'checkpoint', 'models.attention_bias'},

@@ -59,8 +59,10 @@ def test_bases_of_both_packages_resolve(tmp_path, base, key):
 @pytest.mark.medium
 def test_importing_effseg_loads_no_runtime():
     code = (
-        'import sys, effseg; heavy = {"onnx", "onnxruntime", "coremltools", "executorch", "litert_torch", "ai_edge_litert"};'
-        'found = heavy & set(sys.modules); assert not found, found'
+        'import sys, effseg\n'
+        'heavy = {"onnx", "onnxruntime", "coremltools", "executorch", "litert_torch", "ai_edge_litert"}\n'
+        'found = heavy & set(sys.modules)\n'
+        'assert not found, found'
     )
     subprocess.run([sys.executable, '-c', code], check=True, capture_output=True)
 
@@ -72,7 +74,8 @@ def test_without_a_stack_effseg_fuses_and_does_not_import_torch_by_itself():
         'import sys\n'
         'for name in ("mmseg", "mmengine", "mmcv"): sys.modules[name] = None\n'
         'import importlib.util as u; find = u.find_spec\n'
-        'u.find_spec = lambda name, *a: None if name.split(".")[0] in ("mmseg", "mmengine", "mmcv") else find(name, *a)\n'
+        'u.find_spec = lambda name, *a: None if name.split(".")[0] in ("mmseg", "mmengine", "mmcv") else '
+        'find(name, *a)\n'
         'import effseg, effseg.deploy\n'
         'assert "torch" not in sys.modules\n'
         'import effseg.fusion\n'

@@ -40,8 +40,8 @@ def main(argv: list[str]) -> None:
             args.show,
         )
     print(
-        f'{done.images} images in {done.seconds:.1f} s ({done.images / done.seconds:.1f} images/s); overlays, label maps and {done.shares.name} '
-        f'in {args.out_dir}'
+        f'{done.images} images in {done.seconds:.1f} s ({done.images / done.seconds:.1f} images/s); overlays, label '
+        f'maps and {done.shares.name} in {args.out_dir}'
     )
 
 

@@ -18,7 +18,8 @@ def main(argv: list[str]) -> None:
     parser.add_argument(
         '--host',
         default='127.0.0.1',
-        help='to serve on; 0.0.0.0 lets phones in, whose browsers open the camera over https only (default: %(default)s)',
+        help='to serve on; 0.0.0.0 lets phones in, whose browsers open the camera over https only '
+        '(default: %(default)s)',
     )
     parser.add_argument('--port', type=int, default=8000, help='to serve on (default: %(default)s)')
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')

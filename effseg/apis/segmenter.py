@@ -104,7 +104,8 @@ def check_classes(came: tuple[str, ...], expected: tuple[str, ...], weights: str
             'the first ones agree',
         )
         raise ArtifactError(
-            f'{Path(weights).name} has {len(came)} classes and {config} {len(expected)} ({differing}); use the config it was exported with'
+            f'{Path(weights).name} has {len(came)} classes and {config} {len(expected)} ({differing}); use the '
+            'config it was exported with'
         )
 
 

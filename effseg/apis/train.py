@@ -43,7 +43,8 @@ def train(
     check_datasets(cfg, ('train_dataloader', 'val_dataloader'), QUICK if data_check else 0)
     if resume and not cfg.get('load_from') and not any(Path(cfg.work_dir).glob('*.pth')):
         raise ConfigError(
-            f'--resume found no checkpoint in {cfg.work_dir}; leave it out to start anew, or give the --work-dir of the run'
+            f'--resume found no checkpoint in {cfg.work_dir}; leave it out to start anew, or give the --work-dir of '
+            'the run'
         )
     cfg.resume = resume
     cfg.skip_bad_samples = skip_bad_samples

@@ -59,7 +59,8 @@ def compare_artifacts(
         tail = statistics.quantiles(timing.seconds, n=10)[-1] if runs > 1 else timing.median
         file = f'  {_megabytes(Path(name)):6.1f} MB  load {seconds[name]:.2f} s' if name in loaded else ''
         print(
-            f'  {Path(name).name:40s} median {1e3 * timing.median:7.1f} ms  p90 {1e3 * tail:7.1f} ms  {slowest / timing.median:5.2f}x  {peaks[name]}{file}'
+            f'  {Path(name).name:40s} median {1e3 * timing.median:7.1f} ms  p90 {1e3 * tail:7.1f} ms  '
+            f'{slowest / timing.median:5.2f}x  {peaks[name]}{file}'
         )
 
 

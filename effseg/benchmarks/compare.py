@@ -44,12 +44,14 @@ def compare(
     size = tuple(image.shape[2:])
     fused = fuse(model, size)
     print(
-        f'{machine()}  {str(image.dtype).removeprefix("torch.")}  {size[0]}x{size[1]}  {model.num_classes} classes  batch {len(image)}'
+        f'{machine()}  {str(image.dtype).removeprefix("torch.")}  {size[0]}x{size[1]}  {model.num_classes} classes  '
+        f'batch {len(image)}'
     )
     with torch.inference_mode():
         logits = model(image, mode='tensor')
         print(
-            f'work         {work(lambda: model(image, mode="tensor")):.1f} GMAC unfused, {work(lambda: fused.logits(image)):.1f} GMAC fused'
+            f'work         {work(lambda: model(image, mode="tensor")):.1f} GMAC unfused, '
+            f'{work(lambda: fused.logits(image)):.1f} GMAC fused'
         )
         _agreement(model, fused, image, logits)
     contestants = {'fused': fused}
@@ -133,7 +135,8 @@ def _agreement(model: nn.Module, fused: FusedSegmentor, image: Tensor, logits: T
     ties = near_ties(full, 2 * largest) if full.shape[1] > 1 else torch.zeros_like(differ)
     print(f'logits       differ by {largest:.1e} at most, range {float(logits.max() - logits.min()):.1f}')
     print(
-        f'labels       differ on {int(differ.sum())} of {differ.numel()} pixels, {int((differ & ~ties).sum())} of them no tie'
+        f'labels       differ on {int(differ.sum())} of {differ.numel()} pixels, {int((differ & ~ties).sum())} of '
+        'them no tie'
     )
 
 

@@ -52,7 +52,10 @@ def _line(name: str, model: nn.Module, fused: nn.Module, x: torch.Tensor, runs: 
     macs = [work(run) for run in contestants.values()]
     timings = time_in_turn(contestants, runs, warmup=1)
     trained, quick = (1e3 * timings[key].median for key in contestants)
-    return f'{name:<28}{parameters:>13.1f}{macs[0]:>8.1f}{macs[1]:>8.1f}{trained:>9.0f}{quick:>9.0f}{trained / quick:>7.2f}'
+    return (
+        f'{name:<28}{parameters:>13.1f}{macs[0]:>8.1f}{macs[1]:>8.1f}'
+        f'{trained:>9.0f}{quick:>9.0f}{trained / quick:>7.2f}'
+    )
 
 
 def shipped_models(folder: Path) -> list[Path]:

@@ -146,8 +146,8 @@ def read_file(path: str | Path) -> dict:
         raise WeightsError(f'{path} holds a {type(content).__name__}; a dict of tensors was expected')
     if str(content.get('format')).startswith(FUSED):
         raise WeightsError(
-            f'{path} is a fused segmenter, which cannot be trained, fused or exported again: give the checkpoint that it was made '
-            'from (effseg.fuse.FusedSegmentor.load runs it)'
+            f'{path} is a fused segmenter, which cannot be trained, fused or exported again: give the checkpoint '
+            'that it was made from (effseg.fuse.FusedSegmentor.load runs it)'
         )
     return dict(content)
 
@@ -275,8 +275,8 @@ def _explain(path: Path, error: Exception) -> str:
         name = re.search(r'GLOBAL ([\w.]+)', str(error))
         return (
             f'{path} holds objects that cannot be read without running code{f" ({name[1]})" if name else ""}. Save its '
-            "weights alone: torch.save({'state_dict': model.state_dict()}, path); or, if you trust whoever made it as you would "
-            'a program, run again with --trust-checkpoint'
+            "weights alone: torch.save({'state_dict': model.state_dict()}, path); or, if you trust whoever made it "
+            'as you would a program, run again with --trust-checkpoint'
         )
     return f'{path} is damaged or no checkpoint ({type(error).__name__}: {_first_line(error)})'
 

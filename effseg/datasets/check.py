@@ -61,8 +61,9 @@ def _check_sample(cfg: Config, names: tuple[str, ...], sample: int) -> None:
         if errors:
             first = errors[0]
             raise DataError(
-                f'{first.path}: {first.message}. What to do: {first.remedy}. {len(errors)} errors in a quick look at {found.pairs} pairs of {split.name}; '
-                'tools/check_data.py shows all, --no-data-check trains all the same'
+                f'{first.path}: {first.message}. What to do: {first.remedy}. {len(errors)} errors in a quick look at '
+                f'{found.pairs} pairs of {split.name}; tools/check_data.py shows all, --no-data-check trains '
+                'all the same'
             )
         for finding in found.findings:
             if finding.kind.startswith(('labels', 'config')):
@@ -87,11 +88,12 @@ def _check_pairs(dataset, dataset_cfg: Config) -> None:
     pairs = dataset.load_data_list()
     if not pairs:
         raise DataError(
-            f"no image ending in {dataset.img_suffix!r} in {dataset.data_prefix['img_path']}; set img_suffix in the data set's config"
+            f"no image ending in {dataset.img_suffix!r} in {dataset.data_prefix['img_path']}; set img_suffix in the "
+            "data set's config"
         )
     lost = [pair['img_path'] for pair in pairs if not Path(pair.get('seg_map_path', '')).is_file()]
     if lost:
         raise DataError(
-            f'{len(lost)} of {len(pairs)} images have no label map, the first is {lost[0]}; a file of the same name ending in '
-            f'{dataset.seg_map_suffix!r} was expected in {dataset.data_prefix["seg_map_path"]}'
+            f'{len(lost)} of {len(pairs)} images have no label map, the first is {lost[0]}; a file of the same name '
+            f'ending in {dataset.seg_map_suffix!r} was expected in {dataset.data_prefix["seg_map_path"]}'
         )

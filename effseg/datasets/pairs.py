@@ -303,7 +303,10 @@ def _check_overlay(image: Image.Image, image_path: str, label_map: Image.Image, 
         ]
     if orientation == 1:
         return []
-    remedy = 'turn the pixels for good (jpegtran, or PIL.ImageOps.exif_transpose) and look at image and label map over each other'
+    remedy = (
+        'turn the pixels for good (jpegtran, or PIL.ImageOps.exif_transpose) and look at image and label map over '
+        'each other'
+    )
     if upright == stored or stored[0] == stored[1]:
         return [
             Finding(
@@ -330,14 +333,16 @@ def _check_overlay(image: Image.Image, image_path: str, label_map: Image.Image, 
 
 def _range(rules: Rules) -> str:
     first = 1 if rules.reduce_zero_label else 0
-    return f'the {len(rules.classes)} classes are {first} to {len(rules.classes) - 1 + first}, and {_few(sorted(rules.ignored))} is ignored'
+    last = len(rules.classes) - 1 + first
+    return f'the {len(rules.classes)} classes are {first} to {last}, and {_few(sorted(rules.ignored))} is ignored'
 
 
 def _remedy_outside(outside: list[int], rules: Rules) -> str:
     if outside == [len(rules.classes)] and not rules.reduce_zero_label:
         return (
-            "if the values count from 1 and 0 means unlabelled, set reduce_zero_label=True in the data set's config; if it means unlabelled itself, "
-            f'set ignore_index={outside[0]} in data set, decode head and evaluator; else add the class'
+            "if the values count from 1 and 0 means unlabelled, set reduce_zero_label=True in the data set's config; "
+            f'if it means unlabelled itself, set ignore_index={outside[0]} in data set, decode head and evaluator; '
+            'else add the class'
         )
     return 'list all classes in metainfo, set ignore_index where the value means unlabelled, or correct the label map'
 

@@ -160,7 +160,8 @@ def _classic_mistakes(found: Survey, split: Split, severity: str) -> list[Findin
                 severity,
                 where,
                 f'reduce_zero_label=True, but the values count from 0: the first class ({rules.classes[0]!r}, '
-                f'value 0) is ignored, every other is taken for the one before it, and the last ({rules.classes[-1]!r}) is never seen',
+                'value 0) is ignored, every other is taken for the one before it, and the last '
+                f'({rules.classes[-1]!r}) is never seen',
                 "leave reduce_zero_label out of the data set's config and of LoadAnnotations",
             )
         ]

@@ -61,5 +61,6 @@ class LoadLabelMap(LoadAnnotations):
         if results['gt_seg_map'].shape != shown:
             height, width = results['gt_seg_map'].shape
             raise DataError(
-                f'{path} is {width} x {height}, its image {results.get("img_path")} {shown[1]} x {shown[0]}; they must be of one size'
+                f'{path} is {width} x {height}, its image {results.get("img_path")} {shown[1]} x {shown[0]}; they '
+                'must be of one size'
             )

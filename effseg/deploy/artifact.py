@@ -31,8 +31,8 @@ class Artifact:
         if not isinstance(image, np.ndarray) or image.shape != self.spec.image_shape or image.dtype != np.uint8:
             came = f'{image.dtype} {image.shape}' if isinstance(image, np.ndarray) else type(image).__name__
             raise DataError(
-                f'{self.path.name} takes a uint8 RGB array of shape {self.spec.image_shape} (height, width, 3) and got {came}; '
-                'resize or pad the image, and do not normalise it'
+                f'{self.path.name} takes a uint8 RGB array of shape {self.spec.image_shape} (height, width, 3) and '
+                f'got {came}; resize or pad the image, and do not normalise it'
             )
         result = self._run(np.ascontiguousarray(image))[0]
         return result.astype(np.int32 if self.spec.output == 'labels' else np.float32, copy=False)
@@ -57,7 +57,8 @@ def load(path: str | Path, threads: int | None = None) -> Artifact:
     session = backend.load(path, threads)
     if session.spec is None:
         raise ArtifactError(
-            f'{path} runs, and was not written by effseg: it does not say what it expects and returns. Export with tools/export.py'
+            f'{path} runs, and was not written by effseg: it does not say what it expects and returns. Export with '
+            'tools/export.py'
         )
     spec = Spec.from_json(session.spec, str(path))
     if expected is not None and expected != spec:
@@ -72,6 +73,6 @@ def _check_shapes(path: Path, spec: Spec, session: Session) -> None:
     image, result = session.shapes
     if sorted(image) != sorted((1, *spec.image_shape)) or tuple(result) != (1, *spec.result_shape):
         raise ArtifactError(
-            f'{path} takes {image} and returns {result}; its spec says {(1, *spec.image_shape)} and {(1, *spec.result_shape)}. '
-            'One of them was exchanged; export the model again'
+            f'{path} takes {image} and returns {result}; its spec says {(1, *spec.image_shape)} and '
+            f'{(1, *spec.result_shape)}. One of them was exchanged; export the model again'
         )

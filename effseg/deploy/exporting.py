@@ -48,8 +48,9 @@ class Export:
         if self.spec.precision == 'int8':
             proof = f'kept in float, as measured: {", ".join(self.floats) or "nothing"}\n{proof}'
         return (
-            f'{self.path}  {self.spec.backend} {self.spec.precision} {self.spec.output} {self.spec.height}x{self.spec.width}  '
-            f'{self.megabytes:.1f} MB  {self.seconds:.0f} s\n{self.delegation}\n{proof}'
+            f'{self.path}  {self.spec.backend} {self.spec.precision} {self.spec.output} '
+            f'{self.spec.height}x{self.spec.width}  {self.megabytes:.1f} MB  '
+            f'{self.seconds:.0f} s\n{self.delegation}\n{proof}'
         )
 
 

@@ -52,8 +52,8 @@ class AtomicBackend(LocalBackend):
                 partial.unlink()
             free = shutil.disk_usage(path.parent).free if path.parent.is_dir() else 0
             raise DiskError(
-                f'{path} was not written: it needs {len(obj)} bytes, {free} are free ({error.strerror or error}). Earlier checkpoints '
-                'are untouched: make room and run again with --resume'
+                f'{path} was not written: it needs {len(obj)} bytes, {free} are free ({error.strerror or error}). '
+                'Earlier checkpoints are untouched: make room and run again with --resume'
             ) from error
 
     def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:

@@ -62,8 +62,8 @@ def of_config(part: str) -> Iterator[None]:
             raise
         said = ' '.join(str(error).split()) or type(error).__name__
         raise ConfigError(
-            f"the config's {part} cannot be built: {said} (an option inherited from a base config is dropped by _delete_=True in the "
-            'inheriting dict)'
+            f"the config's {part} cannot be built: {said} (an option inherited from a base config is dropped by "
+            '_delete_=True in the inheriting dict)'
         ) from error
 
 

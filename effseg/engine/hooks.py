@@ -57,9 +57,9 @@ class FiniteHook(Hook):
             return
         files = ', '.join(str(sample.img_path) for sample in data_batch['data_samples'] if 'img_path' in sample)
         raise TrainingError(
-            f'the loss is {float(loss.mean())} at iteration {runner.iter + 1}, at learning rate {_rate(runner)}, on {files}. Nothing '
-            f'of it was saved. A lower learning rate, a warm-up or clipped gradients (optim_wrapper.clip_grad) may help; '
-            f'checkpoints of before are in {runner.work_dir}'
+            f'the loss is {float(loss.mean())} at iteration {runner.iter + 1}, at learning rate {_rate(runner)}, on '
+            f'{files}. Nothing of it was saved. A lower learning rate, a warm-up or clipped gradients '
+            f'(optim_wrapper.clip_grad) may help; checkpoints of before are in {runner.work_dir}'
         )
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -70,8 +70,9 @@ class FiniteHook(Hook):
         ]
         if spoilt:
             raise TrainingError(
-                f'{spoilt[0]} and {len(spoilt) - 1} other weights are NaN or infinite at iteration {runner.iter + 1}, at learning '
-                f'rate {_rate(runner)}. They were not saved; checkpoints of before are in {runner.work_dir}'
+                f'{spoilt[0]} and {len(spoilt) - 1} other weights are NaN or infinite at iteration '
+                f'{runner.iter + 1}, at learning rate {_rate(runner)}. They were not saved; checkpoints of before are '
+                f'in {runner.work_dir}'
             )
 
 

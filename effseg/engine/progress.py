@@ -39,7 +39,8 @@ class ProgressHook(Hook):
         if metrics and 'mIoU' in metrics:
             self.score = f'  mIoU {metrics["mIoU"]:.2f}'
             self._show(
-                f'validate at iteration {runner.iter}  mIoU {metrics["mIoU"]:.2f}  aAcc {metrics.get("aAcc", float("nan")):.2f}',
+                f'validate at iteration {runner.iter}  mIoU {metrics["mIoU"]:.2f}  '
+                f'aAcc {metrics.get("aAcc", float("nan")):.2f}',
                 True,
             )
 

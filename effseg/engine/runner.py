@@ -157,7 +157,8 @@ class Runner(MMRunner):
                 self.logger.warning(f'passed over: {reason}')
             if path is None:
                 raise WeightsError(
-                    f'no checkpoint to resume from in {self.work_dir}{": " if passed_over else ""}{"; ".join(passed_over)}'
+                    'no checkpoint to resume from in '
+                    f'{self.work_dir}{": " if passed_over else ""}{"; ".join(passed_over)}'
                 )
             self._load_from = str(path)
         super().load_or_resume()
@@ -247,8 +248,8 @@ def _join_processes(cfg: Config) -> None:
         return
     if backend != 'gloo' or cfg.launcher != 'pytorch':
         raise ConfigError(
-            f'--launcher {cfg.launcher} with the backend {backend!r} needs GPUs and none is visible; on CPUs use torchrun, '
-            '--launcher pytorch and --cfg-options env_cfg.dist_cfg.backend=gloo'
+            f'--launcher {cfg.launcher} with the backend {backend!r} needs GPUs and none is visible; on CPUs use '
+            'torchrun, --launcher pytorch and --cfg-options env_cfg.dist_cfg.backend=gloo'
         )
     # MMEngine joins only what has not been joined yet; its own way selects a CUDA device first
     torch.distributed.init_process_group('gloo')

@@ -93,8 +93,9 @@ class GuardedDataset:
         ]
         if wrong:
             raise DataError(
-                f'label value{"s" * (len(wrong) > 1)} {", ".join(map(str, wrong[:5]))} out of range: there are {self.num_classes} classes, '
-                f'0 to {self.num_classes - 1}, and {", ".join(map(str, self.ignored))} is ignored'
+                f'label value{"s" * (len(wrong) > 1)} {", ".join(map(str, wrong[:5]))} out of range: there are '
+                f'{self.num_classes} classes, 0 to {self.num_classes - 1}, and {", ".join(map(str, self.ignored))} is '
+                'ignored'
             )
 
     def _files(self, index: int) -> str:
@@ -111,7 +112,8 @@ class GuardedDataset:
             if -1 not in list(self.skipped):
                 if len(self.skipped):
                     raise DataError(
-                        f'{error} (after {len(self.skipped)} bad samples were skipped, as many as --skip-bad-samples allows)'
+                        f'{error} (after {len(self.skipped)} bad samples were skipped, as many as --skip-bad-samples '
+                        'allows)'
                     ) from error
                 raise error
             self.skipped[list(self.skipped).index(-1)] = index

@@ -165,7 +165,8 @@ def fuse_semantic_fpn(neck: nn.Module, head: nn.Module, norms: Many[MapNorm], gr
     heads = [[conv_module(module) for module in scale if hasattr(module, 'conv')] for scale in head.scale_heads]
     fallback = None
     if set(acts + output_acts) != {'none'}:
-        fallback = f'the FPN has an activation ({", ".join(sorted(set(acts + output_acts) - {"none"}))}), so its convs are no linear chain'
+        found = ', '.join(sorted(set(acts + output_acts) - {'none'}))
+        fallback = f'the FPN has an activation ({found}), so its convs are no linear chain'
     elif any(part.weight.shape[2:] != (3, 3) for part in (*outputs, *(convs[0][0] for convs in heads))):
         fallback = 'the FPN or the head has convs of another size than 3 x 3'
     levels = [] if fallback else collapse(laterals, outputs, [convs[0] for convs in heads], grids)
@@ -222,7 +223,8 @@ def conv_module(module: nn.Module) -> tuple[Affine, str]:
         )
     if tuple(module.order) != ('conv', 'norm', 'act') or module.with_spectral_norm:
         raise FuseError(
-            f'a ConvModule in the order {module.order} or with spectral norm has no fused form; conv, norm, act was expected'
+            f'a ConvModule in the order {module.order} or with spectral norm has no fused form; conv, norm, act was '
+            'expected'
         )
     part = fold_norm(conv, module.norm if module.with_norm else None)
     return part, activation_name(module.activate if module.with_activation else None)

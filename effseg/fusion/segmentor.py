@@ -244,7 +244,8 @@ def check_model(model: nn.Module) -> None:
         )
     if not callable(getattr(model.backbone, 'fuse', None)):
         raise FuseError(
-            f'the backbone {type(model.backbone).__name__} has no fused form; an EfficientFormer of this package was expected'
+            f'the backbone {type(model.backbone).__name__} has no fused form; an EfficientFormer of this package was '
+            'expected'
         )
     training = [name or 'model' for name, module in model.named_modules() if module.training]
     if training:

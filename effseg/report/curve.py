@@ -42,7 +42,8 @@ def read_curve(work_dir: Path, required: bool = False) -> Curve | None:
             miou.update({point['step']: point['mIoU'] for point in points if 'mIoU' in point})
     if required and not loss:
         raise DataError(
-            f'{work_dir} holds no curve (*/vis_data/scalars.json with losses); give the --work-dir of a training, or leave it out'
+            f'{work_dir} holds no curve (*/vis_data/scalars.json with losses); give the --work-dir of a training, or '
+            'leave it out'
         )
     return Curve(sorted(loss.items()), sorted(miou.items())) if loss else None
 

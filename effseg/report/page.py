@@ -118,7 +118,8 @@ def commands(content: Content) -> list[str]:
     for row in content.rows:
         fused = ' --fused' if row.candidate.fused else ''
         lines.append(
-            f'{setting}python tools/test.py {shlex.quote(content.config)} {shlex.quote(str(row.candidate.path))}{fused}{options}'
+            f'{setting}python tools/test.py {shlex.quote(content.config)} '
+            f'{shlex.quote(str(row.candidate.path))}{fused}{options}'
         )
     return lines
 

@@ -68,8 +68,8 @@ class SceneRecorder(BaseMetric):
             if counted.any() and not 0 <= truth[counted].min() <= truth[counted].max() < classes:
                 strange = sorted(set(truth[counted].tolist()) - set(range(classes)))
                 raise DataError(
-                    f'{sample["seg_map_path"]} holds the labels {", ".join(map(str, strange[:5]))}; the config knows 0 to '
-                    f'{classes - 1} and {self.ignore_index} (ignored)'
+                    f'{sample["seg_map_path"]} holds the labels {", ".join(map(str, strange[:5]))}; the config knows '
+                    f'0 to {classes - 1} and {self.ignore_index} (ignored)'
                 )
             matrix = np.bincount(
                 truth[counted].astype(np.int64) * classes + predicted[counted], minlength=classes**2

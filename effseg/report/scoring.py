@@ -60,7 +60,8 @@ def read_config(config: str, cfg_options: dict | None) -> Config:
     cfg = load_config(config, cfg_options)
     if not cfg.get('test_dataloader') or 'seg_map_path' not in cfg.test_dataloader.dataset.get('data_prefix', {}):
         raise ConfigError(
-            f'{config} has no test data with label maps (test_dataloader.dataset.data_prefix.seg_map_path); a report scores against them'
+            f'{config} has no test data with label maps (test_dataloader.dataset.data_prefix.seg_map_path); a report '
+            'scores against them'
         )
     check_datasets(cfg, ('test_dataloader',))
     return cfg

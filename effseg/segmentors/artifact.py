@@ -96,7 +96,8 @@ class ArtifactSegmentor(EncoderDecoder):
             stride = tuple(max(side * 2 // 3 // STRIDE * STRIDE, STRIDE) for side in self.size)
             self.test_cfg.update(crop_size=self.size, stride=stride)
             print_log(
-                f'images larger than {self.size[0]}x{self.size[1]} are scored in windows of that size, every {stride} pixels',
+                f'images larger than {self.size[0]}x{self.size[1]} are scored in windows of that size, every '
+                f'{stride} pixels',
                 logger='current',
             )
 

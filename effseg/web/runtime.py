@@ -46,7 +46,8 @@ def package(given: str | None = None) -> Path:
         _fetch(path)
     if hashlib.sha256(path.read_bytes()).hexdigest() != SHA256:
         raise ArtifactError(
-            f'{path} is not onnxruntime-web {VERSION} as published; {"give another file" if given else "delete it and try again"}'
+            f'{path} is not onnxruntime-web {VERSION} as published; '
+            f'{"give another file" if given else "delete it and try again"}'
         )
     return path
 
@@ -61,7 +62,10 @@ def unpack(archive: Path, folder: Path) -> None:
 
 def _fetch(path: Path) -> None:
     npm = shutil.which('npm')
-    mend = f'run this once on a machine with npm and a network, or give the file of `npm pack onnxruntime-web@{VERSION}` with --runtime'
+    mend = (
+        'run this once on a machine with npm and a network, or give the file of '
+        f'`npm pack onnxruntime-web@{VERSION}` with --runtime'
+    )
     if not npm:
         raise MissingRuntimeError(
             f'the page takes onnxruntime-web {VERSION}, which npm fetches, and there is no npm; {mend}'

@@ -54,8 +54,8 @@ def test_a_hundred_kills(scenes, tmp_path, undisturbed, options, kills):
     chains = kill_all_the_way(tmp_path, scenes, {**OPTIONS, **options}, kills, in_save=14, seed=kills)
     check(chains, undisturbed)
     print(
-        f'{options}: {kills} kills, {sum(chain.in_save for chain in chains)} of them while saving, {len(chains)} trainings, at most '
-        f'{max(max(chain.lost, default=0) for chain in chains)} iterations lost'
+        f'{options}: {kills} kills, {sum(chain.in_save for chain in chains)} of them while saving, {len(chains)} '
+        f'trainings, at most {max(max(chain.lost, default=0) for chain in chains)} iterations lost'
     )
 
 

@@ -54,7 +54,8 @@ def test_a_training_on_other_classes_starts_from_the_rest_and_says_what_is_new(t
     config.write_text(
         f"_base_ = ['{TINY}']\n"
         + ''.join(
-            f'{loader}_dataloader = dict(dataset=dict(metainfo=dict(classes={CLASSES}, palette=[[n, n, n] for n in range(5)])))\n'
+            f'{loader}_dataloader = dict(dataset=dict(metainfo=dict('
+            f'classes={CLASSES}, palette=[[n, n, n] for n in range(5)])))\n'
             for loader in ('train', 'val', 'test')
         )
     )

@@ -78,8 +78,8 @@ def test_the_slider_fades_and_a_click_enlarges(html, browser):
         'const s = document.getElementById(arguments[0]); s.value = arguments[1]; s.dispatchEvent(new Event("input"))'
     )
     visible = (
-        'return [...document.querySelector("figure .layers").children].filter(i => getComputedStyle(i).visibility == "visible" && '
-        'getComputedStyle(i).opacity > 0).map(i => i.dataset.layer)'
+        'return [...document.querySelector("figure .layers").children].filter(i => getComputedStyle(i).visibility == '
+        '"visible" && getComputedStyle(i).opacity > 0).map(i => i.dataset.layer)'
     )
     browser.execute_script(choose, 'from', 'truth')
     browser.execute_script(choose, 'to', 'errors')
@@ -110,7 +110,8 @@ def test_a_work_dir_without_a_curve(tool, checkpoint, tmp_path):
 def test_data_without_label_maps(tool, checkpoint, tmp_path):
     config = tmp_path / 'unlabelled.py'
     config.write_text(
-        f"_base_ = [{TINY!r}]\ntest_dataloader = dict(dataset=dict(data_prefix=dict(_delete_=True, img_path='images/val')))\n"
+        f'_base_ = [{TINY!r}]\n'
+        "test_dataloader = dict(dataset=dict(data_prefix=dict(_delete_=True, img_path='images/val')))\n"
     )
     refused(tool('report', config, checkpoint), 'unlabelled.py', 'label maps')
 

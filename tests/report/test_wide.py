@@ -107,7 +107,8 @@ def test_every_candidate_has_its_row(opened):
 
 def test_every_class_has_a_bar_of_its_own_line(opened, classes):
     ticks = opened.execute_script(
-        'return [...document.querySelectorAll("[data-figure=bars] .ytick text")].map(t => [t.textContent, t.getBoundingClientRect().y])'
+        'return [...document.querySelectorAll("[data-figure=bars] .ytick text")].map(t => [t.textContent, '
+        't.getBoundingClientRect().y])'
     )
     assert sorted(name.strip() for name, _ in ticks) == sorted(name.strip() for name in classes['classes'])
     places = sorted(place for _, place in ticks)
@@ -126,7 +127,10 @@ def test_the_worst_pairs_come_before_the_matrix(opened):
 
 def test_dragging_zooms_into_the_matrix_until_each_class_is_named(opened):
     shown = 'return [...document.querySelectorAll("[data-figure=confusion] .ytick text")].map(t => t.textContent)'
-    ratio = 'const {range} = document.querySelector("[data-figure=confusion]").layout.yaxis; return Math.abs(range[1] - range[0])'
+    ratio = (
+        'const {range} = document.querySelector("[data-figure=confusion]").layout.yaxis; '
+        'return Math.abs(range[1] - range[0])'
+    )
     before, wide = opened.execute_script(shown), opened.execute_script(ratio)
     area = opened.find_element(By.CSS_SELECTOR, '[data-figure=confusion] .nsewdrag')
     opened.execute_script('arguments[0].scrollIntoView({block: "center"})', area)

@@ -169,7 +169,8 @@ def test_it_fits_the_screen(opened, size, images, tmp_path):
     resize(opened, size)
     assert overflow(opened) <= 0
     small = opened.execute_script(
-        'return [...document.querySelectorAll(".buttons button")].map(b => b.getBoundingClientRect()).filter(r => r.height < 44 || r.width < 44).length'
+        'return [...document.querySelectorAll(".buttons button")].map(b => b.getBoundingClientRect()).filter(r => '
+        'r.height < 44 || r.width < 44).length'
     )
     assert small == 0
 
@@ -194,7 +195,8 @@ def test_the_camera_is_segmented_frame_by_frame(opened, page):
 
 def test_a_camera_that_is_refused_is_said_to_be(opened):
     opened.execute_script(
-        'navigator.mediaDevices.getUserMedia = async () => { throw new DOMException("Permission denied", "NotAllowedError"); };'
+        'navigator.mediaDevices.getUserMedia = async () => { throw '
+        'new DOMException("Permission denied", "NotAllowedError"); };'
         'document.getElementById("camera").click()'
     )
     assert 'cannot be opened: Permission denied' in wait(opened, 'document.getElementById("message").textContent')
