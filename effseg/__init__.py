@@ -15,7 +15,7 @@ _SUBPACKAGES = ('apis', 'checkpoint', 'datasets', 'deploy', 'engine', 'fusion', 
 if stack.installed():
     stack.prepare()
     from .checkpoint import mmengine_loader
-    from .models import efficientformer, efficientformer_v2  # noqa: F401, what they register is their use
+    from .models import efficientformer, efficientformer_v2, heads  # noqa: F401, what they register is their use
 
     mmengine_loader.take_over()
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mmseg
 import pytest
 import torch
 from mmengine.config import Config
@@ -14,6 +15,7 @@ from torch import nn
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / 'configs').glob('*.py'))
+MMSEG_CONFIGS = Path(mmseg.__file__).parent / '.mim/configs'
 ADE20K = [path for path in CONFIGS if 'ade20k' in path.name]
 # arch: (channels, published mIoU)
 PUBLISHED = {
@@ -108,12 +110,38 @@ def test_ade20k_of_the_second_generation_follows_its_recipe(arch, channels, drop
     assert cfg.model.backbone.init_cfg.checkpoint == f'timm/efficientformerv2_{arch}.snap_dist_in1k'
 
 
+@pytest.mark.parametrize(
+    'name, channels',
+    [
+        ('effformer_l1', [48, 96, 224, 448]),
+        ('effformer_l3', [64, 128, 320, 512]),
+        ('effformer_l7', [96, 192, 384, 768]),
+        ('effformerv2_s0', [32, 48, 96, 176]),
+        ('effformerv2_s1', [32, 48, 120, 224]),
+        ('effformerv2_s2', [32, 64, 144, 288]),
+        ('effformerv2_l', [40, 80, 192, 384]),
+    ],
+)
+def test_ade20k_with_the_all_mlp_head_follows_segformer(name, channels):
+    path = ROOT / f'configs/mlp_{name}_ade20k.py'
+    cfg, semantic_fpn = read(path), read(ROOT / f'configs/fpn_{name}_ade20k.py')
+    theirs = Config.fromfile(str(MMSEG_CONFIGS / 'segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py'))
+    assert 'Published: no mIoU' in path.read_text()
+    assert cfg.model.neck is None
+    assert cfg.model.backbone == semantic_fpn.model.backbone
+    expected = dict(theirs.model.decode_head, in_channels=channels, act_cfg=None)
+    assert cfg.model.decode_head == expected
+    assert cfg.optim_wrapper.optimizer == theirs.optim_wrapper.optimizer
+    assert cfg.optim_wrapper.paramwise_cfg.custom_keys.items() <= theirs.optim_wrapper.paramwise_cfg.custom_keys.items()
+    assert cfg.param_scheduler == theirs.param_scheduler
+    assert cfg.train_cfg.max_iters == theirs.train_cfg.max_iters == 160000
+    assert cfg.train_dataloader.batch_size * 4 == theirs.train_dataloader.batch_size * 8  # GPUs
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('tool', ['train', 'test'])
 def test_mmsegmentation_takes_our_config(tool, tmp_path):
     """Its own command-line tools, in a process of their own, get as far as the missing data."""
-    import mmseg
-
     script = Path(mmseg.__file__).parent / '.mim/tools' / f'{tool}.py'
     arguments = [str(ROOT / 'configs/fpn_effformer_l1_ade20k.py'), *(['none.pth'] if tool == 'test' else [])]
     result = subprocess.run(

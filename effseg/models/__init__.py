@@ -3,8 +3,12 @@ needs torch alone."""
 
 import importlib
 
-_NETWORKS = {'EfficientFormer': 'efficientformer', 'EfficientFormerV2': 'efficientformer_v2'}
-__all__ = ['EfficientFormer', 'EfficientFormerV2']
+_NETWORKS = {
+    'EfficientFormer': 'efficientformer',
+    'EfficientFormerV2': 'efficientformer_v2',
+    'DepthwiseSegformerHead': 'heads',
+}
+__all__ = ['DepthwiseSegformerHead', 'EfficientFormer', 'EfficientFormerV2']
 
 
 def __getattr__(name: str):
