@@ -2,8 +2,7 @@
 measured.
 
 What comes from a hub is data: weights in a format that holds no code, and a config of plain values in which only the
-types
-of :data:`TYPES` may be named.
+types of :data:`TYPES` may be named.
 """
 
 import json

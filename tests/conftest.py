@@ -1,6 +1,5 @@
 """Networks with statistics, scales and norms of a trained one, which fresh ones lack: fresh, half of the folding is a
-no-op.
-And what would otherwise take most of a short training's time."""
+no-op. And what would otherwise take most of a short training's time."""
 
 import importlib.util
 import json

@@ -42,8 +42,7 @@ def benchmark(
         checkpoint: trained weights; random ones when left out.
         image: a picture; a drawn scene when left out.
         label_map: a PNG of class numbers to make the logits of the label step from; when left out they are the model's,
-            and
-            with random weights those of the drawn scene's label map.
+            and with random weights those of the drawn scene's label map.
         size: (H, W) that the picture is resized to.
         runs, threads, compiled: see :func:`effseg.benchmarks.compare.compare`.
         cfg_options: overrides of the config.

@@ -102,8 +102,7 @@ def _images(
     cfg, loader: str, sources: list[str] | None, count: int, size: tuple[int, int], fill: tuple[float, ...]
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Real images of the artifact's size at three sizes of content, and their masks: from files, which have none, or
-    spread
-    over a data set of the config, through its test pipeline."""
+    spread over a data set of the config, through its test pipeline."""
     if sources:
         files = find_images(sources)[: max(count, 0)]
         return [fit(read_image(file), size, number, fill) for number, file in enumerate(files)], []

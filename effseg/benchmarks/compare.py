@@ -32,8 +32,7 @@ def compare(
         model: MMSegmentation's EncoderDecoder in eval mode.
         image: (1, 3, H, W) normalised.
         label_logits: (1, classes, h, w) for the label step; the model's own of ``image`` when left out. An untrained
-            model's
-            are noise, in which nothing can be decided without mixing.
+            model's are noise, in which nothing can be decided without mixing.
         runs: of everything that is timed.
         threads: each of these thread counts in turn.
         compiled: also the fused network under torch.compile.

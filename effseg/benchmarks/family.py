@@ -20,8 +20,7 @@ def compare_family(
     threads: Sequence[int] = (1,),
 ) -> None:
     """Prints one line per model: parameters, multiplications and median time to the logits of one image, as
-    MMSegmentation
-    runs it and fused, the two timed in turn.
+    MMSegmentation runs it and fused, the two timed in turn.
 
     Args:
         models: names, and MMSegmentation's EncoderDecoders in eval mode with random or trained weights.

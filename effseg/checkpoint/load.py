@@ -58,8 +58,7 @@ def load_pretrained(backbone: nn.Module, source: str | Path, prefix: str | None 
     Args:
         backbone: an effseg backbone.
         source: see :func:`effseg.checkpoint.read.read_checkpoint`. Names may be timm's or the original's, with or
-            without
-            the names of wrappers and of a segmenter around them.
+            without the names of wrappers and of a segmenter around them.
         prefix: take only the keys that start so; found by itself where it is ``backbone.``.
 
     Returns:
@@ -67,8 +66,7 @@ def load_pretrained(backbone: nn.Module, source: str | Path, prefix: str | None 
 
     Raises:
         WeightsError: when the trunk is not covered whole, something is left over, has another shape or is not finite.
-            The
-            backbone is then as it was.
+            The backbone is then as it was.
     """
     checkpoint = read_checkpoint(source)
     state_dict, outside = _backbone_part(checkpoint, prefix)
@@ -103,8 +101,7 @@ def load_segmentor(model: nn.Module, source: str | Path | Checkpoint, new_head: 
         model: an MMSegmentation segmentor, or a wrapper that holds one as ``module``.
         source: see :func:`effseg.checkpoint.read.read_checkpoint`; or what that returned.
         new_head: let the layers that give one channel per class (``conv_seg``) keep their values where the file has
-            another
-            number of classes: to continue training on other data.
+            another number of classes: to continue training on other data.
 
     Raises:
         WeightsError: when a tensor is missing, left over, of another shape or not finite. The model is then as it was.

@@ -1,11 +1,9 @@
 """Parameter names: from the original code's to ours, which are timm's.
 
 The original (https://github.com/snap-research/EfficientFormer) numbers its stages ``network.0, 2, 4, 6``, the
-downsampling
-layers between them ``network.1, 3, 5``, and the segmenter's output norms ``norm0, 2, 4, 6``. Its segmentation code
-keeps
-two attention bias tables, a parameter ``attention_biases_seg`` that is used and a buffer ``attention_biases`` that is
-not.
+downsampling layers between them ``network.1, 3, 5``, and the segmenter's output norms ``norm0, 2, 4, 6``. Its
+segmentation code keeps two attention bias tables, a parameter ``attention_biases_seg`` that is used and a buffer
+``attention_biases`` that is not.
 """
 
 import re

@@ -1,10 +1,9 @@
 """Little landscapes with a label for every pixel, drawn with numpy and Pillow.
 
 A scene is painted back to front, as a painter would: sky, sun, hills, grass, a road that runs to the horizon, and along
-it
-trees, houses and cars. Season, weather, time of day and every shape vary, so that a class has many colours and a colour
-many classes: snow is as white as a cloud, a house may be as green as a tree, and autumn leaves glow like the evening
-sky.
+it trees, houses and cars. Season, weather, time of day and every shape vary, so that a class has many colours and a
+colour many classes: snow is as white as a cloud, a house may be as green as a tree, and autumn leaves glow like the
+evening sky.
 """
 
 import numpy as np
@@ -38,8 +37,7 @@ def draw_scene(size, rng):
 
     Returns:
         tuple[numpy.ndarray, numpy.ndarray]: the image, (H, W, 3) RGB uint8, and its label map, (H, W) uint8 with
-        indices into
-        CLASSES, IGNORED on outlines.
+        indices into CLASSES, IGNORED on outlines.
     """
     canvas = Canvas(size, rng)
     mood = _Mood(rng)

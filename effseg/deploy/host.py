@@ -7,8 +7,7 @@ def label_map(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """``argmax(resize(logits, size))`` without the resized logits.
 
     A bilinear weight is never negative and the four of a pixel sum to one: where one class is largest at all four
-    corners
-    of a pixel, it is largest at the pixel. Only the pixels between corners that disagree are mixed.
+    corners of a pixel, it is largest at the pixel. Only the pixels between corners that disagree are mixed.
 
     Args:
         logits: (classes, h, w) float32.

@@ -1,10 +1,8 @@
 """Which layers int8 hurts most, measured on real images, whatever the runtime.
 
 The runtimes' own quantizers do the work (:mod:`effseg.deploy.backends`). All of them quantize the convs, where nearly
-all weights
-and work are: int8 weights per output channel, int8 maps. Attention's products and softmax, the norms' statistics,
-activations
-other than ReLU, and sums stay in float.
+all weights and work are: int8 weights per output channel, int8 maps. Attention's products and softmax, the norms'
+statistics, activations other than ReLU, and sums stay in float.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,8 +27,7 @@ IMAGES = 4  # to rank the layers on; each counts every pixel of every map
 
 def attempts(network: nn.Module, spec: Spec, images: Sequence[np.ndarray]) -> Iterator[tuple[str, ...]]:
     """The layers to keep in float, attempt by attempt until :func:`survived`: the norms, then more and more of those
-    that int8
-    hurts most."""
+    that int8 hurts most."""
     norms = tuple(name for name, module in network.named_modules() if isinstance(module, (MapNorm, ChannelNorm)))
     yield norms
     ranking = worst_first(network, spec, images[:IMAGES]) if SHARES else []

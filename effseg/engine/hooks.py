@@ -36,8 +36,7 @@ class FiniteHook(Hook):
     """Stops at a loss or weight that is NaN or infinite, before anything of it is saved.
 
     In mixed precision, steps that the gradient scaler skips change nothing and do not count, unless nothing else
-    happens
-    for a whole logging interval.
+    happens for a whole logging interval.
     """
 
     priority = 'ABOVE_NORMAL'

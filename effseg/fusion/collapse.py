@@ -10,15 +10,13 @@ lateral 1 x 1 conv L, nearest upsampling, 3 x 3 convs F and H. With K = H o F, o
     y_i = sum over j from i to r - 1 of (K o L_j) * up(x_j)  +  K * up(P_r),
 
 and a kernel behind nearest upsampling is a few convs of the small map (:mod:`effseg.fusion.upsample`): fewer
-multiplications
-the coarser the map.
+multiplications the coarser the map.
 
 Two things happen at the border of the image only, and are corrected there, exactly:
 
 - H pads F's output with zeros, where the composed kernel sees F continued to a ring of pixels around the image. What H
   takes from the ring's top line is a 5-tap conv along the first line of P_i, likewise at the other sides; the ring's
-  four
-  corners, counted in a row and a column, are added back once.
+  four corners, counted in a row and a column, are added back once.
 - Biases pass through padded convs. Their sum is one number per channel up to two pixels from the border; there it
   depends on the distances to the sides alone.
 """
@@ -121,8 +119,7 @@ class Ring(Layer):
 
 def strips(x: Tensor) -> list[Tensor]:
     """The first and last two lines (N, C, 2, W) and columns (N, C, H, 2) of a map (N, C, H, W): two, since runtimes
-    lose
-    track of the layout of maps with a side of one."""
+    lose track of the layout of maps with a side of one."""
     return [x[:, :, :2], x[:, :, -2:], x[..., :2], x[..., -2:]]
 
 
@@ -185,8 +182,7 @@ class CollapsedLevel(Layer):
 
     def _frame(self, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """What the biases miss of their inner value, in half form: in the outer rows (2, 1, W / 2, 4 C), then in the
-        outer
-        columns (2, H / 2, 1, 4 C) without those rows."""
+        outer columns (2, H / 2, 1, 4 C) without those rows."""
         height, width = grid
         rows = self.frame[0][:, :, _distances(width, self.frame.device)]
         columns = self.frame[0][:, _distances(height, self.frame.device)]

@@ -109,8 +109,7 @@ def after_upsampling(kernel: Tensor, factor: int) -> tuple[Tensor, Tensor, Tenso
         1].
 
     Along both axes the three terms multiply out to nine, of four kinds: products with p, with its differences along the
-    columns of
-    pixels, along the rows, and along both.
+    columns of pixels, along the rows, and along both.
 
     Args:
         kernel: (out, in, k, k), k odd, k // 2 at most half of a larger factor than 2, at most 2 for ``factor=2``.
@@ -118,14 +117,10 @@ def after_upsampling(kernel: Tensor, factor: int) -> tuple[Tensor, Tensor, Tenso
 
     Returns:
         The kernels for the differences along both axes (factor ** 2 * out, in, t, t), along the first (factor * out,
-        in, t, 1), along the
-        second (factor * out, in, 1, t), and for p (out, in, 1, 1). For ``factor=2``, t is 2 and the results are tiles
-        around the
-        pixels. Otherwise t is 1, since only one end of a tile is ever reached over, and the results are tiles around
-        the differences'
-        places between the pixels. Result channels are by place in a tile of factor / 2, then by place in a tile of 2,
-        then by ``out``;
-        places by (first axis, second axis).
+        in, t, 1), along the second (factor * out, in, 1, t), and for p (out, in, 1, 1). For ``factor=2``, t is 2 and
+        the results are tiles around the pixels. Otherwise t is 1, since only one end of a tile is ever reached over,
+        and the results are tiles around the differences' places between the pixels. Result channels are by place in a
+        tile of factor / 2, then by place in a tile of 2, then by ``out``; places by (first axis, second axis).
     """
     out_channels, in_channels, size = kernel.shape[:3]
     reach, half = size // 2, factor // 2

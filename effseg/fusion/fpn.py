@@ -119,8 +119,7 @@ class SemanticFpn(Layer):
         """The logits of the sum of the levels at the finest size; all but the finest still lack their last upsampling.
 
         Resizing is linear, and so is the classifier: levels are added up in front of a resize they share, and the
-        resize is
-        done to whichever has fewer channels, the sum or its logits.
+        resize is done to whichever has fewer channels, the sum or its logits.
         """
         size = tuple(finest.shape[2:])
         if any(tuple(2 * side for side in y.shape[2:]) != size for y in others):

@@ -7,13 +7,12 @@ Bilinear resizing mixes every pixel from a window of the logits with weights tha
   are left to be mixed, and only for the pixels on the seams between regions.
 
 The same holds for several resizes in a row, as MMSegmentation does at test time (to the padded input's size, off with
-the
-padding, to the photo's size): their product is again one set of such weights, separable into rows and columns.
+the padding, to the photo's size): their product is again one set of such weights, separable into rows and columns.
 
 Ties. A class that equals another at every position of the window loses to the one of lower number, here as in
-``argmax``.
-Two classes that come out equal, or within rounding of each other, only by mixing may come out in either order: the sums
-are formed in another order than torch's ``interpolate`` forms them. :func:`near_ties` says which pixels those are.
+``argmax``. Two classes that come out equal, or within rounding of each other, only by mixing may come out in either
+order: the sums are formed in another order than torch's ``interpolate`` forms them. :func:`near_ties` says which pixels
+those are.
 """
 
 from collections.abc import Sequence as Many

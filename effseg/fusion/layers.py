@@ -1,18 +1,14 @@
 """The layers of a fused network: pure torch, inference only, maps (N, C, H, W) in and out.
 
 A layer describes itself as plain dicts, lists and numbers (``describe()``), and :func:`effseg.fusion.layer.build` makes
-it
-again from that description, empty, for a state dict to fill. A file of both needs nothing but torch to run.
+it again from that description, empty, for a state dict to fill. A file of both needs nothing but torch to run.
 
 Layers have two forms of the same function, equal up to rounding. The *eager* form is written for torch on a CPU: it
-works
-in place and calls the fast kernels. The *portable* form (``set_portable()``) uses only functional operations that the
-phone
-runtimes execute natively: no normalisation operators, no expand, no nearest upsampling.
+works in place and calls the fast kernels. The *portable* form (``set_portable()``) uses only functional operations that
+the phone runtimes execute natively: no normalisation operators, no expand, no nearest upsampling.
 
 ``fuse()`` methods of the blocks give these layers in float64, the precision that folding is done in; the segmentor
-rounds
-once, at the end.
+rounds once, at the end.
 """
 
 from collections.abc import Sequence as Many
@@ -48,8 +44,7 @@ class Conv(Layer):
         self.weight = empty(out_channels, in_channels // groups, *self.kernel_size)
         self.bias = empty(out_channels)
         # With one thread, torch gives an undilated 1 x 1 conv to a matrix product that runs at half the speed of
-        # oneDNN's
-        # conv. Dilation means nothing to a single tap, and takes the fast way.
+        # oneDNN's conv. Dilation means nothing to a single tap, and takes the fast way.
         self._dilation = 2 if self.kernel_size == (1, 1) and groups == 1 else 1
 
     @classmethod

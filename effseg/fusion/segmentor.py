@@ -1,9 +1,8 @@
 """From a trained segmenter to its inference form.
 
 What to export is ``fused.exportable()``: a copy for images of exactly ``fused.size`` whose ``logits(x)`` consists of
-operations
-that the phone runtimes execute natively, with static shapes, contiguous weights and nothing that other sizes would
-take.
+operations that the phone runtimes execute natively, with static shapes, contiguous weights and nothing that other sizes
+would take.
 """
 
 import copy
@@ -30,8 +29,7 @@ class FusedSegmentor(nn.Module):
     """A segmenter in inference form; made by :func:`fuse` or :meth:`load`. Needs torch alone.
 
     It is exact at any image size; ``size`` is the one it was built for, where what depends on the size is stored. Fast
-    are
-    images whose sides are multiples of 32.
+    are images whose sides are multiples of 32.
 
     Args:
         backbone: images to maps.
@@ -40,8 +38,7 @@ class FusedSegmentor(nn.Module):
         align_corners: of the resize from logits to labels.
         threshold: of the sigmoid, for a segmenter with one logit; else None.
         meta: what users of the labels need, plain data: ``classes``, ``palette``, and ``mean``, ``std``, ``bgr_to_rgb``
-            of
-            the normalisation, as far as the trained model knew.
+            of the normalisation, as far as the trained model knew.
     """
 
     def __init__(

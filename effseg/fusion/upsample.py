@@ -1,8 +1,7 @@
 """Nearest upsampling and what is done behind it, on the small map, without copying a pixel.
 
 All runtimes are faster at these convs than at the transposed conv that would be the same, and at moving whole pixels
-than
-at ``pixel_shuffle``. Not all of them copy natively; all of them add with broadcasting.
+than at ``pixel_shuffle``. Not all of them copy natively; all of them add with broadcasting.
 
 *Half form*: a map (N, C, H, W) as (N, H / 2, W / 2, 4 C), the channels of 2 x 2 pixels by (row, column, channel).
 """
@@ -51,9 +50,8 @@ class Upsampled(Layer):
 
         Returns:
             Three maps, each in half form as far as it goes, whose :func:`summed` is the result: of all pixels (N, h g,
-            w g, 4 C) with
-            g half of the factor, of what is equal along a row of a tile (N, h g, w, 2 C), and along a column (N, h, w
-            g, 2 C).
+            w g, 4 C) with g half of the factor, of what is equal along a row of a tile (N, h g, w, 2 C), and along a
+            column (N, h, w g, 2 C).
         """
         parts, margin = self.factor // 2, self.factor // 4
         down = _difference(x, 0)
@@ -74,8 +72,7 @@ class Upsampled(Layer):
 
 def _difference(x: Tensor, axis: int) -> Tensor:
     """``x[i] - x[i - 1]`` along the first or second axis of the map, zeros around it; a line more than ``x``. As a
-    conv, which keeps the
-    layout that runtimes have chosen for ``x``."""
+    conv, which keeps the layout that runtimes have chosen for ``x``."""
     padding = (1, 0) if axis == 0 else (0, 1)
     ones = torch.ones(x.shape[1], 1, 1, 1, dtype=x.dtype, device=x.device)
     return F.conv2d(x, torch.cat([-ones, ones], 2 + axis), padding=padding, groups=x.shape[1])
@@ -83,8 +80,7 @@ def _difference(x: Tensor, axis: int) -> Tensor:
 
 def summed(finest: list[Tensor], *coarser: list[Tensor]) -> Tensor:
     """The sum in half form of what several :class:`Upsampled` return, the first of them with a factor of 2. What is
-    equal along a side
-    is copied by broadcasting, in sums that are there anyway: not all runtimes copy natively."""
+    equal along a side is copied by broadcasting, in sums that are there anyway: not all runtimes copy natively."""
     both, first, second = finest
     batch, height, width, channels = both.shape
     for everywhere, rows, columns in coarser:
@@ -117,8 +113,7 @@ def plus_doubled(x: Tensor, small: Tensor) -> Tensor:
 
 def spread(x: Tensor, rows: int, columns: int) -> Tensor:
     """(N, H, W, rows * columns * C) -> (N, rows * H, columns * W, C): the channels by (row, column, channel) of a tile
-    become
-    pixels. Moves whole pixels, which runtimes are faster at than at ``pixel_shuffle``."""
+    become pixels. Moves whole pixels, which runtimes are faster at than at ``pixel_shuffle``."""
     batch, height, width, channels = x.shape
     if rows > 1:
         x = x.reshape(batch * height, width, rows, channels // rows).transpose(1, 2)

@@ -1,16 +1,13 @@
 """Attention bias as a table of offsets, looked up for any grid.
 
 EfficientFormer (https://arxiv.org/abs/2206.01191, section 3) adds to every attention logit a learned number that
-depends
-on the head and on |dy|, |dx| alone, the distance between query and key in positions of the feature map. The parameter
-is
-that table; the N x N matrix is only its expansion. Everything that changes the size of the grid therefore happens on
-the
+depends on the head and on |dy|, |dx| alone, the distance between query and key in positions of the feature map. The
+parameter is that table; the N x N matrix is only its expansion. Everything that changes the size of the grid therefore
+happens on the
 table: square or not, portrait or landscape, an offset keeps its meaning.
 
 A table of resolution (R_h, R_w) has shape (heads, R_h * R_w), offset (dy, dx) at index ``dy * R_w + dx``, as in timm's
-and
-the original ImageNet weights (7 x 7 for 224 x 224 pixels at stride 32).
+and the original ImageNet weights (7 x 7 for 224 x 224 pixels at stride 32).
 
 A grid larger than the table needs offsets that were never learned. ``bias_resize`` says where they come from:
 
@@ -37,8 +34,7 @@ def resize_table(table: Tensor, source: tuple[int, int], target: tuple[int, int]
         source: (R_h, R_w), the resolution of ``table``.
         target: (H, W), the number of offsets wanted along each axis.
         bias_resize: one of :data:`BIAS_RESIZE`; ``'matrix'`` stretches here like ``'interpolate'``, since the
-            original's
-            way has no table of another size.
+            original's way has no table of another size.
 
     Returns:
         (heads, H * W).

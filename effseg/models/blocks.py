@@ -4,8 +4,8 @@ Li et al., "EfficientFormer: Vision Transformers at MobileNet Speed", NeurIPS 20
 Parameter names are timm's (``timm.models.efficientformer``), so that weights of its hub load without a table.
 
 Maps are (N, C, H, W); tokens are (N, L, C) with L = H * W in row-major order. Each block's ``fuse()`` gives its
-inference
-form, on maps throughout and in float64 (:mod:`effseg.fusion.layers`); ``grid`` is the (H, W) of the block's map.
+inference form, on maps throughout and in float64 (:mod:`effseg.fusion.layers`); ``grid`` is the (H, W) of the block's
+map.
 """
 
 import torch

@@ -26,8 +26,7 @@ class EfficientFormer(Backbone):
 
     Args:
         arch: ``'l1'``, ``'l3'``, ``'l7'``, or a dict of ``depths`` (blocks per stage), ``embed_dims`` (channels per
-            stage)
-            and ``num_vit`` (how many blocks of the last stage attend).
+            stage) and ``num_vit`` (how many blocks of the last stage attend).
         out_indices: which stages' maps are returned.
         drop_path_rate: stochastic depth of the last block, falling linearly to 0 at the first.
         act: ``'GELU'`` (as trained on ImageNet), ``'HardSwish'`` or ``'ReLU'``: hardware differs in what it runs fast.
@@ -38,8 +37,7 @@ class EfficientFormer(Backbone):
         resolution: side of the attention bias table: 7 as in the ImageNet weights, or the crop size / 32. Loading a
             table of another size carries it over by offset.
         bias_resize: where the bias of offsets beyond the table comes from: ``'interpolate'``, ``'hold'``, or
-            ``'matrix'``
-            for checkpoints of the original segmentation code (:mod:`effseg.models.attention_bias`).
+            ``'matrix'`` for checkpoints of the original segmentation code (:mod:`effseg.models.attention_bias`).
         init_cfg: ``dict(type='Pretrained', checkpoint=...)`` with a name of timm's hub
             (``'timm/efficientformer_l1.snap_dist_in1k'``), a path or a URL.
 

@@ -31,10 +31,8 @@ class LabelSegmentor(EncoderDecoder):
     ``seg_logits``.
 
     With ``test_cfg.mode='whole'`` full-size logits never exist. With ``'slide'`` they are what MMSegmentation averages,
-    so
-    they are made as it makes them. Pictures of more than :data:`~effseg.segmentors.windows.LARGEST` pixels go through
-    in
-    windows in both modes, which is said.
+    so they are made as it makes them. Pictures of more than :data:`~effseg.segmentors.windows.LARGEST` pixels go
+    through in windows in both modes, which is said.
 
     Args:
         model: the trained EncoderDecoder; its data preprocessor, ``test_cfg``, ``cfg`` and ``dataset_meta`` go over.

@@ -1,6 +1,5 @@
 """Trainings in processes of their own that are killed at a chosen moment. They are forked from a process that has
-imported
-everything, so that each costs a second."""
+imported everything, so that each costs a second."""
 
 import faulthandler
 import multiprocessing

@@ -76,8 +76,8 @@ def check(path: Path, network, spec: Spec) -> None:
     """What can be proved of a package without running it.
 
     Every operator is one that Core ML has at :data:`TARGET`; the input is an RGB picture and the output is named and
-    shaped
-    as the spec says; every conv's weights are the network's, bit for bit at the file's precision (int8 excepted).
+    shaped as the spec says; every conv's weights are the network's, bit for bit at the file's precision (int8
+    excepted).
 
     Raises:
         ParityError: naming what differs.
@@ -165,8 +165,7 @@ def _check_weights(operators, network, dtype) -> None:
 
 def _int8(package, network, floats: tuple[str, ...]):
     """Weights in int8 with a scale per output channel, by coremltools; arithmetic stays in half precision, and so do
-    the
-    kernels of ``floats``."""
+    the kernels of ``floats``."""
     import coremltools.optimize.coreml as cto
 
     config = cto.OptimizationConfig(
