@@ -37,7 +37,6 @@ _BESIDE_THE_WEIGHTS = (
     *(f'numpy.{core}.multiarray.{name}' for core in ('core', '_core') for name in ('_reconstruct', 'scalar')),
     *(f'numpy.dtypes.{name}DType' for name in ('Float64', 'Float32', 'Int64', 'Int32', 'UInt32')),
 )
-FUSED = 'effseg.fused.'  # what effseg.fusion.segmentor writes as its format, with a version behind
 _LEGACY_MAGIC = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'
 _TRUSTED: ContextVar[bool] = ContextVar('trusted', default=False)
 _HASH_IN_NAME = re.compile(r'-([0-9a-f]{8,64})\.[a-z]+$')
@@ -144,11 +143,6 @@ def read_file(path: str | Path) -> dict:
         raise WeightsError(_explain(path, error)) from error
     if not isinstance(content, Mapping):
         raise WeightsError(f'{path} holds a {type(content).__name__}; a dict of tensors was expected')
-    if str(content.get('format')).startswith(FUSED):
-        raise WeightsError(
-            f'{path} is a fused segmenter, which cannot be trained, fused or exported again: give the checkpoint '
-            'that it was made from (effseg.fuse.FusedSegmentor.load runs it)'
-        )
     return dict(content)
 
 

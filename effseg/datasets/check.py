@@ -88,7 +88,7 @@ def _check_pairs(dataset, dataset_cfg: Config) -> None:
     pairs = dataset.load_data_list()
     if not pairs:
         raise DataError(
-            f"no image ending in {dataset.img_suffix!r} in {dataset.data_prefix['img_path']}; set img_suffix in the "
+            f'no image ending in {dataset.img_suffix!r} in {dataset.data_prefix["img_path"]}; set img_suffix in the '
             "data set's config"
         )
     lost = [pair['img_path'] for pair in pairs if not Path(pair.get('seg_map_path', '')).is_file()]

@@ -14,28 +14,27 @@ multiplications the coarser the map.
 
 Two things happen at the border of the image only, and are corrected there, exactly:
 
-- H pads F's output with zeros, where the composed kernel sees F continued to a ring of pixels around the image. What H
-  takes from the ring's top line is a 5-tap conv along the first line of P_i, likewise at the other sides; the ring's
-  four corners, counted in a row and a column, are added back once.
+- H pads F's output with zeros, where the composed kernel sees F continued by one pixel beyond each side of the image
+  (:class:`BorderCorrection`). What H would take from the line above the image is a 5-tap conv along the first line of
+  P_i, likewise at the other sides; the four corners, counted in a row and in a column, are added back once.
 - Biases pass through padded convs. Their sum is one number per channel up to two pixels from the border; there it
   depends on the distances to the sides alone.
 """
 
-from collections.abc import Sequence as Many
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .folding import Affine, compose
-from .layer import Layer, activate, empty
-from .layers import Conv
-from .upsample import Upsampled, gathered, plus_doubled, spread, summed
+from .layers import Conv, Layer, activate, empty
+from .upsample import Upsampled, depth_to_space, plus_doubled, space_to_depth, summed
 
 REACH = 2  # pixels that the 5 x 5 kernel sees to each side
 
 
-def cost(inputs: Many[int], middle: int, out: int) -> int:
+def cost(inputs: Sequence[int], middle: int, out: int) -> int:
     """Multiplications per pixel of the level in collapsed form.
 
     Args:
@@ -49,15 +48,15 @@ def cost(inputs: Many[int], middle: int, out: int) -> int:
     return total * out
 
 
-class Ring(Layer):
-    """What H takes from the ring around F's output: along each side a 5-tap conv of P_i's line there.
+class BorderCorrection(Layer):
+    """Zero-padding correction at the image border: what the composed kernel sees beyond F's output, and H does not.
+
+    Along each side it is a 5-tap conv of P_i's outermost line.
 
     Args:
         channels: of P_i.
         out_channels: of H.
     """
-
-    ARGS = ('channels', 'out_channels')
 
     def __init__(self, channels: int, out_channels: int):
         super().__init__()
@@ -67,13 +66,11 @@ class Ring(Layer):
         self.corners = nn.ParameterList([empty(out_channels, channels, 1, 1) for _ in range(4)])
 
     @classmethod
-    def of(cls, head: Tensor, output: Tensor) -> 'Ring':
+    def of(cls, head: Tensor, output: Tensor) -> 'BorderCorrection':
         """The correction for the kernels H (out, f, 3, 3) and F (f, f, 3, 3)."""
         layer = cls(head.shape[1], head.shape[0]).to(head.device)
-        near, far = (
-            slice(0, 1),
-            slice(2, 3),
-        )  # H's taps that reach over a side; F's that reach back are the opposite ones
+        # H's taps that reach over a side; F's that reach back are the opposite ones
+        near, far = slice(0, 1), slice(2, 3)
         rows = [compose(head[:, :, near], output[:, :, far]), compose(head[:, :, far], output[:, :, near])]
         columns = [compose(head[..., near], output[..., far]), compose(head[..., far], output[..., near])]
         corners = [
@@ -85,14 +82,14 @@ class Ring(Layer):
             weight.copy_(part)
         return layer
 
-    def forward(self, strips: Many[Tensor]) -> list[Tensor]:
+    def forward(self, strips: Sequence[Tensor]) -> list[Tensor]:
         """
         Args:
             strips: of P_i, see :func:`strips`.
 
         Returns:
-            What is to be subtracted from the first and last line and column, in half form: (N, 1, W / 2, 4 out) and
-            (N, H / 2, 1, 4 out).
+            What is to be subtracted from the first and last line and column, in space-to-depth form:
+            (N, 1, W / 2, 4 out) and (N, H / 2, 1, 4 out).
         """
         top, bottom, left, right = lines(strips)
         rows = [self._row(top, 0), self._row(bottom, 1)]
@@ -123,7 +120,7 @@ def strips(x: Tensor) -> list[Tensor]:
     return [x[:, :, :2], x[:, :, -2:], x[..., :2], x[..., -2:]]
 
 
-def lines(sides: Many[Tensor]) -> list[Tensor]:
+def lines(sides: Sequence[Tensor]) -> list[Tensor]:
     """Of :func:`strips`, the lines at the border."""
     top, bottom, left, right = sides
     return [top[:, :, :1], bottom[:, :, -1:], left[..., :1], right[..., -1:]]
@@ -135,16 +132,14 @@ class CollapsedLevel(Layer):
     Args:
         own: 5 x 5 conv of the level's own map, with the bias of the inside of the image.
         above: one per further map, then one for P_r.
-        ring: the border's correction.
+        border: the zero-padding correction.
         grid: (H, W) of the level that the border's biases are stored for; at least 4 x 4, both even.
         act: activation behind the level.
     """
 
-    ARGS = ('own', 'above', 'ring', 'grid', 'act')
-
-    def __init__(self, own: Conv, above: Many[Upsampled], ring: Ring, grid: Many[int], act: str):
+    def __init__(self, own: Conv, above: Sequence[Upsampled], border: BorderCorrection, grid: Sequence[int], act: str):
         super().__init__()
-        self.own, self.above, self.ring = own, nn.ModuleList(above), ring
+        self.own, self.above, self.border = own, nn.ModuleList(above), border
         self.grid, self.act = tuple(grid), act
         channels = own.out_channels
         self.frame = empty(1, channels, 2 * REACH + 1, 2 * REACH + 1)
@@ -153,7 +148,7 @@ class CollapsedLevel(Layer):
 
     @classmethod
     def of(
-        cls, laterals: Many[Affine], output: Affine, head: Affine, above: int, grid: Many[int], act: str
+        cls, laterals: Sequence[Affine], output: Affine, head: Affine, above: int, grid: Sequence[int], act: str
     ) -> 'CollapsedLevel':
         """
         Args:
@@ -169,7 +164,7 @@ class CollapsedLevel(Layer):
         own = Conv.of(Affine(compose(kernel, laterals[0].weight), table[:, REACH, REACH]))
         uppers = [Upsampled.of(compose(kernel, part.weight), 2**steps) for steps, part in enumerate(laterals[1:], 1)]
         uppers.append(Upsampled.of(kernel, 2**above))
-        layer = cls(own, uppers, Ring.of(head.weight, output.weight), grid, act).to(kernel.device)
+        layer = cls(own, uppers, BorderCorrection.of(head.weight, output.weight), grid, act).to(kernel.device)
         layer.frame.copy_(table - table[:, REACH, REACH, None, None])
         rows, columns = layer._frame(layer.grid)
         layer.frame_rows.copy_(rows)
@@ -181,18 +176,18 @@ class CollapsedLevel(Layer):
         self.frame = None
 
     def _frame(self, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """What the biases miss of their inner value, in half form: in the outer rows (2, 1, W / 2, 4 C), then in the
-        outer columns (2, H / 2, 1, 4 C) without those rows."""
+        """What the biases miss of their inner value, in space-to-depth form: in the outer rows (2, 1, W / 2, 4 C), then
+        in the outer columns (2, H / 2, 1, 4 C) without those rows."""
         height, width = grid
         rows = self.frame[0][:, :, _distances(width, self.frame.device)]
         columns = self.frame[0][:, _distances(height, self.frame.device)]
         columns = F.pad(columns[:, REACH:-REACH], (0, 0, REACH, REACH))
         return (
-            gathered(torch.stack([rows[:, :REACH], rows[:, -REACH:]])),
-            gathered(torch.stack([columns[..., :REACH], columns[..., -REACH:]])),
+            space_to_depth(torch.stack([rows[:, :REACH], rows[:, -REACH:]])),
+            space_to_depth(torch.stack([columns[..., :REACH], columns[..., -REACH:]])),
         )
 
-    def forward(self, maps: Many[Tensor], rest: Tensor, laterals: Many[Conv]) -> Tensor:
+    def forward(self, maps: Sequence[Tensor], rest: Tensor, laterals: Sequence[Conv]) -> Tensor:
         """
         Args:
             maps: the backbone's maps from this level up to r.
@@ -201,12 +196,12 @@ class CollapsedLevel(Layer):
         """
         finest, *coarser = [layer(x) for layer, x in zip(self.above, [*maps[1:], rest])]
         finest[0] = self._bordered(finest[0], self._border(maps, rest, laterals))
-        half = spread(summed(finest, *coarser), 2, 2)
+        above = depth_to_space(summed(finest, *coarser), 2, 2)
         y = self.own(maps[0]).permute(0, 2, 3, 1)
-        return activate(y + half if self.portable else y.add_(half), self.act, self.portable).permute(0, 3, 1, 2)
+        return activate(y + above if self.portable else y.add_(above), self.act, self.portable).permute(0, 3, 1, 2)
 
-    def _border(self, maps: Many[Tensor], rest: Tensor, laterals: Many[Conv]) -> list[Tensor]:
-        """What is to be added to the first and last line and column, in half form."""
+    def _border(self, maps: Sequence[Tensor], rest: Tensor, laterals: Sequence[Conv]) -> list[Tensor]:
+        """What is to be added to the first and last line and column, in space-to-depth form."""
         sides = strips(rest)
         for x, lateral in zip(reversed(maps), reversed(laterals)):
             # the biases of the laterals are in the table
@@ -214,9 +209,9 @@ class CollapsedLevel(Layer):
         grid = tuple(maps[0].shape[2:])
         rows, columns = (self.frame_rows, self.frame_columns) if grid == self.grid else self._frame(grid)
         biases = (rows[:1], rows[1:], columns[:1], columns[1:])
-        return [bias - line for bias, line in zip(biases, self.ring(sides))]
+        return [bias - line for bias, line in zip(biases, self.border(sides))]
 
-    def _bordered(self, y: Tensor, border: Many[Tensor]) -> Tensor:
+    def _bordered(self, y: Tensor, border: Sequence[Tensor]) -> Tensor:
         """``y`` with ``border`` added. The portable form joins slices, which runtimes execute natively."""
         top, bottom, left, right = border
         if self.portable:

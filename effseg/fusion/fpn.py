@@ -1,13 +1,13 @@
 """MMSegmentation's FPN and FPNHead as one decoder.
 
-Semantic FPN: Kirillov et al., "Panoptic Feature Pyramid Networks", CVPR 2019, https://arxiv.org/abs/1901.02446.
+Semantic FPN: Kirillov et al., "Panoptic Feature FusedBackbone Networks", CVPR 2019, https://arxiv.org/abs/1901.02446.
 
 The decoder has two ways to the same logits. Where every level is exactly half the one below and the FPN is linear, the
 levels for which it saves work are collapsed (:mod:`effseg.fusion.collapse`); everything else goes step by step, as
 MMSegmentation does. In both, levels that end in the same x2 upsampling are added up in front of it.
 """
 
-from collections.abc import Sequence as Many
+from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,13 +15,11 @@ from torch import Tensor, nn
 from ..errors import FuseError
 from .collapse import CollapsedLevel, cost
 from .folding import Affine, fold_norm, linear_part
-from .layer import Layer, activation_name
-from .layers import Conv, MapNorm, Sequence
+from .layers import Conv, Layer, MapNorm, Sequential, activation_name
 from .upsample import plus_doubled
 
-SMALLEST_GRID = (
-    4  # lines of a level that a collapsed border needs; with images of 32 pixels, the first two levels have them
-)
+# lines of a level that a collapsed border needs; with images of 32 pixels, the first two levels have them
+SMALLEST_GRID = 4
 COLLAPSIBLE = 2
 
 
@@ -38,15 +36,13 @@ class SemanticFpn(Layer):
         fallback: why nothing is collapsed, or None.
     """
 
-    ARGS = ('laterals', 'outputs', 'heads', 'classifier', 'levels', 'align_corners', 'fallback')
-
     def __init__(
         self,
-        laterals: Many[Conv],
-        outputs: Many[Conv],
-        heads: Many[Sequence],
+        laterals: Sequence[Conv],
+        outputs: Sequence[Conv],
+        heads: Sequence[Sequential],
         classifier: Conv,
-        levels: Many[CollapsedLevel | None],
+        levels: Sequence[CollapsedLevel | None],
         align_corners: bool,
         fallback: str | None,
     ):
@@ -56,7 +52,7 @@ class SemanticFpn(Layer):
         self.levels = nn.ModuleList(levels)
         self.align_corners, self.fallback = align_corners, fallback
 
-    def forward(self, maps: Many[Tensor]) -> Tensor:
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """
         Args:
             maps: (N, C_i, H_i, W_i), fine to coarse.
@@ -85,7 +81,7 @@ class SemanticFpn(Layer):
         levels = list(self.levels) if collapsed else []
         return levels + [None] * (len(self.laterals) - len(levels))
 
-    def strip_to(self, grids: Many[Many[int]]) -> None:
+    def strip_to(self, grids: Sequence[Sequence[int]]) -> None:
         """Drops the weights that maps of these sizes do not take; the others must go through :meth:`forward` no
         more."""
         self.strip()
@@ -97,7 +93,7 @@ class SemanticFpn(Layer):
                 self.outputs[index] = nn.Identity()
                 self.heads[index].layers[0] = nn.Identity()
 
-    def _top_down(self, maps: Many[Tensor], lowest: int) -> dict[int, Tensor]:
+    def _top_down(self, maps: Sequence[Tensor], lowest: int) -> dict[int, Tensor]:
         """P of the levels from ``lowest`` upwards."""
         pyramid = {}
         for index in reversed(range(lowest, len(maps))):
@@ -112,7 +108,7 @@ class SemanticFpn(Layer):
     def _double(self, x: Tensor) -> Tensor:
         return self._resize(x, (2 * x.shape[2], 2 * x.shape[3]))
 
-    def _resize(self, x: Tensor, size: Many[int]) -> Tensor:
+    def _resize(self, x: Tensor, size: Sequence[int]) -> Tensor:
         return F.interpolate(x, size=size, mode='bilinear', align_corners=self.align_corners)
 
     def _classify(self, finest: Tensor, *others: Tensor) -> Tensor:
@@ -136,12 +132,14 @@ class SemanticFpn(Layer):
         return first
 
 
-def halving(grids: Many[Many[int]]) -> bool:
+def halving(grids: Sequence[Sequence[int]]) -> bool:
     """Whether each of ``grids`` (H, W) is exactly twice the next."""
     return all(fine[axis] == 2 * coarse[axis] for fine, coarse in zip(grids, grids[1:]) for axis in (0, 1))
 
 
-def fuse_semantic_fpn(neck: nn.Module, head: nn.Module, norms: Many[MapNorm], grids: Many[Many[int]]) -> SemanticFpn:
+def fuse_semantic_fpn(
+    neck: nn.Module, head: nn.Module, norms: Sequence[MapNorm], grids: Sequence[Sequence[int]]
+) -> SemanticFpn:
     """The decoder of a trained FPN and FPNHead.
 
     Args:
@@ -172,7 +170,7 @@ def fuse_semantic_fpn(neck: nn.Module, head: nn.Module, norms: Many[MapNorm], gr
     return SemanticFpn(
         [Conv.of(part, act=act) for part, act in zip(laterals, acts)],
         [Conv.of(part, act=act) for part, act in zip(outputs, output_acts)],
-        [Sequence([Conv.of(part, act=act) for part, act in convs]) for convs in heads],
+        [Sequential([Conv.of(part, act=act) for part, act in convs]) for convs in heads],
         Conv.of(linear_part(head.conv_seg)),
         levels,
         bool(head.align_corners),
@@ -181,7 +179,10 @@ def fuse_semantic_fpn(neck: nn.Module, head: nn.Module, norms: Many[MapNorm], gr
 
 
 def collapse(
-    laterals: Many[Affine], outputs: Many[Affine], heads: Many[tuple[Affine, str]], grids: Many[Many[int]]
+    laterals: Sequence[Affine],
+    outputs: Sequence[Affine],
+    heads: Sequence[tuple[Affine, str]],
+    grids: Sequence[Sequence[int]],
 ) -> list[CollapsedLevel | None]:
     """The first levels in the form that needs the fewest multiplications; None for one that is cheapest step by
     step."""

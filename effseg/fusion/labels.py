@@ -15,13 +15,13 @@ order: the sums are formed in another order than torch's ``interpolate`` forms t
 those are.
 """
 
-from collections.abc import Sequence as Many
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .mixing import Axis, resize_axis
+from .interpolation import Axis, resize_axis
 
 CHUNK = 1 << 20  # numbers per temporary: memory stays a few MB whatever the size of the label map
 DENSE = 0.6  # from this share of undecided pixels on, mixing all classes line by line is faster than gathering
@@ -46,7 +46,7 @@ class Crop(NamedTuple):
 
 
 def label_map(
-    logits: Tensor, steps: Many[Resize | Crop], align_corners: bool = False, threshold: float | None = None
+    logits: Tensor, steps: Sequence[Resize | Crop], align_corners: bool = False, threshold: float | None = None
 ) -> Tensor:
     """The label of every pixel after resizing the logits.
 
@@ -95,7 +95,11 @@ def _by_span(axis: Axis) -> list[tuple[int, Tensor]]:
 
 
 def axes(
-    size: Many[int], steps: Many[Resize | Crop], dtype: torch.dtype, device: torch.device, align_corners: bool = False
+    size: Sequence[int],
+    steps: Sequence[Resize | Crop],
+    dtype: torch.dtype,
+    device: torch.device,
+    align_corners: bool = False,
 ) -> tuple[Axis, Axis]:
     """What ``steps`` do to the rows and to the columns of a map of ``size`` = (h, w)."""
     plans = []

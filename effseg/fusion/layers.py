@@ -1,8 +1,5 @@
 """The layers of a fused network: pure torch, inference only, maps (N, C, H, W) in and out.
 
-A layer describes itself as plain dicts, lists and numbers (``describe()``), and :func:`effseg.fusion.layer.build` makes
-it again from that description, empty, for a state dict to fill. A file of both needs nothing but torch to run.
-
 Layers have two forms of the same function, equal up to rounding. The *eager* form is written for torch on a CPU: it
 works in place and calls the fast kernels. The *portable* form (``set_portable()``) uses only functional operations that
 the phone runtimes execute natively: no normalisation operators, no expand, no nearest upsampling.
@@ -11,27 +8,49 @@ the phone runtimes execute natively: no normalisation operators, no expand, no n
 rounds once, at the end.
 """
 
-from collections.abc import Sequence as Many
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import FuseError
 from ..models.attention_bias import attention_bias
 from .folding import Affine
-from .layer import ACTIVATIONS, Layer, activate, empty
+
+ACTIVATIONS = {'none': nn.Identity, 'relu': nn.ReLU, 'gelu': nn.GELU, 'hardswish': nn.Hardswish}
+
+
+class Layer(nn.Module):
+    """Base of the inference layers: in eval mode from the start, in the eager form until :meth:`set_portable`."""
+
+    def __init__(self):
+        super().__init__()
+        self.portable = False
+        self.train(False)
+
+    def set_portable(self, portable: bool = True) -> 'Layer':
+        """Chooses the form of this layer and all inside it; returns the layer."""
+        for module in self.modules():
+            if isinstance(module, Layer):
+                module.portable = portable
+        return self
+
+    def strip(self) -> None:
+        """Drops, in all layers inside, what only images of another size than the built one take."""
+        for module in self.children():
+            for layer in [module] if isinstance(module, Layer) else module.children():
+                layer.strip()
 
 
 class Conv(Layer):
     """A conv with the padding k // 2, a bias and an activation."""
 
-    ARGS = ('in_channels', 'out_channels', 'kernel_size', 'stride', 'groups', 'act')
-
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: Many[int],
+        kernel_size: Sequence[int],
         stride: int = 1,
         groups: int = 1,
         act: str = 'none',
@@ -63,12 +82,10 @@ class Conv(Layer):
         return activate(x, self.act, self.portable)
 
 
-class Sequence(Layer):
+class Sequential(Layer):
     """Layers one after the other."""
 
-    ARGS = ('layers',)
-
-    def __init__(self, layers: Many[Layer]):
+    def __init__(self, layers: Sequence[Layer]):
         super().__init__()
         self.layers = nn.ModuleList(layers)
 
@@ -78,7 +95,7 @@ class Sequence(Layer):
         return x
 
 
-class Residual(Sequence):
+class Residual(Sequential):
     """Layers one after the other, added to their input. The last one must give a new tensor."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -89,9 +106,7 @@ class Residual(Sequence):
 class Sum(Layer):
     """The sum of layers that read the same input."""
 
-    ARGS = ('layers',)
-
-    def __init__(self, layers: Many[Layer]):
+    def __init__(self, layers: Sequence[Layer]):
         super().__init__()
         self.layers = nn.ModuleList(layers)
 
@@ -114,9 +129,7 @@ class PoolMixer(Layer):
         grid: (H, W) that the factor is stored for; for another it is computed.
     """
 
-    ARGS = ('channels', 'grid')
-
-    def __init__(self, channels: int, grid: Many[int]):
+    def __init__(self, channels: int, grid: Sequence[int]):
         super().__init__()
         self.channels, self.grid = channels, tuple(grid)
         self.weight = empty(channels, 1, 3, 3)
@@ -124,7 +137,7 @@ class PoolMixer(Layer):
         self.factor = nn.Parameter(self._factor(self.grid, self.weight), requires_grad=False)
 
     @classmethod
-    def of(cls, scale: Tensor, grid: Many[int]) -> 'PoolMixer':
+    def of(cls, scale: Tensor, grid: Sequence[int]) -> 'PoolMixer':
         """The mixer with this layer scale (C,)."""
         scale = scale.detach().double().flatten()
         layer = cls(len(scale), grid).to(scale.device)
@@ -153,8 +166,6 @@ class MapNorm(Layer):
         eps: added to the variance.
         affine: whether a scale and shift follow. The layer behind may take them over: :meth:`release`.
     """
-
-    ARGS = ('channels', 'groups', 'eps', 'affine')
 
     def __init__(self, channels: int, groups: int, eps: float, affine: bool):
         super().__init__()
@@ -189,8 +200,6 @@ class MapNorm(Layer):
 
 class ChannelNorm(Layer):
     """LayerNorm over the channels of each pixel, without scale and shift: the layer behind has taken them over."""
-
-    ARGS = ('eps',)
 
     def __init__(self, eps: float):
         super().__init__()
@@ -237,23 +246,6 @@ class Attention(Layer):
         act: activation in front of ``proj``.
     """
 
-    ARGS = (
-        'query',
-        'key',
-        'value',
-        'proj',
-        'heads',
-        'grid',
-        'resolution',
-        'bias_resize',
-        'query_stride',
-        'before',
-        'local',
-        'mix_in',
-        'mix_out',
-        'act',
-    )
-
     def __init__(
         self,
         query: Layer,
@@ -261,8 +253,8 @@ class Attention(Layer):
         value: Layer,
         proj: Layer,
         heads: int,
-        grid: Many[int],
-        resolution: Many[int],
+        grid: Sequence[int],
+        resolution: Sequence[int],
         bias_resize: str,
         query_stride: int = 1,
         before: Layer | None = None,
@@ -326,7 +318,7 @@ class Attention(Layer):
         return maps if mix is None else mix(maps.unflatten(0, (batch, self.heads))).flatten(0, 1)
 
 
-class Pyramid(Layer):
+class FusedBackbone(Layer):
     """A fused backbone: a stem and stages, and a norm on each map that is returned.
 
     Args:
@@ -336,9 +328,7 @@ class Pyramid(Layer):
         out_indices: the stages whose maps are returned.
     """
 
-    ARGS = ('stem', 'stages', 'norms', 'out_indices')
-
-    def __init__(self, stem: Layer, stages: Many[Layer], norms: Many[MapNorm], out_indices: Many[int]):
+    def __init__(self, stem: Layer, stages: Sequence[Layer], norms: Sequence[MapNorm], out_indices: Sequence[int]):
         super().__init__()
         self.stem, self.stages, self.norms = stem, nn.ModuleList(stages), nn.ModuleList(norms)
         self.out_indices = tuple(out_indices)
@@ -351,3 +341,33 @@ class Pyramid(Layer):
             if index in self.out_indices:
                 maps.append(self.norms[len(maps)](x))
         return maps
+
+
+def empty(*shape: int) -> nn.Parameter:
+    """A weight of that shape, to be filled."""
+    return nn.Parameter(torch.zeros(*shape, dtype=torch.float64), requires_grad=False)
+
+
+def activation_name(module: nn.Module | None) -> str:
+    """The name in :data:`ACTIVATIONS` of an activation layer.
+
+    Raises:
+        FuseError: for one that has no fused form.
+    """
+    for name, kind in ACTIVATIONS.items():
+        if type(module) is kind and getattr(module, 'approximate', 'none') == 'none':
+            return name
+    if module is None:
+        return 'none'
+    raise FuseError(f'the activation {module} has no fused form; the fused layers know {", ".join(ACTIVATIONS)}')
+
+
+def activate(x: Tensor, name: str, portable: bool) -> Tensor:
+    """Applies an activation; the eager form overwrites ``x``, which saves allocating the largest maps twice."""
+    if name == 'relu':
+        return F.relu(x, inplace=not portable)
+    if name == 'gelu':
+        return F.gelu(x) if portable else torch.ops.aten.gelu_(x)
+    if name == 'hardswish':
+        return F.hardswish(x, inplace=not portable)
+    return x

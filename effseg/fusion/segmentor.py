@@ -6,27 +6,21 @@ would take.
 """
 
 import copy
-import os
-import tempfile
-from collections.abc import Sequence as Many
-from pathlib import Path
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import FuseError, WeightsError
+from ..errors import FuseError
 from .fpn import SemanticFpn, fuse_semantic_fpn
 from .labels import Crop, Resize, label_map
-from .layer import build
-from .layers import Pyramid
+from .layers import FusedBackbone
 
-FORMAT = 'effseg.fused.2'
 STRIDES = (4, 8, 16, 32)
-DTYPES = {str(dtype): dtype for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)}
 
 
 class FusedSegmentor(nn.Module):
-    """A segmenter in inference form; made by :func:`fuse` or :meth:`load`. Needs torch alone.
+    """A segmenter in inference form; made by :func:`fuse`. Needs torch alone.
 
     It is exact at any image size; ``size`` is the one it was built for, where what depends on the size is stored. Fast
     are images whose sides are multiples of 32.
@@ -43,9 +37,9 @@ class FusedSegmentor(nn.Module):
 
     def __init__(
         self,
-        backbone: Pyramid,
+        backbone: FusedBackbone,
         decoder: SemanticFpn,
-        size: Many[int],
+        size: Sequence[int],
         align_corners: bool = False,
         threshold: float | None = None,
         meta: dict | None = None,
@@ -83,7 +77,7 @@ class FusedSegmentor(nn.Module):
             x = x.contiguous(memory_format=torch.channels_last)
         return self.decoder(self.backbone(x))
 
-    def labels(self, logits: Tensor, steps: Many[Resize | Crop]) -> Tensor:
+    def labels(self, logits: Tensor, steps: Sequence[Resize | Crop]) -> Tensor:
         """The labels after resizing the logits in ``steps``: (N, H, W) int64. See :mod:`effseg.fusion.labels`."""
         return label_map(logits, steps, self.align_corners, self.threshold)
 
@@ -106,72 +100,8 @@ class FusedSegmentor(nn.Module):
         network.decoder.strip_to(_grids(self.size))
         return network
 
-    def describe(self) -> dict:
-        """Everything but the weights, as plain data."""
-        return dict(
-            backbone=self.backbone.describe(),
-            decoder=self.decoder.describe(),
-            size=list(self.size),
-            align_corners=self.align_corners,
-            threshold=self.threshold,
-            dtype=str(next(self.parameters()).dtype),
-        )
 
-    def save(self, path: str | Path) -> None:
-        """Writes a file of tensors and plain data; a file that was there stays whole until the new one is."""
-        from .. import __version__
-
-        path = Path(path)
-        content = dict(
-            format=FORMAT, effseg=__version__, description=self.describe(), meta=self.meta, state_dict=self.state_dict()
-        )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f'.{path.name}.', delete=False) as file:
-            try:
-                torch.save(content, file)
-                file.flush()
-                os.fsync(file.fileno())
-                os.replace(file.name, path)
-            except BaseException:
-                os.unlink(file.name)
-                raise
-
-    @classmethod
-    def load(cls, path: str | Path, map_location: str | torch.device = 'cpu') -> 'FusedSegmentor':
-        """Reads a file that :meth:`save` wrote. Nothing in the file is executed.
-
-        Raises:
-            WeightsError: when there is no such file, it is damaged, or not a fused segmenter.
-            FuseError: when this version of effseg does not know its layers.
-        """
-        path = Path(path)
-        if not path.is_file():
-            raise WeightsError(f'there is no fused segmenter {path}')
-        try:
-            content = torch.load(path, map_location=map_location, weights_only=True)
-        except Exception as error:  # a damaged zip or pickle raises anything
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise WeightsError(f'{path} cannot be read as a fused segmenter: {reason[:160]}') from error
-        if not isinstance(content, dict) or content.get('format') != FORMAT:
-            raise WeightsError(f'{path} is not a fused segmenter ({FORMAT}); FusedSegmentor.save writes one')
-        try:
-            return cls._from_content(content).to(map_location)
-        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, AssertionError) as error:
-            if isinstance(error, FuseError):
-                raise
-            raise WeightsError(f'{path} does not fit together: {" ".join(str(error).split())[:200]}') from error
-
-    @classmethod
-    def _from_content(cls, content: dict) -> 'FusedSegmentor':
-        description = dict(content['description'])
-        dtype = DTYPES[description.pop('dtype')]
-        backbone, decoder = build(description.pop('backbone')), build(description.pop('decoder'))
-        network = _finished(cls(backbone, decoder, meta=content['meta'], **description), dtype)
-        network.load_state_dict(content['state_dict'])
-        return network
-
-
-def fuse(model: nn.Module, size: Many[int] = (512, 512)) -> FusedSegmentor:
+def fuse(model: nn.Module, size: Sequence[int] = (512, 512)) -> FusedSegmentor:
     """The inference form of a trained segmenter. The model itself is left as it is.
 
     Args:
@@ -193,24 +123,20 @@ def fuse(model: nn.Module, size: Many[int] = (512, 512)) -> FusedSegmentor:
     head = model.decode_head
     threshold = float(head.threshold) if head.out_channels == 1 else None
     network = FusedSegmentor(backbone, decoder, size, bool(head.align_corners), threshold, describe_data(model))
-    reference = next(model.parameters())
-    return _finished(network, reference.dtype).to(reference.device)
-
-
-def _finished(network: FusedSegmentor, dtype: torch.dtype) -> FusedSegmentor:
     for name, module in network.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             raise FuseError(
                 f'{name} of the fused network is still a {type(module).__name__}; the fuse() of its block leaves it out'
             )
-    return network.to(dtype).to(memory_format=torch.channels_last)
+    reference = next(model.parameters())
+    return network.to(reference.device, reference.dtype).to(memory_format=torch.channels_last)
 
 
-def _grids(size: Many[int]) -> list[tuple[int, ...]]:
+def _grids(size: Sequence[int]) -> list[tuple[int, ...]]:
     return [tuple(-(-side // stride) for side in size) for stride in STRIDES]
 
 
-def check_size(size: Many[int]) -> tuple[int, int]:
+def check_size(size: Sequence[int]) -> tuple[int, int]:
     """``size`` as two positive ints.
 
     Raises:

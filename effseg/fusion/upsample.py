@@ -3,7 +3,8 @@
 All runtimes are faster at these convs than at the transposed conv that would be the same, and at moving whole pixels
 than at ``pixel_shuffle``. Not all of them copy natively; all of them add with broadcasting.
 
-*Half form*: a map (N, C, H, W) as (N, H / 2, W / 2, 4 C), the channels of 2 x 2 pixels by (row, column, channel).
+*Space-to-depth form*: a map (N, C, H, W) as (N, H / 2, W / 2, 4 C), the channels of 2 x 2 pixels by
+(row, column, channel).
 """
 
 import torch
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .folding import after_upsampling
-from .layer import Layer, empty
+from .layers import Layer, empty
 
 
 class Upsampled(Layer):
@@ -23,8 +24,6 @@ class Upsampled(Layer):
         out_channels: C of the result.
         factor: of the upsampling.
     """
-
-    ARGS = ('in_channels', 'out_channels', 'factor')
 
     def __init__(self, in_channels: int, out_channels: int, factor: int):
         super().__init__()
@@ -49,9 +48,9 @@ class Upsampled(Layer):
             x: (N, in, h, w).
 
         Returns:
-            Three maps, each in half form as far as it goes, whose :func:`summed` is the result: of all pixels (N, h g,
-            w g, 4 C) with g half of the factor, of what is equal along a row of a tile (N, h g, w, 2 C), and along a
-            column (N, h, w g, 2 C).
+            Three maps, each in space-to-depth form as far as it goes, whose :func:`summed` is the result, with g half
+            of the factor: of all pixels (N, h g, w g, 4 C), of what is equal along a row of a tile (N, h g, w, 2 C), and
+            along a column (N, h, w g, 2 C).
         """
         parts, margin = self.factor // 2, self.factor // 4
         down = _difference(x, 0)
@@ -60,9 +59,9 @@ class Upsampled(Layer):
         second = F.conv2d(_difference(x, 1), self.second).permute(0, 2, 3, 1)
         total = F.conv2d(x, self.total).permute(0, 2, 3, 1)
         if parts > 1:
-            both = spread(both, parts, parts)[:, margin:-margin, margin:-margin]
-            first = spread(first, parts, 1)[:, margin:-margin]
-            second = spread(second, 1, parts)[:, :, margin:-margin]
+            both = depth_to_space(both, parts, parts)[:, margin:-margin, margin:-margin]
+            first = depth_to_space(first, parts, 1)[:, margin:-margin]
+            second = depth_to_space(second, 1, parts)[:, :, margin:-margin]
         batch, height, width, channels = total.shape
         tiles = first.reshape(batch * height, parts, width, 2, channels) + total.reshape(
             batch * height, 1, width, 1, channels
@@ -79,8 +78,10 @@ def _difference(x: Tensor, axis: int) -> Tensor:
 
 
 def summed(finest: list[Tensor], *coarser: list[Tensor]) -> Tensor:
-    """The sum in half form of what several :class:`Upsampled` return, the first of them with a factor of 2. What is
-    equal along a side is copied by broadcasting, in sums that are there anyway: not all runtimes copy natively."""
+    """The sum, in space-to-depth form, of what several :class:`Upsampled` return, the first of them with a factor of 2.
+
+    What is equal along a side is copied by broadcasting, in sums that are there anyway: not all runtimes copy natively.
+    """
     both, first, second = finest
     batch, height, width, channels = both.shape
     for everywhere, rows, columns in coarser:
@@ -111,7 +112,7 @@ def plus_doubled(x: Tensor, small: Tensor) -> Tensor:
     return y.reshape(batch, 2 * height, 2 * width, channels).permute(0, 3, 1, 2)
 
 
-def spread(x: Tensor, rows: int, columns: int) -> Tensor:
+def depth_to_space(x: Tensor, rows: int, columns: int) -> Tensor:
     """(N, H, W, rows * columns * C) -> (N, rows * H, columns * W, C): the channels by (row, column, channel) of a tile
     become pixels. Moves whole pixels, which runtimes are faster at than at ``pixel_shuffle``."""
     batch, height, width, channels = x.shape
@@ -120,8 +121,8 @@ def spread(x: Tensor, rows: int, columns: int) -> Tensor:
     return x.reshape(batch, rows * height, columns * width, channels // (rows * columns))
 
 
-def gathered(x: Tensor) -> Tensor:
-    """Half form (N, H / 2, W / 2, 4 C) of a map (N, C, H, W): the channels of 2 x 2 pixels by (row, column,
+def space_to_depth(x: Tensor) -> Tensor:
+    """Space-to-depth form (N, H / 2, W / 2, 4 C) of a map (N, C, H, W): the channels of 2 x 2 pixels by (row, column,
     channel)."""
     batch, channels, height, width = x.shape
     x = x.reshape(batch, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 3, 5, 1)

@@ -48,12 +48,12 @@ class Stage(nn.Module):
                 x = self._run(block, x) if grid is None else self._run(block, x, grid)
         return x if grid is None else x.transpose(1, 2).unflatten(2, grid)
 
-    def fuse(self, grid_in: tuple[int, int], grid: tuple[int, int]) -> fused.Sequence:
+    def fuse(self, grid_in: tuple[int, int], grid: tuple[int, int]) -> fused.Sequential:
         """The stage's inference form for an input of ``grid_in`` and an output map of ``grid`` = (H, W)."""
         blocks = [block.fuse(grid) for block in self.blocks if not isinstance(block, Flat)]
         if not isinstance(self.downsample, nn.Identity):
             blocks.insert(0, self.downsample.fuse(grid_in))
-        return fused.Sequence(blocks)
+        return fused.Sequential(blocks)
 
     def _run(self, block: nn.Module, *inputs) -> Tensor:
         if self.with_cp and self.training and torch.is_grad_enabled():
@@ -130,7 +130,7 @@ class Backbone(BaseModule):
                 maps.append(getattr(self, f'norm{index}')(x))
         return tuple(maps)
 
-    def fuse(self, size: tuple[int, int]) -> fused.Pyramid:
+    def fuse(self, size: tuple[int, int]) -> fused.FusedBackbone:
         """The backbone's inference form, in float64, with what depends on the size stored for images of ``size`` = (H,
         W).
 
@@ -140,7 +140,7 @@ class Backbone(BaseModule):
         grids = [tuple(-(-side // 2 ** (index + 1)) for side in size) for index in range(len(self.stages) + 1)]
         stages = [stage.fuse(*pair) for stage, pair in zip(self.stages, zip(grids, grids[1:]))]
         norms = [fuse_out_norm(getattr(self, f'norm{index}'), self.embed_dims[index]) for index in self.out_indices]
-        return fused.Pyramid(self.stem.fuse(), stages, norms, self.out_indices)
+        return fused.FusedBackbone(self.stem.fuse(), stages, norms, self.out_indices)
 
     def train(self, mode: bool = True) -> 'Backbone':
         """Sets training mode, frozen stages and (with ``norm_eval``) BatchNorm excepted; returns the module."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..fusion import layers as fused
 from ..fusion.folding import Affine, fold_norm, linear_part
-from ..fusion.layer import activation_name
+from ..fusion.layers import activation_name
 from .attention_bias import BIAS_RESIZE, attention_bias
 
 ACTIVATIONS = {'GELU': nn.GELU, 'HardSwish': nn.Hardswish, 'ReLU': nn.ReLU}
@@ -51,9 +51,9 @@ class Stem(nn.Sequential):
         self.add_module('norm2', nn.BatchNorm2d(dim))
         self.add_module('act2', nn.ReLU())
 
-    def fuse(self) -> fused.Sequence:
+    def fuse(self) -> fused.Sequential:
         """Two convs."""
-        return fused.Sequence(
+        return fused.Sequential(
             [
                 fused.Conv.of(fold_norm(self.conv1, self.norm1), stride=2, act=activation_name(self.act1)),
                 fused.Conv.of(fold_norm(self.conv2, self.norm2), stride=2, act=activation_name(self.act2)),
@@ -131,9 +131,11 @@ class MetaBlock2d(nn.Module):
         x = x + self.drop_path1(self.ls1(self.token_mixer(x)))
         return x + self.drop_path2(self.ls2(self.mlp(x)))
 
-    def fuse(self, grid: tuple[int, int]) -> fused.Sequence:
+    def fuse(self, grid: tuple[int, int]) -> fused.Sequential:
         """A depthwise conv and a residual pair of convs."""
-        return fused.Sequence([fused.PoolMixer.of(self.ls1.gamma, grid), fused.Residual(self.mlp.fuse(self.ls2.gamma))])
+        return fused.Sequential(
+            [fused.PoolMixer.of(self.ls1.gamma, grid), fused.Residual(self.mlp.fuse(self.ls2.gamma))]
+        )
 
 
 class Attention(nn.Module):
@@ -235,11 +237,11 @@ class MetaBlock1d(nn.Module):
         x = x + self.drop_path1(self.ls1(self.token_mixer(self.norm1(x), grid)))
         return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
 
-    def fuse(self, grid: tuple[int, int]) -> fused.Sequence:
+    def fuse(self, grid: tuple[int, int]) -> fused.Sequential:
         """Attention and a pair of 1 x 1 convs, each behind a bare normalisation and added to its input."""
         attention = self.token_mixer.fuse(self.norm1, self.ls1.gamma, grid)
         hidden = linear_part(self.mlp.fc1).after(self.norm2.weight, self.norm2.bias)
-        return fused.Sequence(
+        return fused.Sequential(
             [
                 fused.Residual([fused.ChannelNorm(self.norm1.eps), attention]),
                 fused.Residual(

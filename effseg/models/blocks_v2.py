@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..fusion import layers as fused
 from ..fusion.folding import Affine, fold_norm, linear_part
-from ..fusion.layer import activation_name
+from ..fusion.layers import activation_name
 from .attention_bias import attention_bias
 from .blocks import check_bias_resize
 
@@ -59,9 +59,9 @@ class Stem(nn.Sequential):
         self.add_module('conv1', ConvNorm(3, dim // 2, 3, stride=2, act_layer=act_layer))
         self.add_module('conv2', ConvNorm(dim // 2, dim, 3, stride=2, act_layer=act_layer))
 
-    def fuse(self) -> fused.Sequence:
+    def fuse(self) -> fused.Sequential:
         """Two convs."""
-        return fused.Sequence([self.conv1.fuse(), self.conv2.fuse()])
+        return fused.Sequential([self.conv1.fuse(), self.conv2.fuse()])
 
 
 class ConvMlp(nn.Module):
@@ -173,13 +173,13 @@ class LocalGlobalQuery(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.proj(self.local(x) + x[:, :, ::2, ::2])
 
-    def fuse(self, scale: float) -> fused.Sequence:
+    def fuse(self, scale: float) -> fused.Sequential:
         """Two convs: the map itself is one more on the depthwise kernel's centre."""
         local = linear_part(self.local)
         itself = torch.zeros_like(local.weight)
         itself[:, :, 1, 1] = 1
         local = Affine(local.weight + itself, local.bias)
-        return fused.Sequence(
+        return fused.Sequential(
             [fused.Conv.of(local, stride=2, groups=self.local.groups), fused.Conv.of(scaled(self.proj.folded(), scale))]
         )
 
@@ -289,7 +289,7 @@ class Block(nn.Module):
         mlp = fused.Residual(self.mlp.fuse(self.ls2.gamma))
         if self.token_mixer is None:
             return mlp
-        return fused.Sequence([fused.Residual([self.token_mixer.fuse(self.ls1.gamma, grid)]), mlp])
+        return fused.Sequential([fused.Residual([self.token_mixer.fuse(self.ls1.gamma, grid)]), mlp])
 
 
 def attention_logits(query: Tensor, key: Tensor, bias: Tensor, num_heads: int, scale: float) -> Tensor:

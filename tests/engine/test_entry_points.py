@@ -186,13 +186,3 @@ def test_trust_says_nothing_of_a_file_that_needs_none(tool, trained, tmp_path):
     torch.save(trained, tmp_path / 'given.pth')
     done = predict(tool, tmp_path / 'given.pth', tmp_path, '--trust-checkpoint')
     assert done.status == 0 and 'runs now' not in done.out + done.err
-
-
-@pytest.mark.parametrize('door', DOORS)
-def test_a_fused_file_is_refused_with_what_to_give_instead(tool, trained, segmentor, tmp_path, door):
-    import effseg
-
-    path = tmp_path / 'given.pth'
-    effseg.fuse(copy.deepcopy(segmentor).eval(), size=(64, 96)).save(path)
-    outcome = DOORS[door](tool, path, tmp_path)
-    assert outcome.status == 2 and 'Traceback' not in outcome.err and 'is a fused segmenter' in outcome.err, outcome

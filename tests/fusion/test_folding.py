@@ -6,8 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from effseg.errors import FuseError
-from effseg.fusion import folding
-from effseg.fusion import upsample as upsampled
+from effseg.fusion import folding, upsample
 
 EXACT = dict(rtol=1e-9, atol=1e-9)
 
@@ -59,11 +58,11 @@ def test_conv_after_nearest_upsampling(factor, size):
         maps[each] = torch.randn(2, 2, 3 * factor // each, 5 * factor // each).double()
         kernels[each] = torch.randn(3, 2, size, size).double()
         expected = expected + F.conv2d(F.interpolate(maps[each], scale_factor=each), kernels[each], padding=size // 2)
-        layers[each] = upsampled.Upsampled(2, 3, each)
+        layers[each] = upsample.Upsampled(2, 3, each)
         for name, part in zip(('both', 'first', 'second', 'total'), folding.after_upsampling(kernels[each], each)):
             getattr(layers[each], name).copy_(part)
-    result = upsampled.summed(*(layers[each](maps[each]) for each in layers))
-    torch.testing.assert_close(upsampled.spread(result, 2, 2).permute(0, 3, 1, 2), expected, **EXACT)
+    result = upsample.summed(*(layers[each](maps[each]) for each in layers))
+    torch.testing.assert_close(upsample.depth_to_space(result, 2, 2).permute(0, 3, 1, 2), expected, **EXACT)
 
 
 def test_what_is_no_fixed_scale_is_refused():

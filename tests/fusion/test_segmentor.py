@@ -1,10 +1,6 @@
 """The fused segmenter against MMSegmentation's own model, end to end."""
 
 import copy
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -18,8 +14,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import effseg
-from effseg.errors import FuseError, WeightsError
-from effseg.fusion import FusedSegmentor
+from effseg.errors import FuseError
 from effseg.fusion.labels import near_ties
 
 EXACT = dict(rtol=1e-9, atol=1e-9)
@@ -213,82 +208,6 @@ def test_exportable_form_uses_what_runtimes_execute(small, size):
     slow |= {'upsample_nearest2d'} if size == (64, 96) else set()
     assert not used & slow, used & slow
     torch.testing.assert_close(program.module()(x), small(x, mode='tensor'), rtol=1e-3, atol=1e-4)
-
-
-@pytest.mark.medium
-def test_a_saved_file_runs_with_torch_alone(small, tmp_path):
-    x = images(1, (64, 96))
-    fused = effseg.fuse(small, size=(64, 96))
-    fused.save(tmp_path / 'model.fused')
-    torch.save(dict(x=x, labels=fused(x), other=fused(x[..., :50])), tmp_path / 'expected.pt')
-    script = """
-import sys
-sys.modules.update(dict.fromkeys(['mmseg', 'mmengine', 'mmcv', 'timm']))  # None: importing them fails as if they were
-absent
-import torch
-import effseg.fuse
-expected = torch.load(sys.argv[2], weights_only=True)
-fused = effseg.fuse.FusedSegmentor.load(sys.argv[1])
-assert torch.equal(fused(expected['x']), expected['labels'])
-assert torch.equal(fused(expected['x'][..., :50]), expected['other'])
-assert sys.modules['mmseg'] is None and 'effseg.models' not in sys.modules
-"""
-    root = Path(effseg.__file__).parents[1]
-    done = subprocess.run(
-        [sys.executable, '-c', script, str(tmp_path / 'model.fused'), str(tmp_path / 'expected.pt')],
-        capture_output=True,
-        text=True,
-        env={**os.environ, 'PYTHONPATH': str(root), 'OMP_NUM_THREADS': '1'},
-    )
-    assert done.returncode == 0, done.stderr
-
-
-@torch.no_grad()
-def test_saved_and_loaded(small, tmp_path):
-    small.dataset_meta = dict(classes=('sky', 'road'), palette=[[1, 2, 3], [4, 5, 6]])
-    fused, x = effseg.fuse(small, size=(64, 96)), images(1, (64, 96))
-    fused.save(tmp_path / 'model.fused')
-    loaded = FusedSegmentor.load(tmp_path / 'model.fused')
-    assert torch.equal(loaded.logits(x), fused.logits(x))
-    assert loaded.size == (64, 96) and loaded.describe() == fused.describe()
-    assert loaded.meta == fused.meta
-    assert (
-        loaded.meta['classes'] == ['sky', 'road']
-        and loaded.meta['palette'][1] == [4, 5, 6]
-        and loaded.meta['bgr_to_rgb'] is True
-    )
-    assert loaded.meta['mean'] == pytest.approx([123.675, 116.28, 103.53], abs=1e-4)
-    assert [path.name for path in tmp_path.iterdir()] == ['model.fused']
-    again = effseg.fuse(small, size=(64, 96))
-    again.load_state_dict(fused.state_dict())
-
-
-def test_files_that_are_none(small, tmp_path):
-    path = tmp_path / 'model.fused'
-    with pytest.raises(WeightsError, match='there is no'):
-        FusedSegmentor.load(path)
-    torch.save(dict(state_dict=small.state_dict()), path)
-    with pytest.raises(WeightsError, match='not a fused segmenter'):
-        FusedSegmentor.load(path)
-    effseg.fuse(small, size=(64, 64)).save(path)
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(WeightsError, match='cannot be read'):
-        FusedSegmentor.load(path)
-    path.write_bytes(whole)
-    content = torch.load(path, weights_only=True)
-    for change, error in (
-        (lambda c: c['state_dict'].popitem(), WeightsError),
-        (lambda c: c.pop('description'), WeightsError),
-        (lambda c: c['description'].update(extra=1), WeightsError),
-        (lambda c: c['description']['backbone'].update(layer='os.system'), FuseError),
-        (lambda c: c['description']['backbone']['stem'].pop('layers'), FuseError),
-    ):
-        broken = copy.deepcopy(content)
-        change(broken)
-        torch.save(broken, path)
-        with pytest.raises(error):
-            FusedSegmentor.load(path)
 
 
 def test_bad_input(small):

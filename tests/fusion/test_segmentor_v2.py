@@ -9,9 +9,8 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
 import effseg
-from effseg.fusion import FusedSegmentor
 
-from .test_segmentor import check, images, predicted
+from .test_segmentor import check, images
 
 WIDTHS = {'s0': (32, 48, 96, 176), 's1': (32, 48, 120, 224), 's2': (32, 64, 144, 288), 'l': (40, 80, 192, 384)}
 SMALL = dict(depths=(1, 1, 2, 2), embed_dims=(8, 12, 16, 24), num_vit=1, mlp_ratios=((2,), (2,), (2, 3), (3, 2)))
@@ -76,12 +75,3 @@ def test_built_for_any_size_and_right_at_all_others(random_stats, size):
 def test_options(random_stats, options):
     model = random_stats(segmentor(**options))
     check(model, effseg.fuse(model, size=(96, 64)), images(2, (96, 64)))
-
-
-@torch.no_grad()
-def test_saved_and_loaded(random_stats, tmp_path):
-    model = random_stats(segmentor()).float()
-    effseg.fuse(model, size=(64, 96)).save(tmp_path / 'fused.pt')
-    loaded = FusedSegmentor.load(tmp_path / 'fused.pt')
-    x = images(1, (64, 96), torch.float32)
-    assert (loaded(x) == predicted(model, x)).float().mean() > 0.999
