@@ -1,87 +1,100 @@
 """Trained models in the layout of the Hugging Face Hub: config.json, model.safetensors, and a card with what was
 measured.
 
-What comes from a hub is data: weights in a format that holds no code, and a config of plain values in which only the
-types of :data:`TYPES` may be named.
+What comes from a hub is data: weights in a format that holds no code, and a config in which
+:mod:`effseg.hub_schema` knows every type, every argument and the values it may have.
 """
 
+import html
+import importlib.util
 import json
 import tempfile
 from pathlib import Path
 
-from . import __version__
-from .errors import ConfigError, WeightsError
+from . import __version__, hub_schema
+from .errors import ConfigError, MissingRuntimeError, WeightsError
 
 FORMAT = 1
 CONFIG, WEIGHTS, CARD = 'config.json', 'model.safetensors', 'README.md'
-TYPES = frozenset(
-    (
-        'EncoderDecoder',
-        'SegDataPreProcessor',
-        'EfficientFormer',
-        'EfficientFormerV2',
-        'FPN',
-        'FPNHead',
-        'CrossEntropyLoss',
-        'DiceLoss',
-        'FocalLoss',
-        'LovaszLoss',
-        'BN',
-        'SyncBN',
-        'GN',
-        'LN',
-        'ReLU',
-        'ReLU6',
-        'GELU',
-        'HSwish',
-        'SiLU',
-        'LoadImageFromFile',
-        'Resize',
-        'ResizeToMultiple',
-        'Pad',
-        'PackSegInputs',
-    )
-)
-# where files and types were found at home; nothing of it holds elsewhere
-_LEFT_OUT = ('init_cfg', 'pretrained', 'backend_args', 'file_client_args', '_scope_')
+LARGEST_CONFIG = 10**6  # bytes
+# where files were found at home, and what takes part in training alone: neither belongs to a model that is given away
+_AT_HOME = ('init_cfg', 'pretrained', 'backend_args', 'file_client_args', '_scope_')
+_TRAINING = ('loss_decode', 'sampler', 'train_cfg')
+_CARD = """---
+{{ card_data }}
+---
+
+# {{ title }}
+
+{{ backbone }} with {{ head }}, {{ classes|length }} classes: {{ classes|join(', ') }}.
+
+| measured | |
+|---|---|
+{%- for name, value in facts.items() %}
+| {{ name }} | {{ value }} |
+{%- endfor %}
+
+```python
+from effseg import hub
+from mmseg.apis import inference_model
+
+model = hub.load('OWNER/NAME')  # or a folder
+labels = inference_model(model, 'photo.jpg').pred_sem_seg.data[0]
+```
+"""
 
 
 def save(
-    config: str, checkpoint: str, folder: str, metrics: dict[str, float] | None = None, cfg_options: dict | None = None
+    config: str,
+    checkpoint: str,
+    folder: str,
+    metrics: dict[str, float] | None = None,
+    cfg_options: dict | None = None,
+    license: str = 'unknown',
 ) -> Path:
     """Writes a trained model into a folder that can be pushed as it is.
 
     Args:
         config: path, or ``effseg::NAME.py``.
         checkpoint: trained weights.
-        folder: made if missing; the three files are replaced.
+        folder: made if missing; the three files of an earlier call are replaced.
         metrics: for the card, in percent by name; scored on the config's test data when left out.
         cfg_options: overrides of the config.
+        license: for the card, by the hub's name for it (``apache-2.0``, ``cc-by-nc-4.0``, ...).
 
     Returns:
         The folder.
 
     Raises:
-        EffsegError: for a config or checkpoint that cannot be used, or a model with parts that the layout has no names
-            for.
+        EffsegError: for a config or checkpoint that cannot be used, a model with parts that the layout has no names
+            for, or a folder that holds other files under these names.
     """
+    _require('huggingface_hub', 'safetensors', 'jinja2')
     from safetensors.torch import save_file
 
     from .apis.segmenter import build_segmentor
     from .report.facts import environment, gmacs, parameters
 
+    target = Path(folder)
+    _check_target(target)
     model = build_segmentor(config, checkpoint, cfg_options, 'cpu')
     content = {
         'effseg_hub': FORMAT,
         'effseg': __version__,
         'model': _portable(model.cfg.model.to_dict()),
         'test_pipeline': [
-            _portable(dict(step)) for step in _test_pipeline(model.cfg) if step['type'] != 'LoadAnnotations'
+            _portable(dict(step))
+            for step in _test_pipeline(model.cfg)
+            if step['type'] not in ('LoadAnnotations', 'LoadLabelMap')
         ],
         'classes': list(model.dataset_meta['classes']),
-        'palette': [list(map(int, colour)) for colour in model.dataset_meta['palette']],
+        'palette': [list(map(int, color)) for color in model.dataset_meta['palette']],
     }
-    _check_types(content, config, ConfigError)
+    try:
+        text = json.dumps(content, indent=1, allow_nan=False) + '\n'
+        hub_schema.check(json.loads(text))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{config} cannot be said in the hub's layout: {error}") from error
     if metrics is None:
         from .report.scoring import Candidate, score
 
@@ -93,15 +106,16 @@ def save(
         f'work at {size[0]}x{size[1]}': f'{gmacs(model._forward, size, "cpu"):.2f} GMAC',
         'measured with': ', '.join(f'{name} {value}' for name, value in environment().items()),
     }
-    target = Path(folder)
+    card = _card(content, metrics, facts, Path(config).stem, license)
     target.mkdir(parents=True, exist_ok=True)
+    # first: it says that the folder is ours, whatever happens to the rest
+    (target / CONFIG).write_text(text)
     save_file(
         {name: tensor.contiguous().clone() for name, tensor in model.state_dict().items()},
         str(target / WEIGHTS),
         {'format': 'pt'},
     )
-    (target / CONFIG).write_text(json.dumps(content, indent=1) + '\n')
-    (target / CARD).write_text(_card(content, metrics, facts, Path(config).stem))
+    card.save(target / CARD)
     return target
 
 
@@ -124,18 +138,26 @@ def load(source: str, device: str | None = None):
     from mmseg.registry import MODELS
 
     from .checkpoint.load import load_segmentor
+    from .checkpoint.read import read_checkpoint
 
+    _require('safetensors')
     folder = Path(source)
     if not folder.is_dir():
         folder = _downloaded(source)
     content = _read_config(folder / CONFIG)
+    weights = read_checkpoint(folder / WEIGHTS)
     init_default_scope('mmseg')
     cfg = Config(dict(model=content['model'], test_pipeline=content['test_pipeline']))
     try:
+        with torch.device('meta'):  # takes no memory: a config may ask for more than there is
+            wanted = sum(value.numel() for value in MODELS.build(cfg.model).state_dict().values())
+        held = sum(value.numel() for value in weights.state_dict.values())
+        if wanted > 2 * held:
+            raise ValueError(f'it takes {wanted:.3g} numbers, and {WEIGHTS} holds {held:.3g}')
         model = MODELS.build(cfg.model)
-    except (TypeError, KeyError, ValueError, AssertionError) as error:
+    except Exception as error:  # constructors raise what they like
         raise WeightsError(f'{folder / CONFIG} describes no model that can be built: {error}') from error
-    load_segmentor(model, str(folder / WEIGHTS))
+    load_segmentor(model, weights)
     model.cfg, model.dataset_meta = cfg, {'classes': tuple(content['classes']), 'palette': content['palette']}
     return model.to(device or ('cuda' if torch.cuda.is_available() else 'cpu')).eval()
 
@@ -154,6 +176,7 @@ def push(folder: str, repository: str, private: bool = False) -> str:
     Raises:
         WeightsError: for a folder without the files, or when the hub refuses.
     """
+    _require('huggingface_hub')
     from huggingface_hub import HfApi
 
     _read_config(Path(folder) / CONFIG)
@@ -174,6 +197,7 @@ def push(folder: str, repository: str, private: bool = False) -> str:
 
 
 def _downloaded(source: str) -> Path:
+    _require('huggingface_hub')
     from huggingface_hub import snapshot_download
 
     try:
@@ -183,42 +207,66 @@ def _downloaded(source: str) -> Path:
 
 
 def _read_config(path: Path) -> dict:
+    """
+    Raises:
+        WeightsError: unless it is a config of the layout.
+    """
+    if not path.is_file():
+        raise WeightsError(f'no {path.name} in {path.parent}; a folder that tools/hub.py save wrote was expected')
     try:
-        content = json.loads(path.read_text())
+        if path.stat().st_size > LARGEST_CONFIG:
+            raise ValueError(f'it is larger than {LARGEST_CONFIG} bytes')
+        content = json.loads(path.read_text(encoding='utf-8'))
+        if not isinstance(content, dict) or 'effseg_hub' not in content:
+            raise ValueError('it does not say effseg_hub')
         if content['effseg_hub'] != FORMAT:
             raise ValueError('it was written by another version of effseg')
-        missing = {'model', 'test_pipeline', 'classes', 'palette'} - set(content)
-        if missing or len(content['classes']) != len(content['palette']) or not isinstance(content['model'], dict):
-            raise ValueError('it is not complete')
-    except FileNotFoundError as error:
-        raise WeightsError(
-            f'no {path.name} in {path.parent}; a folder that tools/hub.py save wrote was expected'
-        ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        if 'model' in content:
+            content['model'] = _without(content['model'], _TRAINING)  # earlier versions wrote them
+        hub_schema.check(content)
+    except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f'{path} is not the config of an effseg model: {error}') from error
-    _check_types(content, str(path), WeightsError)
     return content
 
 
-def _check_types(value, origin: str, error: type[Exception]) -> None:
-    """A registry imports what a dotted type names, and a type may read files: only known ones pass."""
-    if isinstance(value, dict):
-        if 'type' in value and value['type'] not in TYPES:
-            raise error(f"{origin} names the type {value['type']!r}; the hub's layout takes {', '.join(sorted(TYPES))}")
-        forbidden = set(value) & set(_LEFT_OUT)
-        if forbidden:
-            raise error(f'{origin} holds {sorted(forbidden)[0]!r}, which has no place in the layout')
-        value = list(value.values())
-    if isinstance(value, (list, tuple)):
-        for item in value:
-            _check_types(item, origin, error)
+def _check_target(folder: Path) -> None:
+    """
+    Raises:
+        ConfigError: when a file of ours would replace one of somebody else's.
+    """
+    there = [name for name in (CONFIG, WEIGHTS, CARD) if (folder / name).exists()]
+    try:
+        ours = 'effseg_hub' in json.loads((folder / CONFIG).read_text(encoding='utf-8'))
+    except (OSError, ValueError, TypeError, RecursionError):
+        ours = False
+    if there and not ours:
+        raise ConfigError(
+            f'{folder} holds a {there[0]} that tools/hub.py did not write; give a folder that is new, or one of an '
+            'earlier save'
+        )
+
+
+def _require(*packages: str) -> None:
+    """
+    Raises:
+        MissingRuntimeError: when one is not installed.
+    """
+    for package in packages:
+        if not importlib.util.find_spec(package):
+            raise MissingRuntimeError(
+                f"a model of the hub's layout takes {package}, which is not installed: pip install {package}"
+            )
 
 
 def _portable(value):
+    return _without(value, (*_AT_HOME, *_TRAINING))
+
+
+def _without(value, names: tuple[str, ...]):
     if isinstance(value, dict):
-        return {key: _portable(item) for key, item in value.items() if key not in _LEFT_OUT}
+        return {key: _without(item, names) for key, item in value.items() if key not in names}
     if isinstance(value, (list, tuple)):
-        return [_portable(item) for item in value]
+        return [_without(item, names) for item in value]
     return value
 
 
@@ -226,52 +274,33 @@ def _test_pipeline(cfg) -> list:
     return cfg.test_pipeline if 'test_pipeline' in cfg else cfg.test_dataloader.dataset.pipeline
 
 
-def _card(content: dict, metrics: dict[str, float], facts: dict[str, str], name: str) -> str:
+def _card(content: dict, metrics: dict[str, float], facts: dict[str, str], name: str, license: str):
+    from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
     numbers = {key: float(value) for key, value in metrics.items() if key in ('mIoU', 'aAcc', 'mAcc')}
-    rows = [f'| {key} | {value:.2f} % |' for key, value in numbers.items()] + [
-        f'| {key} | {value} |' for key, value in facts.items()
-    ]
-    results = '\n'.join(f'  - type: {key}\n    value: {value:.2f}' for key, value in numbers.items())
-    return f"""---
-library_name: effseg
-pipeline_tag: image-segmentation
-tags:
-- semantic-segmentation
-- efficientformer
-- mmsegmentation
-model-index:
-- name: {name}
-  results:
-  - task:
-      type: image-segmentation
-    dataset:
-      name: test data of {name}
-      type: {name}
-    metrics:
-{_indented(results)}
----
-
-# {name}
-
-{content['model']['backbone']['type']} with Semantic FPN, {len(content['classes'])} classes:
-{', '.join(content['classes'])}.
-
-| measured | |
-|---|---|
-{chr(10).join(rows)}
-
-```python
-from effseg import hub
-from mmseg.apis import inference_model
-
-model = hub.load('OWNER/NAME')  # or a folder
-labels = inference_model(model, 'photo.jpg').pred_sem_seg.data[0]
-```
-"""
-
-
-def _indented(text: str) -> str:
-    return '\n'.join(f'  {line}' for line in text.splitlines())
+    about = ModelCardData(
+        license=license,
+        library_name='effseg',
+        pipeline_tag='image-segmentation',
+        tags=['semantic-segmentation', 'efficientformer', 'mmsegmentation'],
+        model_name=name,
+        eval_results=[
+            EvalResult('image-segmentation', name, f'test data of {name}', key, round(value, 2))
+            for key, value in numbers.items()
+        ]
+        or None,
+    )
+    # Markdown lets HTML and links through, but not out of a code span
+    classes = ['`{}`'.format(item.replace('`', "'")) for item in content['classes']]
+    return ModelCard.from_template(
+        about,
+        template_str=_CARD,
+        title=html.escape(name),
+        backbone=content['model']['backbone']['type'],
+        head=content['model']['decode_head']['type'],
+        classes=classes,
+        facts={**{key: f'{value:.2f} %' for key, value in numbers.items()}, **facts},
+    )
 
 
 def _first_line(error: Exception) -> str:

@@ -15,6 +15,12 @@ def main(argv: list[str]) -> None:
     save.add_argument('config', help="config file, or 'effseg::NAME.py' for a shipped one")
     save.add_argument('checkpoint', help='trained weights')
     save.add_argument('folder', help='where to')
+    save.add_argument(
+        '--license',
+        default='unknown',
+        metavar='NAME',
+        help="for the card, by the hub's name, such as 'apache-2.0' (default: %(default)s)",
+    )
     cli.add_trust_option(save)
     cli.add_cfg_options(save)
     push = commands.add_parser('push', help="upload that folder, as the user of 'hf auth login'")
@@ -24,7 +30,10 @@ def main(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     if args.command == 'save':
         with trusted(args.trust_checkpoint):
-            print(f'saved: {hub.save(args.config, args.checkpoint, args.folder, cfg_options=args.cfg_options)}')
+            folder = hub.save(
+                args.config, args.checkpoint, args.folder, cfg_options=args.cfg_options, license=args.license
+            )
+        print(f'saved: {folder}')
     else:
         print(f'pushed: {hub.push(args.folder, args.repository, args.private)}')
 

@@ -1,7 +1,10 @@
 """A trained model goes into the hub's layout and comes back the same; a folder from a stranger runs nothing."""
 
 import json
+import pickle
+import random
 import shutil
+import socket
 
 import numpy as np
 import pytest
@@ -9,9 +12,9 @@ import torch
 from huggingface_hub import ModelCard
 
 import effseg
-from effseg import hub
+from effseg import hub, hub_schema
 from effseg.apis.segmenter import Labeller, build_segmentor
-from effseg.errors import ConfigError, WeightsError
+from effseg.errors import ConfigError, MissingRuntimeError, WeightsError
 
 from .conftest import TINY
 
@@ -97,6 +100,120 @@ def test_a_config_that_does_not_fit_is_refused(stranger, edit, said):
         hub.load(stranger(edit))
 
 
+@pytest.fixture
+def watched(monkeypatch):
+    """What was read by MMEngine's loader of pickles, or asked of another machine."""
+    calls = []
+    monkeypatch.setattr('mmseg.models.losses.utils.load', lambda *arguments, **options: calls.append(arguments))
+    monkeypatch.setattr(np, 'load', lambda *arguments, **options: calls.append(arguments))
+    monkeypatch.setattr(pickle, 'load', lambda *arguments, **options: calls.append(arguments))
+    monkeypatch.setattr(socket.socket, 'connect', lambda self, address: calls.append(address))
+    return calls
+
+
+@pytest.mark.parametrize('loss', ['CrossEntropyLoss', 'LovaszLoss', 'FocalLoss'])
+@pytest.mark.parametrize('file', ['http://127.0.0.1:9/w.pkl', '/tmp/w.pkl', 'w.npy'])
+def test_a_loss_that_names_a_file_is_left_out(stranger, watched, loss, file):
+    def edit(content):
+        content['model']['decode_head']['loss_decode'] = dict(type=loss, class_weight=file)
+
+    hub.load(stranger(edit))
+    assert not watched
+
+
+@pytest.mark.parametrize(
+    'edit, said',
+    [
+        (lambda c: c['model']['decode_head'].update(num_classes=10**9), 'num_classes is 1000000000'),
+        (lambda c: c['model']['backbone']['arch'].update(depths=[10**7, 1, 1, 1]), r'depths\[0\]'),
+        (lambda c: c['model']['backbone']['arch'].update(embed_dims=[10**6] * 4), 'embed_dims'),
+        (lambda c: c['model']['backbone']['arch'].update(depths=[1, 1, 64, 64], embed_dims=[2048] * 4), 'numbers'),
+        (lambda c: c['model']['backbone'].update(drop_path_rate=float('nan')), 'drop_path_rate is nan'),
+        (lambda c: c['palette'].__setitem__(0, [0, 0, 'red']), 'palette'),
+        (lambda c: c['palette'].__setitem__(0, [0, 0, 256]), 'palette'),
+        (lambda c: c['classes'].__setitem__(0, 'sky\x1b[2J'), 'classes'),
+        (lambda c: c['classes'].pop(), '7 classes and 8'),
+        (lambda c: c['test_pipeline'].insert(1, dict(type='Resize', scale=[10**6, 10**6])), 'scale'),
+        (lambda c: c['test_pipeline'][0].update(imdecode_backend='tifffile'), 'imdecode_backend'),
+        (lambda c: c['model']['data_preprocessor'].update(size=[10**6, 10**6]), 'size'),
+        (lambda c: c['model'].update(test_cfg=dict(mode='slide', crop_size=[512, 512], stride=[1, 1])), 'stride'),
+        (lambda c: c['model']['decode_head'].update(norm_cfg=dict(type='BN', momentum='http://x')), 'momentum'),
+        (lambda c: c.update(run='x'), "'run'"),
+    ],
+)
+def test_every_value_of_a_config_is_bounded(stranger, watched, edit, said):
+    with pytest.raises(WeightsError, match=said):
+        hub.load(stranger(edit), 'cpu')
+    assert not watched
+
+
+@pytest.mark.parametrize('text', ['[' * 10**5, 'null', '[]', '{"effseg_hub": 1}', '\ud800', '{' + ' ' * 10**6 + '}'])
+def test_a_config_that_is_no_config_is_one_error(saved, tmp_path, text):
+    (tmp_path / hub.CONFIG).write_bytes(text.encode('utf-8', 'surrogatepass'))
+    with pytest.raises(WeightsError, match='config.json'):
+        hub.load(str(tmp_path))
+
+
+HOSTILE = [None, [], {}, -1, 0, 10**9, 1e308, True, 'x', 'http://127.0.0.1:9/w.pkl', '/dev/zero', [10**9] * 4]
+HOSTILE += [{'type': 'CrossEntropyLoss', 'class_weight': 'w.pkl'}, {'type': 'Pretrained', 'checkpoint': 'w.pkl'}]
+
+
+def places(value, at=()):
+    """Every place in a nest of dicts and lists, as the keys that lead there."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield (*at, key)
+        yield from places(item, (*at, key))
+
+
+@pytest.mark.medium
+def test_whatever_a_config_says_it_is_a_model_or_one_error(saved, stranger, watched):
+    content = json.loads((saved / hub.CONFIG).read_text())
+    rng = random.Random(0)
+    found = [place for place in places(content) if place[0] not in ('classes', 'palette')]
+    for place in [*found, *rng.choices(found, k=100)]:
+        changed = json.loads(json.dumps(content))
+        holder = changed
+        for key in place[:-1]:
+            holder = holder[key]
+        holder[place[-1]] = rng.choice(HOSTILE)
+        try:
+            hub.load(stranger(lambda c, changed=changed: (c.clear(), c.update(changed))), 'cpu')
+        except WeightsError as error:
+            assert '\n' not in str(error).strip(), (place, holder[place[-1]])
+    assert not watched
+
+
+def test_files_of_others_are_not_replaced(checkpoint, tmp_path):
+    (tmp_path / hub.CARD).write_text('my project')
+    with pytest.raises(ConfigError, match='README.md that tools/hub.py did not write'):
+        hub.save(TINY, str(checkpoint), str(tmp_path), metrics={})
+    assert (tmp_path / hub.CARD).read_text() == 'my project'
+
+
+def test_the_card_has_a_licence_and_shows_names_as_text(checkpoint, tmp_path, monkeypatch):
+    from effseg.apis import segmenter
+
+    def named(*arguments):
+        meta = dataset_meta(*arguments)
+        return {**meta, 'classes': ['`<a href="http://x">sky</a>[x](http://x)`', *meta['classes'][1:]]}
+
+    dataset_meta = segmenter.dataset_meta
+    monkeypatch.setattr(segmenter, 'dataset_meta', named)
+    hub.save(TINY, str(checkpoint), str(tmp_path / 'model'), metrics={'mIoU': 12.344}, license='apache-2.0')
+    card = ModelCard.load(tmp_path / 'model' / hub.CARD)
+    assert card.data.license == 'apache-2.0' and card.data.eval_results[0].metric_value == 12.34
+    assert """`'<a href="http://x">sky</a>[x](http://x)'`,""" in card.text
+
+
+@pytest.mark.parametrize('package', ['huggingface_hub', 'safetensors', 'jinja2'])
+def test_a_missing_package_is_said_before_the_work(monkeypatch, tmp_path, package):
+    monkeypatch.setattr(hub.importlib.util, 'find_spec', lambda name: None if name == package else name)
+    monkeypatch.setattr('effseg.apis.segmenter.build_segmentor', None)
+    with pytest.raises(MissingRuntimeError, match=f'pip install {package}'):
+        hub.save(TINY, 'x.pth', str(tmp_path / 'model'))
+
+
 def test_a_folder_without_the_files_is_refused(tmp_path):
     with pytest.raises(WeightsError, match='config.json'):
         hub.load(str(tmp_path))
@@ -105,7 +222,7 @@ def test_a_folder_without_the_files_is_refused(tmp_path):
 
 
 def test_a_model_with_other_parts_is_not_written(checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr(hub, 'TYPES', hub.TYPES - {'FPN'})
+    monkeypatch.delitem(hub_schema.ARGUMENTS, 'FPN')
     with pytest.raises(ConfigError, match="'FPN'"):
         hub.save(TINY, str(checkpoint), str(tmp_path / 'model'), metrics={})
     assert not (tmp_path / 'model').exists()
