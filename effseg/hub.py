@@ -78,21 +78,8 @@ def save(
     target = Path(folder)
     _check_target(target)
     model = build_segmentor(config, checkpoint, cfg_options, 'cpu')
-    content = {
-        'effseg_hub': FORMAT,
-        'effseg': __version__,
-        'model': _portable(model.cfg.model.to_dict()),
-        'test_pipeline': [
-            _portable(dict(step))
-            for step in _test_pipeline(model.cfg)
-            if step['type'] not in ('LoadAnnotations', 'LoadLabelMap')
-        ],
-        'classes': list(model.dataset_meta['classes']),
-        'palette': [list(map(int, color)) for color in model.dataset_meta['palette']],
-    }
     try:
-        text = json.dumps(content, indent=1, allow_nan=False) + '\n'
-        hub_schema.check(json.loads(text))
+        content = _content(model.cfg, model.dataset_meta)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{config} cannot be said in the hub's layout: {error}") from error
     if metrics is None:
@@ -109,7 +96,7 @@ def save(
     card = _card(content, metrics, facts, Path(config).stem, license)
     target.mkdir(parents=True, exist_ok=True)
     # first: it says that the folder is ours, whatever happens to the rest
-    (target / CONFIG).write_text(text)
+    (target / CONFIG).write_text(json.dumps(content, indent=1) + '\n')
     save_file(
         {name: tensor.contiguous().clone() for name, tensor in model.state_dict().items()},
         str(target / WEIGHTS),
@@ -258,6 +245,28 @@ def _require(*packages: str) -> None:
             )
 
 
+def _content(cfg, dataset_meta: dict) -> dict:
+    """
+    Raises:
+        TypeError, ValueError: for what has no place in the layout.
+    """
+    content = {
+        'effseg_hub': FORMAT,
+        'effseg': __version__,
+        'model': _portable(cfg.model.to_dict()),
+        'test_pipeline': [
+            _portable(dict(step))
+            for step in (cfg.test_pipeline if 'test_pipeline' in cfg else cfg.test_dataloader.dataset.pipeline)
+            if step['type'] not in ('LoadAnnotations', 'LoadLabelMap')
+        ],
+        'classes': list(dataset_meta['classes']),
+        'palette': [list(map(int, color)) for color in dataset_meta['palette']],
+    }
+    content = json.loads(json.dumps(content))  # as it will be read: tuples are lists
+    hub_schema.check(content)
+    return content
+
+
 def _portable(value):
     return _without(value, (*_AT_HOME, *_TRAINING))
 
@@ -268,10 +277,6 @@ def _without(value, names: tuple[str, ...]):
     if isinstance(value, (list, tuple)):
         return [_without(item, names) for item in value]
     return value
-
-
-def _test_pipeline(cfg) -> list:
-    return cfg.test_pipeline if 'test_pipeline' in cfg else cfg.test_dataloader.dataset.pipeline
 
 
 def _card(content: dict, metrics: dict[str, float], facts: dict[str, str], name: str, license: str):

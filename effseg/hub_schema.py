@@ -156,7 +156,8 @@ _HEAD = dict(
     ignore_index=_integer(0, 255),
     align_corners=_BOOLEAN,
 )
-_HEADS = _part('FPNHead', 'SegformerHead')
+_MLP_HEAD = dict(_HEAD, interpolate_mode=_one_of('nearest', 'bilinear'))
+_HEADS = _part('FPNHead', 'SegformerHead', 'DepthwiseSegformerHead')
 _LOADING = dict(to_float32=_BOOLEAN, color_type=_one_of('color'), imdecode_backend=_one_of('cv2'))
 _RESAMPLING = dict(interpolation=_one_of('nearest', 'bilinear', 'bicubic', 'area', 'lanczos'))
 
@@ -203,7 +204,8 @@ ARGUMENTS: dict[str, dict[str, Check]] = {
         upsample_cfg=_mapping(mode=_one_of('nearest', 'bilinear'), align_corners=_BOOLEAN),
     ),
     'FPNHead': dict(_HEAD, feature_strides=_sequence(_integer(1, 64), 1, 4)),
-    'SegformerHead': dict(_HEAD, interpolate_mode=_one_of('nearest', 'bilinear')),
+    'SegformerHead': _MLP_HEAD,
+    'DepthwiseSegformerHead': _MLP_HEAD,
     'BN': _NORMALISATION,
     'SyncBN': _NORMALISATION,
     'LN': _NORMALISATION,
