@@ -1,13 +1,12 @@
 """From a config and a checkpoint to a proven artifact."""
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
 import torch
 from mmengine.model import revert_sync_batchnorm
 
-from .. import __version__, deploy
+from .. import __version__, deploy, files
 from ..datasets.images import read_image
 from ..deploy.backends import SUFFIXES, backend
 from ..deploy.exporting import Export, Unfused
@@ -77,12 +76,6 @@ def _spec(model, checkpoint: str, to: str, size: tuple[int, int] | None, output:
             'the model was trained on BGR images; artifacts take RGB, so data_preprocessor.bgr_to_rgb must be True'
         )
     height, width = size or preprocessor.get('size') or (512, 512)
-    with open(checkpoint, 'rb') as stream:
-        sha = (
-            hashlib.file_digest(stream, 'sha256').hexdigest()
-            if hasattr(hashlib, 'file_digest')
-            else hashlib.sha256(stream.read()).hexdigest()
-        )
     return Spec(
         backend=to,
         height=height,
@@ -93,7 +86,7 @@ def _spec(model, checkpoint: str, to: str, size: tuple[int, int] | None, output:
         std=preprocessor.std,
         classes=model.dataset_meta['classes'],
         palette=model.dataset_meta['palette'],
-        checkpoint_sha256=sha,
+        checkpoint_sha256=files.digest(Path(checkpoint)),
         effseg=__version__,
     )
 

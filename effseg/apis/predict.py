@@ -1,7 +1,6 @@
 """Predictions on pictures, folders, videos and cameras: overlays, label maps, and how much of each class there is."""
 
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -14,6 +13,7 @@ from tqdm import tqdm
 
 from ..datasets.images import read_image
 from ..errors import ConfigError, DataError, EffsegError
+from ..files import write
 from ..video import VIDEO_SUFFIXES, label_video
 from .segmenter import Labeller, build_segmentor, open_labeller
 
@@ -161,9 +161,7 @@ def _label_image(labeller: Labeller, path: Path, stem: Path, opacity: float) -> 
 
 
 def _write_shares(path: Path, shares: dict) -> None:
-    partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
-    partial.write_text(json.dumps(shares, indent=1) + '\n')
-    os.replace(partial, path)
+    write(path, json.dumps(shares, indent=1) + '\n')
 
 
 def _find(sources: Iterable[str], suffixes: tuple[str, ...], what: str) -> list[Path]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from .. import files
 from ..deploy import label_map, load
 from ..errors import ArtifactError
 from ..timing import MB, peak_memory, time_in_turn
@@ -57,7 +58,7 @@ def compare_artifacts(
             with peak_memory() as peaks[name]:
                 contestants[name]()
         tail = statistics.quantiles(timing.seconds, n=10)[-1] if runs > 1 else timing.median
-        file = f'  {_megabytes(Path(name)):6.1f} MB  load {seconds[name]:.2f} s' if name in loaded else ''
+        file = f'  {files.size(Path(name)) / MB:6.1f} MB  load {seconds[name]:.2f} s' if name in loaded else ''
         print(
             f'  {Path(name).name:40s} median {1e3 * timing.median:7.1f} ms  p90 {1e3 * tail:7.1f} ms  '
             f'{slowest / timing.median:5.2f}x  {peaks[name]}{file}'
@@ -68,8 +69,3 @@ def _labels(artifact, image: np.ndarray) -> np.ndarray:
     """The labels of the image's size, whichever of both the artifact returns."""
     result = artifact(image)
     return result if artifact.spec.output == 'labels' else label_map(result, image.shape[:2])
-
-
-def _megabytes(path: Path) -> float:
-    files = [file for file in path.rglob('*') if file.is_file()] if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files) / MB

@@ -6,7 +6,6 @@ program, is taken inside :func:`trusted` alone, which ``--trust-checkpoint`` ent
 """
 
 import contextlib
-import hashlib
 import re
 import sys
 import tarfile
@@ -20,6 +19,7 @@ from urllib.parse import urlparse
 import torch
 from torch import Tensor
 
+from .. import files
 from ..errors import WeightsError
 from .safetensors import read_safetensors
 
@@ -199,20 +199,12 @@ def _check_hash_in_name(path: Path) -> None:
     match = _HASH_IN_NAME.search(path.name)
     if not match or match[1].isdigit():
         return
-    digest = _sha256(path)
+    digest = files.digest(path)
     if not digest.startswith(match[1]):
         raise WeightsError(
             f'{path} is damaged: its SHA-256 starts with {digest[: len(match[1])]}, its name says {match[1]}. '
             'Get the file again, or rename it if that is no checksum.'
         )
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open('rb') as file:
-        for block in iter(lambda: file.read(1 << 20), b''):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _downloaded(url: str) -> Path:

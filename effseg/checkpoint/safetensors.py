@@ -2,12 +2,12 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor
 
+from .. import files
 from ..errors import WeightsError
 
 _WRITER = {'format': 'pt', 'writer': 'effseg'}
@@ -32,12 +32,7 @@ def write_safetensors(path: str | Path, state_dict: Mapping[str, Tensor], datase
     }
     content = save(tensors, {**_WRITER, 'sha256': _BLANK, **({'dataset_meta': json.dumps(about)} if about else {})})
     content = content.replace(_BLANK.encode(), hashlib.sha256(content).hexdigest().encode(), 1)
-    partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
-    try:
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    files.write(path, content)
 
 
 def read_safetensors(path: str | Path) -> dict:

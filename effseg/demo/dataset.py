@@ -8,13 +8,13 @@ writes images/{train,val}/*.jpg and annotations/{train,val}/*.png (8-bit label m
 import argparse
 import io
 import json
-import os
 import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from .. import files
 from ..errors import ConfigError, DataError, EffsegError
 from .scenes import draw_scene
 
@@ -72,7 +72,7 @@ def _claim(root, plan):
                 f'{root} already holds {" and ".join(taken)} that the demo did not draw: give another folder'
             ) from None
         root.mkdir(parents=True, exist_ok=True)
-        _write(file, json.dumps(plan).encode())
+        files.write(file, json.dumps(plan).encode())
         return
     except ValueError:
         present = 'unreadable'
@@ -88,8 +88,9 @@ def _write_scene(root, split, number, size, seed):
     if image_file.exists() and label_file.exists():
         return 0
     image, labels = draw_scene(size, np.random.default_rng([seed, SPLITS.index(split), number]))
-    _write(image_file, _encoded(image, 'JPEG', quality=95))
-    _write(label_file, _encoded(labels, 'PNG'))
+    # whole or not at all: an interrupted run must leave no half file that the next one takes for a whole one
+    files.write(image_file, _encoded(image, 'JPEG', quality=95))
+    files.write(label_file, _encoded(labels, 'PNG'))
     return 1
 
 
@@ -97,13 +98,6 @@ def _encoded(pixels, file_format, **options):
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, file_format, **options)
     return stream.getvalue()
-
-
-def _write(file, content):
-    # an interrupted run must not leave half a file that the next one takes for a whole one
-    partial = file.with_name(f'{file.name}.{os.getpid()}.partial')
-    partial.write_bytes(content)
-    os.replace(partial, file)
 
 
 def main(arguments: list[str] | None = None) -> int:

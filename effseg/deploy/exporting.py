@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
+from .. import files
 from ..errors import ArtifactError, ConfigError, DataError
 from . import parity
 from .artifact import load
@@ -102,7 +103,7 @@ def export(
         write_beside(beside(draft), spec, draft, proof.as_dict() if proof else {})
         _replace(draft, path)
         _replace(beside(draft), beside(path))
-    return Export(path, spec, proof, delegation, floats, _size(path) / 1e6, time.perf_counter() - started)
+    return Export(path, spec, proof, delegation, floats, files.size(path) / 1e6, time.perf_counter() - started)
 
 
 def _check(
@@ -130,9 +131,3 @@ def _replace(source: Path, target: Path) -> None:
         source.replace(target)
     except OSError as error:
         raise ArtifactError(f'{target} cannot be written: {error.strerror}') from error
-
-
-def _size(path: Path) -> int:
-    return (
-        sum(file.stat().st_size for file in path.rglob('*') if file.is_file()) if path.is_dir() else path.stat().st_size
-    )

@@ -4,12 +4,12 @@ The copy beside the file (``NAME.spec.json``) also holds the file's own hash and
 """
 
 import dataclasses
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ArtifactError, ConfigError
+from ..files import digest
 
 FORMAT = 1
 OUTPUTS = ('logits', 'labels')
@@ -137,15 +137,3 @@ def read_beside(artifact: Path) -> Spec | None:
             f'says {str(expected)[:12]}... It was cut, changed or exchanged; copy both files again'
         )
     return spec
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file, or of a folder's files with their names in order."""
-    sha = hashlib.sha256()
-    for file in sorted(p for p in path.rglob('*') if p.is_file()) if path.is_dir() else [path]:
-        if path.is_dir():
-            sha.update(file.relative_to(path).as_posix().encode())
-        with file.open('rb') as stream:
-            while chunk := stream.read(1 << 20):
-                sha.update(chunk)
-    return sha.hexdigest()

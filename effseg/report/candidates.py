@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from .. import files
 from ..apis.predict import read_image
 from ..apis.segmenter import Labeller, build_segmentor, open_labeller
 from ..errors import ConfigError, WeightsError
@@ -120,7 +121,7 @@ def _row(candidate: Candidate, own: Score, labeller: Labeller, milliseconds: flo
             facts.gmacs(forward, size, next(network.parameters()).device),
             _layers(network),
         )
-    size_mb = 4e-6 * numbers if candidate.fused else facts.megabytes(candidate.path)
+    size_mb = 4e-6 * numbers if candidate.fused else files.size(candidate.path) / 1e6
     return Row(
         candidate,
         own.metrics,
@@ -130,7 +131,7 @@ def _row(candidate: Candidate, own: Score, labeller: Labeller, milliseconds: flo
         numbers,
         work,
         size,
-        facts.sha256(candidate.path),
+        files.digest(candidate.path),
         notes,
         labeller.classes,
         labeller.palette.tolist(),

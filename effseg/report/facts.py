@@ -1,6 +1,5 @@
 """Where the numbers come from: the model's size and work, the files, the machine, the versions."""
 
-import hashlib
 import platform
 import subprocess
 from importlib import metadata
@@ -12,19 +11,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .. import __version__
 from ..stack import distributions
-
-
-def sha256(path: Path) -> str:
-    """Of a file; of a folder (an .mlpackage), of its files and their names in order."""
-    from ..deploy.spec import digest
-
-    return digest(path) if path.is_dir() else hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def megabytes(path: Path) -> float:
-    """Size of a file or folder, 1 MB = 10^6 bytes."""
-    files = [file for file in path.rglob('*') if file.is_file()] if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files) / 1e6
 
 
 def parameters(network: nn.Module) -> int:

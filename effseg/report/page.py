@@ -1,13 +1,13 @@
 """The page: one HTML file that takes nothing from anywhere."""
 
 import json
-import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from .. import files
 from . import charts
 from .candidates import Row
 from .curve import Curve
@@ -82,9 +82,7 @@ def write(content: Content, path: Path) -> None:
         plotly=get_plotlyjs(),
         commands=commands(content),
     )
-    partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
-    partial.write_text(text, encoding='utf-8')
-    os.replace(partial, path)
+    files.write(path, text)
 
 
 def worst_pairs(confusion: np.ndarray, classes: list[str]) -> list[tuple[str, str, float, float]]:

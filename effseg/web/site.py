@@ -10,8 +10,8 @@ from pathlib import Path
 
 from .. import __version__
 from ..deploy import load
-from ..deploy.spec import digest
 from ..errors import ArtifactError, ConfigError
+from ..files import digest
 from . import runtime
 
 PAGE = ('index.html', 'page.mjs', 'worker.mjs', 'labels.mjs')

@@ -1,0 +1,45 @@
+"""Files that are there whole or not at all, and what identifies them: digest and size."""
+
+import hashlib
+import os
+from pathlib import Path
+
+
+def write(path: Path, content: bytes | str) -> None:
+    """Writes a file beside its place and moves it there: who reads it sees the old content or the new, never a part.
+
+    Args:
+        path: of the file, in a folder that exists.
+        content: text is written as UTF-8.
+
+    Raises:
+        OSError: when it cannot be written; what was there before is then as it was.
+    """
+    # the process in the name: two that write the same file do not write into each other's
+    partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
+    try:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, in hex; of a folder such as an ``.mlpackage``, of its files and their names in order."""
+    sha = hashlib.sha256()
+    for file in _files(path):
+        if file != path:
+            sha.update(file.relative_to(path).as_posix().encode())
+        with file.open('rb') as stream:
+            while block := stream.read(1 << 20):
+                sha.update(block)
+    return sha.hexdigest()
+
+
+def size(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    return sum(file.stat().st_size for file in _files(path))
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(file for file in path.rglob('*') if file.is_file()) if path.is_dir() else [path]
