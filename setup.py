@@ -31,12 +31,19 @@ ALL = sorted({requirement for runtime in RUNTIMES.values() for requirement in ru
 REPORT = ['plotly>=6', 'jinja2']
 EXTRAS = {
     # the maintained line of MMSegmentation; an extra, since it must never be installed over an official one
-    'mmseg': ['onedl-mmsegmentation>=1.4.2', 'onedl-mmengine>=0.10.12', 'onedl-mmcv>=2.3.6'],
+    'mmseg': [
+        'onedl-mmsegmentation>=1.4.2',
+        'onedl-mmengine>=0.10.12',
+        'onedl-mmcv>=2.3.6',
+        'opencv-python',  # as mmcv asks for it; the headless one would be installed over it
+    ],
     **RUNTIMES,
     'report': REPORT,
     'all': ALL,
     # selenium drives the browser of the tests; newer ones want a typing-extensions that litert-torch refuses
     'test': ['pytest>=8', 'pytest-xdist', 'hypothesis', 'selenium>=4.20,<4.33', *REPORT, *ALL],
+    # exact, so that a checkout is clean or not wherever it is checked
+    'lint': ['ruff==0.17.6', 'mypy==2.4.1'],
 }
 
 
@@ -55,14 +62,28 @@ setup(
     name='effseg',
     version=VERSION,
     description='EfficientFormer semantic segmentation for MMSegmentation, from training to the phone',
+    author='The effseg authors',
     long_description=(ROOT / 'README.md').read_text() if (ROOT / 'README.md').exists() else '',
     long_description_content_type='text/markdown',
     license='Apache-2.0',
+    keywords='semantic segmentation, EfficientFormer, MMSegmentation, ONNX, ExecuTorch, LiteRT, Core ML',
+    classifiers=[
+        'Development Status :: 4 - Beta',
+        'Intended Audience :: Developers',
+        'Intended Audience :: Science/Research',
+        'Operating System :: MacOS',
+        'Operating System :: POSIX :: Linux',
+        'Programming Language :: Python :: 3',
+        *(f'Programming Language :: Python :: 3.{minor}' for minor in (10, 11, 12, 13)),
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
+        'Topic :: Scientific/Engineering :: Image Recognition',
+        'Typing :: Typed',
+    ],
     packages=find_packages(include=['effseg', 'effseg.*']),
-    package_data={'effseg.report': ['*.html'], 'effseg.web': ['page/*']},
+    package_data={'effseg': ['py.typed'], 'effseg.report': ['*.html'], 'effseg.web': ['page/*']},
     python_requires='>=3.10',
     # 2.1: scaled_dot_product_attention takes a scale; 1.0: timm.layers has the layers we use
-    install_requires=['torch>=2.1', 'timm>=1.0.12', 'numpy', 'pillow', 'safetensors'],
+    install_requires=['torch>=2.1', 'timm>=1.0.12', 'numpy', 'pillow', 'safetensors', 'huggingface_hub', 'tqdm'],
     extras_require=EXTRAS,
     entry_points={'console_scripts': ['effseg = effseg.__main__:main']},
     cmdclass={'build_py': BuildWithResources},

@@ -7,11 +7,12 @@ segmentation code keeps two attention bias tables, a parameter ``attention_biase
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from torch import Tensor
 
-Rules = tuple[tuple[str, str], ...]
+# pattern and replacement, as re.sub takes them
+Rules = tuple[tuple[str, str | Callable[[re.Match], str]], ...]
 
 _SHARED: Rules = (
     (r'^norm([0246])\.', lambda match: f'norm{int(match[1]) // 2}.'),

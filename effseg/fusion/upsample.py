@@ -49,8 +49,8 @@ class Upsampled(Layer):
 
         Returns:
             Three maps, each in space-to-depth form as far as it goes, whose :func:`summed` is the result, with g half
-            of the factor: of all pixels (N, h g, w g, 4 C), of what is equal along a row of a tile (N, h g, w, 2 C), and
-            along a column (N, h, w g, 2 C).
+            of the factor: of all pixels (N, h g, w g, 4 C), of what is equal along a row of a tile (N, h g, w, 2 C),
+            and along a column (N, h, w g, 2 C).
         """
         parts, margin = self.factor // 2, self.factor // 4
         down = _difference(x, 0)

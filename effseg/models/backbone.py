@@ -80,6 +80,7 @@ class Backbone(BaseModule):
     """
 
     original_names: names.Rules = ()
+    init_cfg: dict | list[dict] | None
 
     def __init__(
         self,

@@ -1,7 +1,9 @@
 """The building blocks of EfficientFormer, in training form, from small to large.
 
 Li et al., "EfficientFormer: Vision Transformers at MobileNet Speed", NeurIPS 2022, https://arxiv.org/abs/2206.01191.
-Parameter names are timm's (``timm.models.efficientformer``), so that weights of its hub load without a table.
+Class and parameter names are timm's, so that weights of its hub load without a table:
+https://github.com/huggingface/pytorch-image-models/blob/ab7ca62a6eedc2dcf6e342f4ac01af41d19ca871/timm/models/efficientformer.py
+(Apache-2.0).
 
 Maps are (N, C, H, W); tokens are (N, L, C) with L = H * W in row-major order. Each block's ``fuse()`` gives its
 inference form, on maps throughout and in float64 (:mod:`effseg.fusion.layers`); ``grid`` is the (H, W) of the block's
@@ -31,6 +33,13 @@ def activation(name: str) -> type[nn.Module]:
     if name not in ACTIVATIONS:
         raise ConfigError(f'act={name!r} is unknown; use one of {", ".join(map(repr, ACTIVATIONS))}')
     return ACTIVATIONS[name]
+
+
+def init_layers(*layers: nn.Module) -> None:
+    """Initialises convs or linear layers as the published networks are: small normal weights, biases of zero."""
+    for layer in layers:
+        trunc_normal_(layer.weight, std=0.02)
+        nn.init.zeros_(layer.bias)
 
 
 def check_bias_resize(bias_resize: str) -> None:
@@ -98,9 +107,7 @@ class ConvMlpWithNorm(nn.Module):
         self.act = act_layer()
         self.fc2 = nn.Conv2d(hidden_dim, dim, 1)
         self.norm2 = nn.BatchNorm2d(dim)
-        for conv in (self.fc1, self.fc2):
-            trunc_normal_(conv.weight, std=0.02)
-            nn.init.zeros_(conv.bias)
+        init_layers(self.fc1, self.fc2)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm2(self.fc2(self.act(self.norm1(self.fc1(x)))))
@@ -167,9 +174,7 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(dim, num_heads * (2 * key_dim + self.value_dim))
         self.proj = nn.Linear(num_heads * self.value_dim, dim)
         self.attention_biases = nn.Parameter(torch.zeros(num_heads, resolution * resolution))
-        for linear in (self.qkv, self.proj):
-            trunc_normal_(linear.weight, std=0.02)
-            nn.init.zeros_(linear.bias)
+        init_layers(self.qkv, self.proj)
 
     def bias(self, grid: tuple[int, int]) -> Tensor:
         """The bias (heads, L, L) for a map of ``grid`` = (H, W); computed anew, so that it can never be stale."""
@@ -198,7 +203,10 @@ class Attention(nn.Module):
         query = Affine(query.weight * self.scale, query.bias * self.scale)
         proj = linear_part(self.proj).scaled(scale)
         layer = fused.Attention(
-            *(fused.Conv.of(part) for part in (query, key, value, proj)),
+            fused.Conv.of(query),
+            fused.Conv.of(key),
+            fused.Conv.of(value),
+            fused.Conv.of(proj),
             self.num_heads,
             grid,
             self.resolution,
@@ -229,9 +237,7 @@ class MetaBlock1d(nn.Module):
         self.mlp = Mlp(dim, hidden_features=int(dim * mlp_ratio), act_layer=act_layer)
         self.ls2 = LayerScale(dim, layer_scale_init)
         self.drop_path2 = DropPath(drop_path) if drop_path > 0 else nn.Identity()
-        for linear in (self.mlp.fc1, self.mlp.fc2):
-            trunc_normal_(linear.weight, std=0.02)
-            nn.init.zeros_(linear.bias)
+        init_layers(self.mlp.fc1, self.mlp.fc2)
 
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
         x = x + self.drop_path1(self.ls1(self.token_mixer(self.norm1(x), grid)))

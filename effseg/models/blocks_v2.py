@@ -1,8 +1,9 @@
 """The building blocks of EfficientFormerV2, in training form, from small to large.
 
 Li et al., "Rethinking Vision Transformers for MobileNet Size and Speed", ICCV 2023, https://arxiv.org/abs/2212.08059.
-Parameter names are timm's (``timm.models.efficientformer_v2``). Everything is a map (N, C, H, W), of any height and
-width.
+Class and parameter names are timm's, so that weights of its hub load without a table:
+https://github.com/huggingface/pytorch-image-models/blob/03fa149147b1695dc7ebce06737623d39b7dd34f/timm/models/efficientformer_v2.py
+(Apache-2.0). Everything is a map (N, C, H, W), of any height and width.
 
 Each block's ``fuse()`` gives its inference form in float64 (:mod:`effseg.fusion.layers`); ``grid`` is the (H, W) of its
 input.
@@ -10,14 +11,14 @@ input.
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath, LayerScale2d, trunc_normal_
+from timm.layers import DropPath, LayerScale2d
 from torch import Tensor, nn
 
 from ..fusion import layers as fused
 from ..fusion.folding import Affine, fold_norm, linear_part
 from ..fusion.layers import activation_name
 from .attention_bias import attention_bias
-from .blocks import check_bias_resize
+from .blocks import check_bias_resize, init_layers
 
 
 class ConvNorm(nn.Module):
@@ -72,9 +73,7 @@ class ConvMlp(nn.Module):
         self.fc1 = ConvNorm(dim, hidden_dim, act_layer=act_layer)
         self.mid = ConvNorm(hidden_dim, hidden_dim, 3, groups=hidden_dim, act_layer=act_layer)
         self.fc2 = ConvNorm(hidden_dim, dim)
-        for layer in (self.fc1, self.fc2):
-            trunc_normal_(layer.conv.weight, std=0.02)
-            nn.init.zeros_(layer.conv.bias)
+        init_layers(self.fc1.conv, self.fc2.conv)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(self.mid(self.fc1(x)))
@@ -130,10 +129,11 @@ class Attention2d(nn.Module):
         if self.stride_conv is not None:
             x = self.stride_conv(x)
         q, k, v = self.q(x), self.k(x), self.v(x)
-        bias = attention_bias(self.attention_biases, self.resolution, tuple(x.shape[2:]), self.bias_resize)
+        height, width = x.shape[2:]
+        bias = attention_bias(self.attention_biases, self.resolution, (height, width), self.bias_resize)
         logits = attention_logits(q, k, bias, self.num_heads, self.scale)
         weights = self.talking_head2(self.talking_head1(logits).softmax(dim=-1))
-        x = attended(weights, v, x.shape[2:]) + self.v_local(v)
+        x = attended(weights, v, (height, width)) + self.v_local(v)
         if self.stride_conv is not None:
             x = F.interpolate(x, size=size, mode='bilinear')
         return self.proj(self.act(x))
@@ -143,7 +143,7 @@ class Attention2d(nn.Module):
         before = None
         if self.stride_conv is not None:
             before = self.stride_conv.fuse()
-            grid = tuple(-(-side // before.stride) for side in grid)
+            grid = -(-grid[0] // before.stride), -(-grid[1] // before.stride)
         layer = fused.Attention(
             fused.Conv.of(scaled(self.q.folded(), self.scale)),
             self.k.fuse(),
@@ -219,11 +219,10 @@ class AttentionDownsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.q(x), self.k(x), self.v(x)
-        bias = attention_bias(
-            self.attention_biases, self.resolution, tuple(x.shape[2:]), self.bias_resize, query_stride=2
-        )
+        height, width = x.shape[2:]
+        bias = attention_bias(self.attention_biases, self.resolution, (height, width), self.bias_resize, query_stride=2)
         weights = attention_logits(q, k, bias, self.num_heads, self.scale).softmax(dim=-1)
-        return self.proj(self.act(attended(weights, v, q.shape[2:]) + self.v_local(v)))
+        return self.proj(self.act(attended(weights, v, (q.shape[2], q.shape[3])) + self.v_local(v)))
 
     def fuse(self, grid: tuple[int, int]) -> fused.Attention:
         """Attention of convs alone."""
@@ -280,14 +279,14 @@ class Block(nn.Module):
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.token_mixer is not None:
+        if self.token_mixer is not None and self.ls1 is not None:
             x = x + self.drop_path(self.ls1(self.token_mixer(x)))
         return x + self.drop_path(self.ls2(self.mlp(x)))
 
     def fuse(self, grid: tuple[int, int]) -> fused.Layer:
         """Residual convs, behind residual attention."""
         mlp = fused.Residual(self.mlp.fuse(self.ls2.gamma))
-        if self.token_mixer is None:
+        if self.token_mixer is None or self.ls1 is None:
             return mlp
         return fused.Sequential([fused.Residual([self.token_mixer.fuse(self.ls1.gamma, grid)]), mlp])
 
