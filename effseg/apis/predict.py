@@ -14,10 +14,12 @@ from tqdm import tqdm
 from ..datasets.images import read_image
 from ..errors import ConfigError, DataError, EffsegError
 from ..files import write
+from ..outputs import OutputFolder
 from ..video import VIDEO_SUFFIXES, label_video
 from .segmenter import Labeller, build_segmentor, open_labeller
 
 __all__ = ['build_segmentor', 'find_images', 'predict', 'read_image']
+SHARES = 'shares.json'
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 
 
@@ -66,7 +68,7 @@ def predict(
     Args:
         config, checkpoint, cfg_options, device, fused: see :func:`effseg.apis.segmenter.open_labeller`.
         sources: image files, video files, folders of them, and the numbers of cameras.
-        out_dir: made if missing; files of an earlier call are replaced.
+        out_dir: made if missing; files of an earlier call are replaced, files of others are not.
         opacity: of the colours over the picture, 0 to 1.
         frames: at most so many of each video or camera.
         frame_labels: also a label map for every frame, in ``NAME_labels/``.
@@ -87,14 +89,19 @@ def predict(
         if len(cameras) < len(sources)
         else []
     )
-    labeller = open_labeller(config, checkpoint, fused, cfg_options, device)
-    out = Path(out_dir)
-    out.mkdir(parents=True, exist_ok=True)
     images = [file for file in files if file.suffix.lower() not in VIDEO_SUFFIXES]
     videos = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
+    names = output_names(files)
+    folder = OutputFolder(out_dir)
+    expected = [SHARES, *(f'{names[path]}_{kind}' for path in images for kind in ('overlay.jpg', 'labels.png'))]
+    for stem in [*(names[video] for video in videos), *(f'camera{camera}' for camera in cameras)]:
+        expected += [f'{stem}_overlay{suffix}' for suffix in ('.mp4', '.mkv')] + [f'{stem}_labels'] * frame_labels
+    folder.check(expected)
+    labeller = open_labeller(config, checkpoint, fused, cfg_options, device)
+    folder.claim(expected)
+    out = folder.path
     overlays, failures, shares, count, started = [], [], {}, 0, time.perf_counter()
     try:
-        names = output_names(files)
         for path in tqdm(images, unit=' images', disable=None):
             try:
                 overlay, shares[str(path)] = _label_image(labeller, path, out / names[path], opacity)
@@ -110,10 +117,10 @@ def predict(
             shares[str(video)] = class_shares(result.counts, labeller.classes)
             count += result.frames
     finally:
-        _write_shares(out / 'shares.json', shares)
+        _write_shares(out / SHARES, shares)
     if failures:
         raise DataError(f'{"; ".join(failures)}' + (f' ({count} others are in {out})' if count else ''))
-    return Predictions(overlays, out / 'shares.json', count, time.perf_counter() - started)
+    return Predictions(overlays, out / SHARES, count, time.perf_counter() - started)
 
 
 def output_names(files: list[Path]) -> dict[Path, str]:

@@ -4,6 +4,7 @@ from numbers import Real
 from pathlib import Path
 
 import numpy as np
+from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from PIL import Image
@@ -14,6 +15,7 @@ from ..deploy import load
 from ..engine.config import dataset_of, load_config
 from ..engine.runner import build_runner
 from ..errors import ConfigError
+from ..outputs import OutputFolder
 from ..segmentors.artifact import is_artifact, use_artifact
 from ..segmentors.network import fused_segmentor, label_segmentor, speed
 from .segmenter import check_classes, dataset_meta
@@ -26,19 +28,29 @@ class LabelMapHook(Hook):
     MMSegmentation's metric does so as well, and loses the axes of a picture that is one pixel high or wide.
 
     Args:
-        folder: made if missing.
+        folder: made if missing; label maps of an earlier call are replaced, files of others are not.
+
+    Raises:
+        ConfigError: when a label map would replace a file of somebody else's, such as the true label map.
     """
 
     def __init__(self, folder: str):
-        self.folder = Path(folder)
+        self.folder = Path(folder).resolve()
 
     def before_test(self, runner) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        data = runner.test_dataloader.dataset
+        if is_main_process():
+            OutputFolder(self.folder).claim(self._name(data.get_data_info(index)) for index in range(len(data)))
+        barrier()
 
     def after_test_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         for sample in outputs:
             labels = sample.pred_sem_seg.data[0].cpu().numpy() + bool(sample.get('reduce_zero_label', False))
-            Image.fromarray(labels.astype(np.uint8)).save(self.folder / f'{Path(sample.img_path).stem}.png')
+            Image.fromarray(labels.astype(np.uint8)).save(self.folder / self._name(sample))
+
+    @staticmethod
+    def _name(sample) -> str:
+        return f'{Path(sample.get("img_path")).stem}.png'
 
 
 def test(

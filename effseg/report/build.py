@@ -10,6 +10,7 @@ import numpy as np
 from mmengine.config import Config
 
 from ..errors import ConfigError
+from ..outputs import OutputFolder
 from . import charts, page
 from .candidates import find_candidates, measure
 from .curve import read_curve
@@ -17,6 +18,7 @@ from .facts import environment
 from .images import choose, picture
 from .scoring import read_config, score
 
+PAGE = 'report.html'
 PICTURES = 6  # worst ones, and as many best ones
 
 
@@ -51,7 +53,8 @@ def report(
         raise ConfigError(f'pictures={pictures} must be 0 or more')
     cfg = read_config(config, cfg_options)
     candidates = find_candidates(weights, fused)
-    folder = Path(out) if out else candidates[0].path.parent / 'report'
+    folder = OutputFolder(out or candidates[0].path.parent / 'report')
+    folder.check([PAGE])
     curve = read_curve(Path(work_dir) if work_dir else candidates[0].path.parent, required=work_dir is not None)
     with tempfile.TemporaryDirectory(prefix='effseg-report-') as scratch:
         scores = {}
@@ -81,10 +84,9 @@ def report(
         setting=setting(cfg),
         options=cfg_options or {},
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / 'report.html'
-    page.write(content, path)
-    return path
+    folder.claim([PAGE])
+    page.write(content, folder.path / PAGE)
+    return folder.path / PAGE
 
 
 def setting(cfg: Config) -> dict[str, str]:

@@ -7,23 +7,26 @@ import shutil
 import tempfile
 from importlib import resources
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from .. import __version__
 from ..deploy import load
 from ..errors import ArtifactError, ConfigError
 from ..files import digest
+from ..outputs import OutputFolder
 from . import runtime
 
 PAGE = ('index.html', 'page.mjs', 'worker.mjs', 'labels.mjs')
-MARK = 'spec.json'  # a folder that holds it was written here, and may be replaced
+MODEL, SPEC = 'model.onnx', 'spec.json'
+FILES = (*PAGE, MODEL, SPEC, *(f'ort/{name}' for name in runtime.FILES))
 
 
 def write_site(artifact: str, out: str, package: str | None = None) -> Path:
-    """Writes the page, the model and its runtime. A site of an earlier call is replaced, any other folder is not.
+    """Writes the page, the model and its runtime.
 
     Args:
         artifact: an .onnx file that tools/export.py wrote.
-        out: the folder.
+        out: the folder: new, empty, or of an earlier call, whose files are replaced one by one. Other files in it stay.
         package: a copy of onnxruntime-web's archive; npm fetches it when left out.
 
     Returns:
@@ -37,24 +40,25 @@ def write_site(artifact: str, out: str, package: str | None = None) -> Path:
     if path.suffix != '.onnx':
         raise ArtifactError(f'{path} came; browsers run .onnx files: tools/export.py CONFIG CHECKPOINT --to onnx')
     spec = load(path).spec
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir()) and not (folder / MARK).is_file()):
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f'{folder} is a file; give a folder that is new or empty')
+    site = OutputFolder(folder)
+    if not site.written and site.path.exists() and any(site.path.iterdir()):
         raise ConfigError(f'{folder} is there and holds other things than a page; give a folder that is new or empty')
+    site.check(FILES)
     archive = runtime.package(package)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f'.{folder.name}.', dir=folder.parent))
-    try:
-        draft.chmod(0o755)
+    site.claim(FILES)
+    (site.path / 'ort').mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix='.effseg-', dir=site.path) as scratch:
+        draft = Path(scratch)
         for name in PAGE:
             (draft / name).write_bytes((resources.files('effseg.web') / 'page' / name).read_bytes())
         (draft / 'ort').mkdir()
         runtime.unpack(archive, draft / 'ort')
-        shutil.copyfile(path, draft / 'model.onnx')
-        (draft / MARK).write_text(_described(spec, path))
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(draft, folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        shutil.copyfile(path, draft / MODEL)
+        (draft / SPEC).write_text(_described(spec, path))
+        for name in FILES:
+            os.replace(draft / name, site.path / name)
     return folder
 
 
@@ -75,7 +79,8 @@ def _described(spec, path: Path) -> str:
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
-    """Serves a site with the headers that let WebAssembly use more than one thread."""
+    """Serves :data:`FILES` of a folder, and nothing else that is in it, with the headers that let WebAssembly use more
+    than one thread."""
 
     extensions_map = {
         **http.server.SimpleHTTPRequestHandler.extensions_map,
@@ -83,6 +88,19 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         '.wasm': 'application/wasm',
         '.onnx': 'application/octet-stream',
     }
+
+    def send_head(self):
+        """The file that is asked for, opened; or None, and the error is sent."""
+        try:
+            name = unquote(urlsplit(self.path).path, errors='strict').lstrip('/') or PAGE[0]
+        except ValueError:
+            name = '\0'
+        if '\0' in name:
+            return self.send_error(400)
+        file = Path(self.directory).resolve() / name
+        if name not in FILES or file.resolve() != file:  # a symbolic link may lead out of the folder
+            return self.send_error(404)
+        return super().send_head()
 
     def end_headers(self) -> None:
         self.send_header('Cross-Origin-Opener-Policy', 'same-origin')

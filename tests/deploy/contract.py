@@ -126,6 +126,14 @@ class BackendContract:
             deploy.export(model, fused, spec, path, change.get('images', images))
         assert not list(tmp_path.iterdir())
 
+    def test_deletes_no_folder_of_the_users(self, model, fused, images, tmp_path):
+        path = tmp_path / f'model{backends.SUFFIXES[self.runtime]}'
+        path.mkdir()
+        (path / 'thesis.tex').write_text('all of it')
+        with pytest.raises(ConfigError, match='is a folder'):
+            deploy.export(model, fused, spec_of(self.runtime), path, images)
+        assert (path / 'thesis.tex').read_text() == 'all of it'
+
     def test_refuses_a_precision_it_has_not(self, model, fused, images, tmp_path):
         if self.refused is None:
             assert set(backends.backend(self.runtime).PRECISIONS) == {'fp32', 'fp16', 'int8'}

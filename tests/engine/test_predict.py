@@ -164,3 +164,29 @@ def test_a_file_that_is_no_film(tool, checkpoint, tmp_path):
 def test_an_artifact_of_other_classes():
     with pytest.raises(ArtifactError, match="2 classes and c.py 3 .*'b' where the config has 'x'"):
         check_classes(('a', 'b'), ('a', 'x', 'c'), 'm.onnx', 'c.py')
+
+
+def test_files_of_others_are_not_replaced(tool, scenes, checkpoint, tmp_path):
+    source = scenes / 'images' / 'val' / '0000.jpg'
+    (tmp_path / 'a.jpg').write_bytes(source.read_bytes())
+    (tmp_path / 'a_labels.png').write_bytes(b'the true label map')
+    assert_refused(
+        tool('predict', TINY, checkpoint, tmp_path / 'a.jpg', '--out-dir', tmp_path),
+        'a_labels.png',
+        'not written by effseg',
+    )
+    assert (tmp_path / 'a_labels.png').read_bytes() == b'the true label map'
+    (tmp_path / 'a_labels.png').unlink()
+    for _ in range(2):  # its own files it replaces
+        predict(TINY, str(checkpoint), [str(tmp_path / 'a.jpg')], str(tmp_path))
+    assert len(list(tmp_path.iterdir())) == 5
+
+
+def test_true_label_maps_are_not_replaced_by_predicted_ones(tool, scenes, checkpoint, tmp_path):
+    shutil.copytree(scenes, tmp_path / 'data')
+    truth = tmp_path / 'data' / 'annotations' / 'val'
+    before = {path.name: path.read_bytes() for path in truth.iterdir()}
+    options = ('--cfg-options', f'data_root={tmp_path / "data"}')
+    outcome = tool('test', TINY, checkpoint, '--work-dir', tmp_path / 'work', '--out', truth, *options)
+    assert outcome.status == 2 and outcome.err.splitlines()[-1].startswith('error: ') and '0000.png' in outcome.err
+    assert {path.name: path.read_bytes() for path in truth.iterdir()} == before

@@ -1,9 +1,11 @@
 """The folder that the tool writes, and what it refuses."""
 
 import hashlib
+import http.client
 import json
 import subprocess
 import tarfile
+import threading
 import urllib.request
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 from engine.conftest import tool  # noqa: F401
 
 from effseg.errors import ArtifactError, ConfigError, MissingRuntimeError
+from effseg.outputs import RECORD
 from effseg.web import runtime
 from effseg.web.site import PAGE, server, write_site
 
@@ -35,6 +38,7 @@ def test_the_folder_is_whole_and_the_spec_is_the_artifacts_own(artifacts, packag
         *PAGE,
         'spec.json',
         'model.onnx',
+        RECORD,
         *(f'ort/{name}' for name in runtime.FILES),
     }
     spec = json.loads((site / 'spec.json').read_text())
@@ -54,8 +58,6 @@ def test_a_folder_with_other_things_is_left_alone(artifacts, package, tmp_path):
 
 
 def test_the_server_isolates_the_page_and_names_its_types(artifacts, package, tmp_path):
-    import threading
-
     site = write_site(str(artifacts['labels']), str(tmp_path / 'site'), package)
     with server(site, port=0) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
@@ -107,3 +109,74 @@ def test_without_a_network_one_error_says_what_to_do(tmp_path, monkeypatch):
     with pytest.raises(MissingRuntimeError, match='ENOTFOUND.*--runtime'):
         runtime.package()
     assert not list((Path(tmp_path) / 'effseg').iterdir())
+
+
+def test_nothing_of_the_users_is_deleted(artifacts, package, tmp_path, monkeypatch):
+    old = tmp_path / 'old'
+    old.mkdir()
+    for name in ('spec.json', 'thesis.tex'):
+        (old / name).write_text('all of it')
+    with pytest.raises(ConfigError, match='holds other things'):
+        write_site(str(artifacts['labels']), str(old), package)
+    monkeypatch.chdir(old)
+    with pytest.raises(ConfigError, match='holds other things'):
+        write_site(str(artifacts['labels']), '.', package)
+    assert {path.name: path.read_text() for path in old.iterdir()} == dict.fromkeys(
+        ('spec.json', 'thesis.tex'), 'all of it'
+    )
+
+
+def test_a_site_in_the_working_folder_is_replaced_around_the_users_files(artifacts, package, tmp_path, monkeypatch):
+    (tmp_path / 'site').mkdir()
+    monkeypatch.chdir(tmp_path / 'site')
+    for output in ('labels', 'logits'):
+        write_site(str(artifacts[output]), '.', package)
+        assert json.loads(Path('spec.json').read_text())['output'] == output
+        Path('ort', 'notes.txt').write_text('mine')
+    assert Path('ort', 'notes.txt').read_text() == 'mine' and not list(Path().glob('.*'))
+
+
+def test_links_do_not_lead_the_writing_elsewhere(artifacts, package, tmp_path):
+    (tmp_path / 'elsewhere').mkdir()
+    (tmp_path / 'thesis.tex').write_text('all of it')
+    site = write_site(str(artifacts['labels']), str(tmp_path / 'site'), package)
+    (site / 'index.html').unlink()
+    (site / 'index.html').symlink_to(tmp_path / 'thesis.tex')
+    with pytest.raises(ConfigError, match='symbolic link'):
+        write_site(str(artifacts['labels']), str(site), package)
+    (site / 'index.html').unlink()
+    (site / 'ort').rename(tmp_path / 'ort')
+    (site / 'ort').symlink_to(tmp_path / 'elsewhere')
+    with pytest.raises(ConfigError, match='symbolic link'):
+        write_site(str(artifacts['labels']), str(site), package)
+    assert (tmp_path / 'thesis.tex').read_text() == 'all of it' and not list((tmp_path / 'elsewhere').iterdir())
+
+
+def test_the_server_gives_the_page_and_nothing_else(artifacts, package, tmp_path, capfd):
+    site = write_site(str(artifacts['labels']), str(tmp_path / 'site'), package)
+    (tmp_path / 'secret').write_text('secret')
+    (site / 'key.pem').write_text('secret')
+    (site / 'link').symlink_to(tmp_path / 'secret')
+    (site / 'labels.mjs').unlink()
+    (site / 'labels.mjs').symlink_to(tmp_path / 'secret')
+    with server(site, port=0) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        statuses = {}
+        for target in (
+            *('/', '/index.html?a#b', '/ort/ort.wasm.bundle.min.mjs', '/%00', '/index.html%00', '/%ff', '/link'),
+            *('/labels.mjs', '/key.pem', '/ort/', '/../secret', '/%2e%2e/secret', '/ort/../index.html', '/ort'),
+            *('//index.html', 'http://x/secret', '*', '/' + 'a' * 5000, f'/{RECORD}', '/ort/%2e%2e/%2e%2e/secret'),
+        ):
+            connection = http.client.HTTPConnection('127.0.0.1', running.server_port)
+            connection.putrequest('GET', target)
+            connection.endheaders()
+            answer = connection.getresponse()
+            statuses[target] = answer.status
+            assert b'secret' not in answer.read()
+            connection.close()
+        running.shutdown()
+    assert [statuses[target] for target in ('/', '/index.html?a#b', '/ort/ort.wasm.bundle.min.mjs')] == [200] * 3
+    assert [statuses[target] for target in ('/%00', '/index.html%00', '/%ff')] == [400] * 3
+    assert {status for target, status in statuses.items() if target not in ('//index.html',)} == {200, 400, 404}
+    assert sum(status == 200 for status in statuses.values()) <= 4
+    assert 'Traceback' not in capfd.readouterr().err
