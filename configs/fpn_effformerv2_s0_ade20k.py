@@ -1,4 +1,4 @@
-# EfficientFormerV2-S0 + Semantic FPN on ADE20K. Published: 33.4 mIoU, by PaddleSeg's re-implementation; none by the authors.
+# EfficientFormerV2-S0 + Semantic FPN on ADE20K. Published: 33.4 mIoU, by PaddleSeg's re-implementation alone.
 _base_ = [
     '_base_/models/fpn_effformerv2.py',
     '_base_/datasets/ade20k.py',

@@ -16,6 +16,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument(
         '--fused', action='store_true', help='score the fused form of the model: the same labels, faster'
     )
+    cli.add_protect_option(parser)
     cli.add_trust_option(parser)
     cli.add_run_options(parser)
     args = parser.parse_args(argv)
@@ -30,6 +31,7 @@ def main(argv: list[str]) -> None:
             args.cfg_options,
             args.launcher,
             args.fused,
+            not args.no_protect,
         )
 
 

@@ -19,6 +19,7 @@ def main(argv: list[str]) -> None:
         help='leave out up to N samples that cannot be used, by name',
     )
     parser.add_argument('--no-data-check', action='store_true', help='do not read a few images and label maps first')
+    cli.add_protect_option(parser)
     cli.add_trust_option(parser)
     cli.add_run_options(parser)
     args = parser.parse_args(argv)
@@ -32,6 +33,7 @@ def main(argv: list[str]) -> None:
             args.launcher,
             args.skip_bad_samples,
             not args.no_data_check,
+            not args.no_protect,
         )
 
 

@@ -104,6 +104,16 @@ def add_trust_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_protect_option(parser: argparse.ArgumentParser) -> None:
+    """For tools around a Runner, which see to it with :func:`effseg.engine.protect.protect`."""
+    parser.add_argument(
+        '--no-protect',
+        action='store_true',
+        help='run the config as it is; otherwise loaders, samplers, loops and hooks that our base configs name are put '
+        'into one that does not',
+    )
+
+
 def _pair(text: str) -> str:
     if '=' not in text:
         raise argparse.ArgumentTypeError(f'{text!r} is no key=value')

@@ -13,7 +13,8 @@ from ..checkpoint.load import load_segmentor
 from ..datasets.check import check_datasets
 from ..deploy import load
 from ..engine.config import dataset_of, load_config
-from ..engine.runner import build_runner
+from ..engine.protect import protect
+from ..engine.runner import build_runner, named_errors
 from ..errors import ConfigError
 from ..outputs import OutputFolder
 from ..segmentors.artifact import is_artifact, use_artifact
@@ -63,6 +64,7 @@ def test(
     cfg_options: dict | None = None,
     launcher: str = 'none',
     fused: bool = False,
+    protection: bool = True,
 ) -> dict[str, float]:
     """Scores a trained segmenter on its config's test data.
 
@@ -77,6 +79,7 @@ def test(
         cfg_options: overrides of the config.
         launcher: see :func:`effseg.engine.runner.build_runner`.
         fused: score the fused form of the model.
+        protection: see :func:`effseg.apis.train.train`.
 
     Returns:
         The metrics by name, in percent.
@@ -106,7 +109,7 @@ def test(
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
         cfg.model = dict(cfg.tta_model, module=cfg.model)
     cfg.load_from = None
-    runner = build_runner(cfg, launcher)
+    runner = build_runner(protect(cfg) if protection else cfg, launcher)
     if out:
         runner.register_hook(LabelMapHook(out))
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
@@ -114,7 +117,8 @@ def test(
         load_segmentor(model, checkpoint)
         if not tta:
             runner.model = fused_segmentor(model.eval()) if fused else label_segmentor(model)
-    metrics = runner.test()
+    with named_errors():
+        metrics = runner.test()
     print('  '.join(f'{name} {value:.2f}' for name, value in metrics.items() if isinstance(value, Real)))
     if rate := speed(runner.model):
         print(rate)

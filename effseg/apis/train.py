@@ -6,7 +6,8 @@ from mmengine.device import get_device
 
 from ..datasets.check import QUICK, check_datasets
 from ..engine.config import load_config
-from ..engine.runner import build_runner
+from ..engine.protect import protect
+from ..engine.runner import build_runner, named_errors
 from ..errors import ConfigError
 
 
@@ -19,6 +20,7 @@ def train(
     launcher: str = 'none',
     skip_bad_samples: int = 0,
     data_check: bool = True,
+    protection: bool = True,
 ) -> None:
     """Trains the segmenter of a config.
 
@@ -31,6 +33,9 @@ def train(
         launcher: see :func:`effseg.engine.runner.build_runner`.
         skip_bad_samples: how many different samples that cannot be used may be left out, by name.
         data_check: read a few pairs of every data set first, see :mod:`effseg.datasets.check`.
+
+        protection: put the loaders, samplers, loops and hooks of our base configs into one that does not name them, see
+            :func:`effseg.engine.protect.protect`.
 
     Raises:
         EffsegError: for a config, data set or checkpoint that cannot be used.
@@ -47,10 +52,17 @@ def train(
             'the run'
         )
     cfg.resume = resume
-    cfg.skip_bad_samples = skip_bad_samples
+    if protection:
+        cfg = protect(cfg)
+    for loader in ('train_dataloader', 'val_dataloader') if skip_bad_samples else ():
+        if cfg.get(loader) and cfg[loader].dataset.type != 'GuardedDataset':
+            raise ConfigError(f'--skip-bad-samples takes a GuardedDataset in {loader}; leave --no-protect out')
+        if cfg.get(loader):
+            cfg[loader].dataset.skip_bad = skip_bad_samples
     if amp:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     runner = build_runner(cfg, launcher)
     print(f'training {config}: logs and checkpoints in {cfg.work_dir}')
-    runner.train()
+    with named_errors():
+        runner.train()

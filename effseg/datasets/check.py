@@ -74,7 +74,7 @@ def _check_folders(dataset_cfg: Config) -> None:
     root = Path(dataset_cfg.get('data_root') or '')
     hint = (
         ADE20K
-        if 'ADE20K' in dataset_cfg.type
+        if 'ADE20K' in str(dataset_cfg.get('dataset_type', dataset_cfg.type))
         else 'Set data_root (--cfg-options data_root=...) to the folder that holds '
         + ' and '.join(dataset_cfg.data_prefix.values())
         + '.'

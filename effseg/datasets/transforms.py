@@ -1,7 +1,9 @@
 """Images and label maps as MMSegmentation loads them, minus what it gets wrong in silence."""
 
+import io
+
 import numpy as np
-from mmcv.transforms import LoadImageFromFile
+from mmengine.fileio import LocalBackend, register_backend
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import TRANSFORMS
 from PIL import Image
@@ -13,23 +15,24 @@ from .orientation import turn_of_label_map
 ONE_CHANNEL = ('L', 'P', '1')
 
 
-@TRANSFORMS.register_module()
-class LoadPicture(LoadImageFromFile):
-    """MMCV's LoadImageFromFile; a transparent picture lies on white, as people see it, and does not lose its
-    transparency alone.
+class OnWhiteBackend(LocalBackend):
+    """Image files, of which transparent ones come on white, as people see them: LoadImageFromFile drops their
+    transparency alone. For its ``backend_args``."""
 
-    Raises:
-        DataError: for a transparent picture that cannot be read to its end.
-    """
+    def get(self, filepath: str) -> bytes:
+        """The bytes of a file; a BMP file in memory for a transparent image.
 
-    def transform(self, results: dict) -> dict | None:
-        usual = self.color_type == 'color' and self.imdecode_backend == 'cv2' and self.backend_args is None
-        if not usual or not is_transparent(results['img_path']):
-            return super().transform(results)
-        image = np.ascontiguousarray(read_image(results['img_path'])[..., ::-1])
-        results['img'] = image.astype(np.float32) if self.to_float32 else image
-        results['img_shape'] = results['ori_shape'] = image.shape[:2]
-        return results
+        Raises:
+            DataError: for a transparent image that cannot be read to its end.
+        """
+        if not is_transparent(filepath):
+            return super().get(filepath)
+        content = io.BytesIO()
+        Image.fromarray(read_image(filepath)).save(content, 'BMP')
+        return content.getvalue()
+
+
+register_backend('on_white', OnWhiteBackend, force=True)
 
 
 @TRANSFORMS.register_module()
@@ -42,6 +45,11 @@ class LoadLabelMap(LoadAnnotations):
     Raises:
         DataError: for a label map of several channels, of more than 8 bits, or of another size than the image.
     """
+
+    def transform(self, results: dict) -> dict:
+        """Adds ``gt_seg_map`` to a sample of a data set; an image that comes from none, to be predicted, has no label
+        map."""
+        return super().transform(results) if 'seg_fields' in results else results
 
     def _load_seg_map(self, results: dict) -> None:
         path = results['seg_map_path']

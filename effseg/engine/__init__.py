@@ -1,1 +1,8 @@
-"""MMEngine's Runner as our tools drive it: configs in, quiet terminal, one clear error out."""
+"""What a training is made of besides MMEngine's: hooks, samplers, loops and data sets, registered on import, and the
+tools' way from a config to a Runner."""
+
+from ..stack import installed
+
+if installed():
+    from ..datasets import transforms  # noqa: F401, to be found by name
+    from . import checkpoint_hook, datasets, hooks, loops, progress, samplers  # noqa: F401

@@ -6,22 +6,28 @@ import os
 import re
 import shutil
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from mmengine.dist import is_main_process
+import numpy as np
+import torch
+from mmengine.dist import barrier, is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
+from mmengine.logging import HistoryBuffer, print_log
+from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
-from mmengine.runner import Runner
+from mmengine.runner import Runner, find_latest_checkpoint
 
-from ..checkpoint.read import read_file
+from ..checkpoint.load import load_segmentor
+from ..checkpoint.read import Checkpoint, read_checkpoint, read_file
 from ..errors import ConfigError, DiskError, WeightsError
 
 PARTIAL = '.partial'
 BEST = 'best.pth'
 INTERRUPTED = 'interrupted.pth'  # in the middle of an epoch, of which MMEngine's names know nothing
 _NUMBERED = re.compile(r'(?:iter|epoch)_(\d+)\.pth$')
+_HISTORY = ('log_history', 'count_history', 'max_length')
 
 
 class AtomicBackend(LocalBackend):
@@ -87,13 +93,71 @@ register_backend('effseg_atomic', AtomicBackend, force=True)
 class SafeCheckpointHook(CheckpointHook):
     """MMEngine's CheckpointHook, in an order in which a whole checkpoint exists at every moment.
 
-    The best one is at hand as ``best.pth`` as well. Options are CheckpointHook's.
+    The best one is at hand as ``best.pth`` as well. Files hold nothing but tensors, numbers, strings, lists and dicts:
+    they load under bare ``weights_only``. A resumed run goes on from the newest one that is whole, and weights are
+    loaded all of them or none. Options are CheckpointHook's.
     """
 
     def __init__(self, **options):
         super().__init__(**{**options, 'backend_args': options.get('backend_args') or dict(backend='effseg_atomic')})
         if self.args:  # MMEngine's would fail over it at the first save
             raise ConfigError(f'the checkpoint hook has no option {sorted(self.args)[0]!r}')
+
+    def before_run(self, runner: Runner) -> None:
+        """Points MMEngine to the newest checkpoint of the work dir that is whole, and says which it passed over.
+
+        Raises:
+            WeightsError: when none is.
+        """
+        if not runner.cfg.get('resume') or runner.cfg.get('load_from'):
+            return
+        path, passed_over = newest_whole_checkpoint(runner.work_dir)
+        for reason in passed_over:
+            runner.logger.warning(f'passed over: {reason}')
+        if path is None:
+            reasons = ': ' + '; '.join(passed_over) if passed_over else ''
+            raise WeightsError(f'no checkpoint to resume from in {runner.work_dir}{reasons}')
+        if is_main_process() and find_latest_checkpoint(runner.work_dir) != str(path):
+            AtomicBackend().put_text(str(path), Path(runner.work_dir, 'last_checkpoint'))
+        barrier()
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Loads the weights, all of them or none, and logs the report; what MMEngine loads then is what is there.
+
+        With ``new_head=True`` in the config, ``load_from`` may be of another number of classes, see
+        :func:`effseg.checkpoint.load.load_segmentor`.
+
+        Raises:
+            WeightsError: when a tensor is missing, left over, of another shape or not finite.
+        """
+        resume = runner.cfg.get('resume', False)
+        source = runner.cfg.get('load_from') or find_latest_checkpoint(runner.work_dir)
+        weights, meta = checkpoint.get('state_dict'), checkpoint.get('meta')
+        if not isinstance(weights, dict):
+            weights = read_checkpoint(source).state_dict
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        load_segmentor(
+            model,
+            Checkpoint(str(source), weights, meta if isinstance(meta, dict) else {}),
+            new_head=runner.cfg.get('new_head', False) and not resume,
+        )
+        checkpoint['state_dict'] = model.state_dict()
+        hub = checkpoint.get('message_hub')
+        if isinstance(hub, dict) and isinstance(hub.get('log_scalars'), dict):
+            # a file that MMEngine alone wrote has none that can be read: the curves start anew, the training does not
+            hub['log_scalars'] = {
+                name: history for name, value in hub['log_scalars'].items() if (history := _history(value))
+            }
+            hub['resumed_keys'] = {
+                name: keep
+                for name, keep in hub.get('resumed_keys', {}).items()
+                if name in hub['log_scalars'] or name in hub.get('runtime_info', {})
+            }
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        for key, value in checkpoint.items():
+            if key != 'state_dict':
+                checkpoint[key] = plain(value, key)
 
     def before_train(self, runner: Runner) -> None:
         info = runner.message_hub.runtime_info
@@ -228,3 +292,74 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def plain(value, name: str = ''):
+    """The same data without classes of anybody's: arrays and logged histories become tensors, named numbers plain ones.
+
+    What is no data is left out and named in the log.
+    """
+    if isinstance(value, Mapping):
+        kept = {key: plain(item, f'{name}.{key}') for key, item in value.items() if _is_data(item, f'{name}.{key}')}
+        return {
+            key if isinstance(key, (str, int, float, bool, tuple)) else str(key): item for key, item in kept.items()
+        }
+    if isinstance(value, (list, tuple)):
+        items = [plain(item, name) for item in value if _is_data(item, name)]
+        return items if isinstance(value, list) else tuple(items)
+    if isinstance(value, (set, frozenset)):
+        return sorted(plain(item, name) for item in value)
+    if isinstance(value, HistoryBuffer):
+        log, count = value.data
+        return dict(
+            zip(
+                _HISTORY,
+                (
+                    torch.from_numpy(log.astype(np.float64)),
+                    torch.from_numpy(count.astype(np.float64)),
+                    value.max_length,
+                ),
+            )
+        )
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(np.ascontiguousarray(value)) if value.dtype.kind in 'biuf' else value.tolist()
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, torch.Tensor):
+        return value.detach()
+    for kind in (bool, int, float, str, bytes):
+        if isinstance(value, kind):
+            return kind(value)
+    return value
+
+
+def _is_data(value, name: str) -> bool:
+    data = (
+        Mapping,
+        list,
+        tuple,
+        set,
+        frozenset,
+        HistoryBuffer,
+        np.ndarray,
+        np.generic,
+        torch.Tensor,
+        bool,
+        int,
+        float,
+        str,
+        bytes,
+        torch.dtype,
+        type(None),
+    )
+    if not isinstance(value, data):
+        print_log(f'{name} is left out of the checkpoint: a {type(value).__name__} is no plain data', logger='current')
+    return isinstance(value, data)
+
+
+def _history(value) -> HistoryBuffer | None:
+    if isinstance(value, HistoryBuffer):
+        return value
+    if not isinstance(value, dict) or set(value) != set(_HISTORY):
+        return None
+    return HistoryBuffer(value['log_history'].tolist(), value['count_history'].tolist(), value['max_length'])

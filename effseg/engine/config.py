@@ -89,6 +89,12 @@ def _check_parts(cfg: Config, path: str) -> None:
             raise ConfigError(f'{name} of {path} has no dataset; a dict was expected')
     if not isinstance(cfg.model.get('decode_head'), (dict, list)):
         raise ConfigError(f'the model of {path} has no decode_head; it is not the config of a segmenter')
+    for name in ('val_evaluator', 'test_evaluator'):
+        metrics = cfg.get(name) or []
+        for metric in metrics if isinstance(metrics, list) else [metrics]:
+            unknown = set(metric.get('iou_metrics', ())) - {'mIoU', 'mDice', 'mFscore'}
+            if unknown and metric.get('type') == 'IoUMetric':
+                raise ConfigError(f'{name}.iou_metrics names {sorted(unknown)[0]!r}; mIoU, mDice and mFscore are known')
 
 
 def _innermost(dataset: Config) -> Config:

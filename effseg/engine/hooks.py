@@ -8,6 +8,7 @@ import threading
 import torch
 from mmengine.dist import get_rank, is_main_process
 from mmengine.hooks import Hook, LoggerHook
+from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from ..errors import TrainingError
@@ -17,6 +18,7 @@ from .samplers import mixed, seed_all
 STOPPED = 128 + signal.SIGTERM
 
 
+@HOOKS.register_module()
 class IterationSeedHook(Hook):
     """Seeds every iteration by its number: dropout and drop path are those of the run that was never interrupted.
 
@@ -32,6 +34,7 @@ class IterationSeedHook(Hook):
             torch.cuda.manual_seed_all(seed)
 
 
+@HOOKS.register_module()
 class FiniteHook(Hook):
     """Stops at a loss or weight that is NaN or infinite, before anything of it is saved.
 
@@ -75,6 +78,7 @@ class FiniteHook(Hook):
             )
 
 
+@HOOKS.register_module()
 class StopHook(Hook):
     """On SIGTERM, saves and ends with status 143; on a second one, ends at once."""
 
@@ -130,6 +134,7 @@ class StopHook(Hook):
         raise SystemExit(STOPPED)
 
 
+@HOOKS.register_module()
 class DueValidationHook(Hook):
     """A run that was killed while it validated validates when it is resumed."""
 

@@ -1,14 +1,18 @@
 """MMEngine's training loops, which go on where an interrupted run was without loading what it has seen."""
 
 from mmengine.registry import LOOPS
-from mmengine.runner import BaseLoop, EpochBasedTrainLoop
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop
 
-from .samplers import EndlessSampler, NumberedSampler
+from .samplers import SeededSampler
 
 
 @LOOPS.register_module()
 class ResumableEpochLoop(EpochBasedTrainLoop):
     """MMEngine's EpochBasedTrainLoop; resumed in the middle of an epoch, it goes on there."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        _check(self)
 
     def run_epoch(self) -> None:
         """The epoch, or what is left of it."""
@@ -16,7 +20,7 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         self.runner.model.train()
         done = self.done_of_epoch()
         if done:
-            self.dataloader.sampler.begin_at(done * self.dataloader.batch_size)
+            self.dataloader.sampler.skip(done * self.dataloader.batch_size)
         for index, batch in enumerate(self.dataloader, done):
             self.run_iter(index, batch)
         self.runner.call_hook('after_train_epoch')
@@ -25,47 +29,64 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
     def done_of_epoch(self) -> int:
         """How many iterations of this epoch an earlier run has done; 0 where the data have changed since."""
         done = self._iter - self._epoch * len(self.dataloader)
-        resumable = isinstance(self.dataloader.sampler, NumberedSampler) and self.dataloader.batch_size
-        return done if resumable and 0 < done < len(self.dataloader) else 0
+        return done if _can_skip(self) and 0 < done < len(self.dataloader) else 0
 
 
-class SkippingIterator:
-    """In the place of the iterator of MMEngine 0.10.7, which loads whatever a resumed run leaves out.
+@LOOPS.register_module()
+class ResumableIterLoop(IterBasedTrainLoop):
+    """MMEngine's IterBasedTrainLoop, which loads nothing in vain when it is resumed, in MMEngine 0.10.7 as well."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        _check(self)
+        if _can_skip(self):
+            self.dataloader_iterator = BatchIterator(self)
+
+
+class BatchIterator:
+    """The batches of a training by iterations, without end, from any of them on.
 
     Args:
-        loop: an IterBasedTrainLoop that asks for as many batches as it has done before it trains.
+        loop: whose dataloader has a SeededSampler.
     """
 
     def __init__(self, loop: BaseLoop):
-        self._loop, self._batches, self._left = loop, loop.dataloader_iterator, None
+        self._loop, self._dataloader = loop, loop.dataloader
+        self._batches, self._pass = None, 0
+        # MMEngine 0.10.7 knows no skip_iter: it asks for as many batches as are done before it trains
+        self._in_vain = None if hasattr(type(loop.dataloader_iterator), 'skip_iter') else -1
+
+    def skip_iter(self, num_iters: int) -> None:
+        """The next batch is the one of this number."""
+        sampler = self._dataloader.sampler
+        if not sampler.endless:
+            self._pass, num_iters = divmod(num_iters, len(self._dataloader))
+            sampler.set_epoch(self._pass)
+        sampler.skip(num_iters * self._dataloader.batch_size)
+        self._batches = None
 
     def __next__(self):
-        if self._left is None:
-            self._left = self._loop.iter
-            if self._left:
-                self._loop.dataloader.sampler.skip(self._left * self._loop.dataloader.batch_size)
-                self._batches = type(self._batches)(self._loop.dataloader)
-        if self._left:
-            self._left -= 1
+        if self._in_vain == -1:
+            self._in_vain = self._loop.iter
+            self.skip_iter(self._in_vain)
+        if self._in_vain:
+            self._in_vain -= 1
             return None
-        return next(self._batches)
+        if self._batches is None:
+            self._batches = iter(self._dataloader)
+        try:
+            return next(self._batches)
+        except StopIteration:  # the end of the data: once more
+            self._pass += 1
+            self._dataloader.sampler.set_epoch(self._pass)
+            self._batches = iter(self._dataloader)
+            return next(self._batches)
 
 
-def resumable(loop: dict) -> dict:
-    """The config of a loop with ours in the place of MMEngine's EpochBasedTrainLoop."""
-    rest = {key: value for key, value in loop.items() if key not in ('type', 'by_epoch')}
-    epochs = loop.get('by_epoch') is True or loop.get('type') in ('EpochBasedTrainLoop', EpochBasedTrainLoop)
-    return dict(rest, type='ResumableEpochLoop') if epochs else loop
+def _can_skip(loop: BaseLoop) -> bool:
+    return isinstance(loop.dataloader.sampler, SeededSampler) and bool(loop.dataloader.batch_size)
 
 
-def without_loading(loop: BaseLoop) -> BaseLoop:
-    """The loop itself; an older MMEngine's skips without loading from now on."""
-    iterator = getattr(loop, 'dataloader_iterator', None)
-    if (
-        iterator is not None
-        and not hasattr(iterator, 'skip_iter')
-        and isinstance(loop.dataloader.sampler, EndlessSampler)
-        and loop.dataloader.batch_size
-    ):
-        loop.dataloader_iterator = SkippingIterator(loop)
-    return loop
+def _check(loop: BaseLoop) -> None:
+    if loop.val_interval < 1:
+        raise ValueError(f'val_interval={loop.val_interval} must be 1 or more')

@@ -6,13 +6,17 @@ from datetime import timedelta
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook, LoggerHook
+from mmengine.registry import HOOKS
 
 
+@HOOKS.register_module()
 class ProgressHook(Hook):
     """Shows iteration, loss, learning rate, time left and the last validation mIoU.
 
     On a terminal one line is rewritten; into a file or pipe a line is written at every logging interval.
     """
+
+    priority = 'VERY_LOW'
 
     def __init__(self):
         self.live = sys.stdout.isatty()

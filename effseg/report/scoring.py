@@ -14,7 +14,8 @@ from ..checkpoint.load import load_segmentor
 from ..datasets.check import check_datasets
 from ..deploy import load
 from ..engine.config import load_config
-from ..engine.runner import build_runner
+from ..engine.protect import protect
+from ..engine.runner import build_runner, named_errors
 from ..errors import ConfigError
 from ..segmentors.artifact import is_artifact, use_artifact
 from ..segmentors.network import fused_segmentor
@@ -92,12 +93,12 @@ def score(config: str, candidate: Candidate, folder: Path, cfg_options: dict | N
         check_classes(load(candidate.path).spec.classes, dataset_meta(cfg)['classes'], str(candidate.path), config)
         use_artifact(cfg, str(candidate.path))
     warnings.filterwarnings('ignore', message='.* instance named of .* has been created')  # of the candidate before
-    runner = build_runner(cfg)
+    runner = build_runner(protect(cfg))
     if not artifact:
         load_segmentor(runner.model, str(candidate.path))
         if candidate.fused:
             runner.model = fused_segmentor(runner.model.eval())
-    with torch.no_grad():
+    with torch.no_grad(), named_errors():
         numbers = runner.test()
     recorder = next(metric for metric in runner.test_evaluator.metrics if isinstance(metric, SceneRecorder))
     return Score(

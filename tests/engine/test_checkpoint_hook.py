@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from effseg.engine.checkpoint_hook import AtomicBackend, newest_whole_checkpoint
-from effseg.engine.samplers import GuardedDataset
+from effseg.engine.datasets import GuardedDataset
 from effseg.errors import DiskError
 
 from .conftest import TINY

@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mmengine.dataset import InfiniteSampler
 from mmengine.registry import init_default_scope
+from mmseg.registry import DATASETS
 from PIL import Image
 
 from effseg.engine.config import load_config
-from effseg.engine.samplers import Draw, EndlessSampler, GuardedDataset, guarded, seeded
+from effseg.engine.datasets import GuardedDataset
+from effseg.engine.protect import protect
+from effseg.engine.samplers import Draw, SeededSampler, seeded
 from effseg.errors import DataError
 
 from .conftest import TINY
@@ -28,11 +30,9 @@ def root(scenes, tmp_path) -> Path:
 def dataset(root, skip_bad=0, pipeline=None, **options) -> GuardedDataset:
     init_default_scope('mmseg')
     cfg = load_config(TINY, {'data_root': str(root), **options})
-    built = guarded(cfg.train_dataloader, cfg.model, skip_bad)['dataset']
     if pipeline:
-        built['dataset']['pipeline'] = pipeline
-    built.pop('type')
-    return GuardedDataset(**built)
+        cfg.train_dataloader.dataset.pipeline = pipeline
+    return DATASETS.build({**protect(cfg).train_dataloader.dataset, 'skip_bad': skip_bad})
 
 
 def test_a_draw_depends_on_its_seed_alone(root):
@@ -57,7 +57,7 @@ def test_a_draw_leaves_the_random_numbers_outside_alone():
 @pytest.mark.parametrize('consumed', [0, 1, 7, 23])
 def test_skipping_goes_where_the_run_was_without_loading(consumed):
     def endless():
-        return EndlessSampler(range(6), InfiniteSampler(range(6), seed=4))
+        return SeededSampler(range(6), 'InfiniteSampler', seed=4)
 
     whole = iter(endless())
     draws = [next(whole) for _ in range(40)]

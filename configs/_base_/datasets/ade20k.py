@@ -3,9 +3,11 @@
 dataset_type = 'ADE20KDataset'
 data_root = '{{$ADE20K_ROOT:data/ade/ADEChallengeData2016}}'
 crop_size = (512, 512)
+# transparent images on white, label maps turned along with their images
+load_image = dict(type='LoadImageFromFile', backend_args=dict(backend='on_white'))
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', reduce_zero_label=True),
+    load_image,
+    dict(type='LoadLabelMap', reduce_zero_label=True),
     dict(type='RandomResize', scale=(2048, 512), ratio_range=(0.5, 2.0), keep_ratio=True),
     dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
     dict(type='RandomFlip', prob=0.5),
@@ -13,21 +15,21 @@ train_pipeline = [
     dict(type='PackSegInputs')
 ]
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
+    load_image,
     dict(type='Resize', scale=(2048, 512), keep_ratio=True),
     dict(type='ResizeToMultiple', size_divisor=32),
     # behind the resizing: the label map is compared at its own size
-    dict(type='LoadAnnotations', reduce_zero_label=True),
+    dict(type='LoadLabelMap', reduce_zero_label=True),
     dict(type='PackSegInputs')
 ]
 tta_pipeline = [
-    dict(type='LoadImageFromFile'),
+    load_image,
     dict(
         type='TestTimeAug',
         transforms=[
             [dict(type='Resize', scale_factor=r, keep_ratio=True) for r in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)],
             [dict(type='RandomFlip', prob=p, direction='horizontal') for p in (0., 1.)],
-            [dict(type='LoadAnnotations', reduce_zero_label=True)],
+            [dict(type='LoadLabelMap', reduce_zero_label=True)],
             [dict(type='PackSegInputs')],
         ])
 ]
@@ -35,9 +37,10 @@ train_dataloader = dict(
     batch_size=4,
     num_workers=4,
     persistent_workers=True,
-    sampler=dict(type='InfiniteSampler', shuffle=True),
+    sampler=dict(type='SeededSampler', sampler_type='InfiniteSampler', shuffle=True),
     dataset=dict(
-        type=dataset_type,
+        type='GuardedDataset',
+        dataset_type=dataset_type,
         data_root=data_root,
         data_prefix=dict(img_path='images/training', seg_map_path='annotations/training'),
         pipeline=train_pipeline))
@@ -45,9 +48,10 @@ val_dataloader = dict(
     batch_size=1,
     num_workers=4,
     persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
+    sampler=dict(type='SeededSampler', sampler_type='DefaultSampler', shuffle=False),
     dataset=dict(
-        type=dataset_type,
+        type='GuardedDataset',
+        dataset_type=dataset_type,
         data_root=data_root,
         data_prefix=dict(img_path='images/validation', seg_map_path='annotations/validation'),
         pipeline=test_pipeline))
