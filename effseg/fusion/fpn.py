@@ -1,6 +1,6 @@
 """MMSegmentation's FPN and FPNHead as one decoder.
 
-Semantic FPN: Kirillov et al., "Panoptic Feature FusedBackbone Networks", CVPR 2019, https://arxiv.org/abs/1901.02446.
+Semantic FPN: Kirillov et al., "Panoptic Feature Pyramid Networks", CVPR 2019, https://arxiv.org/abs/1901.02446.
 
 The decoder has two ways to the same logits. Where every level is exactly half the one below and the FPN is linear, the
 levels for which it saves work are collapsed (:mod:`effseg.fusion.collapse`); everything else goes step by step, as
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from ..errors import FuseError
 from .collapse import CollapsedLevel, cost
-from .folding import Affine, fold_norm, linear_part
-from .layers import Conv, Layer, MapNorm, Sequential, activation_name
+from .folding import Affine, linear_part
+from .layers import Conv, Layer, MapNorm, Sequential, conv_module
 from .upsample import plus_doubled
 
 # lines of a level that a collapsed border needs; with images of 32 pixels, the first two levels have them
@@ -200,34 +200,6 @@ def collapse(
             else None
         )
     return levels
-
-
-def conv_module(module: nn.Module) -> tuple[Affine, str]:
-    """An mmcv ``ConvModule`` as one conv and the name of its activation.
-
-    Raises:
-        FuseError: for one that is more than conv, BatchNorm and a known activation.
-    """
-    conv = module.conv
-    if (
-        type(conv) is not nn.Conv2d
-        or conv.groups != 1
-        or conv.padding_mode != 'zeros'
-        or getattr(module, 'with_explicit_padding', False)
-    ):
-        raise FuseError(f'{conv} has no fused form here; a plain zero-padded nn.Conv2d was expected')
-    same = tuple(size // 2 for size in conv.kernel_size)
-    if (conv.stride, conv.dilation, conv.padding) != ((1, 1), (1, 1), same):
-        raise FuseError(
-            f'{conv} changes the size of its map or is dilated; stride 1, dilation 1, padding {same} were expected'
-        )
-    if tuple(module.order) != ('conv', 'norm', 'act') or module.with_spectral_norm:
-        raise FuseError(
-            f'a ConvModule in the order {module.order} or with spectral norm has no fused form; conv, norm, act was '
-            'expected'
-        )
-    part = fold_norm(conv, module.norm if module.with_norm else None)
-    return part, activation_name(module.activate if module.with_activation else None)
 
 
 def check_neck(neck: nn.Module | None) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..errors import FuseError
 from ..models.attention_bias import attention_bias
-from .folding import Affine
+from .folding import Affine, fold_norm
 
 ACTIVATIONS = {'none': nn.Identity, 'relu': nn.ReLU, 'gelu': nn.GELU, 'hardswish': nn.Hardswish}
 
@@ -360,6 +360,36 @@ def activation_name(module: nn.Module | None) -> str:
     if module is None:
         return 'none'
     raise FuseError(f'the activation {module} has no fused form; the fused layers know {", ".join(ACTIVATIONS)}')
+
+
+def conv_module(module: nn.Module, groups: int = 1) -> tuple[Affine, str]:
+    """An mmcv ``ConvModule`` as one conv and the name of its activation.
+
+    Raises:
+        FuseError: for one that is more than conv, BatchNorm and a known activation.
+    """
+    conv = module.conv
+    if (
+        type(conv) is not nn.Conv2d
+        or conv.groups != groups
+        or conv.padding_mode != 'zeros'
+        or getattr(module, 'with_explicit_padding', False)
+    ):
+        raise FuseError(
+            f'{conv} has no fused form here; a plain zero-padded nn.Conv2d of {groups} group(s) was expected'
+        )
+    same = tuple(size // 2 for size in conv.kernel_size)
+    if (conv.stride, conv.dilation, conv.padding) != ((1, 1), (1, 1), same):
+        raise FuseError(
+            f'{conv} changes the size of its map or is dilated; stride 1, dilation 1, padding {same} were expected'
+        )
+    if tuple(module.order) != ('conv', 'norm', 'act') or module.with_spectral_norm:
+        raise FuseError(
+            f'a ConvModule in the order {module.order} or with spectral norm has no fused form; conv, norm, act was '
+            'expected'
+        )
+    part = fold_norm(conv, module.norm if module.with_norm else None)
+    return part, activation_name(module.activate if module.with_activation else None)
 
 
 def activate(x: Tensor, name: str, portable: bool) -> Tensor:

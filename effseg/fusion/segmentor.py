@@ -12,11 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import FuseError
-from .fpn import SemanticFpn, fuse_semantic_fpn
+from .fpn import fuse_semantic_fpn
 from .labels import Crop, Resize, label_map
-from .layers import FusedBackbone
+from .layers import FusedBackbone, Layer
+from .mlp_head import fuse_mlp_head
 
 STRIDES = (4, 8, 16, 32)
+# what fuses each decode head, by the name of its class in MMSegmentation (which need not be installed here): a function
+# of the neck, the head, the norm on each of the backbone's maps and the maps' (H, W)
+DECODERS = {
+    'FPNHead': fuse_semantic_fpn,
+    'SegformerHead': fuse_mlp_head,
+    'DepthwiseSegformerHead': fuse_mlp_head,
+}
 
 
 class FusedSegmentor(nn.Module):
@@ -38,7 +46,7 @@ class FusedSegmentor(nn.Module):
     def __init__(
         self,
         backbone: FusedBackbone,
-        decoder: SemanticFpn,
+        decoder: Layer,
         size: Sequence[int],
         align_corners: bool = False,
         threshold: float | None = None,
@@ -105,7 +113,8 @@ def fuse(model: nn.Module, size: Sequence[int] = (512, 512)) -> FusedSegmentor:
     """The inference form of a trained segmenter. The model itself is left as it is.
 
     Args:
-        model: MMSegmentation's EncoderDecoder in eval mode: a backbone of this package, FPN, FPNHead.
+        model: MMSegmentation's EncoderDecoder in eval mode: a backbone of this package and a head of
+            :data:`DECODERS`, the FPNHead behind an FPN.
         size: (H, W) of the images it will mostly see.
 
     Returns:
@@ -119,8 +128,8 @@ def fuse(model: nn.Module, size: Sequence[int] = (512, 512)) -> FusedSegmentor:
     with torch.no_grad():
         backbone = model.backbone.fuse(size)
         grids = [_grids(size)[index] for index in model.backbone.out_indices]
-        decoder = fuse_semantic_fpn(model.neck, model.decode_head, backbone.norms, grids)
-    head = model.decode_head
+        head = model.decode_head
+        decoder = DECODERS[type(head).__name__](getattr(model, 'neck', None), head, backbone.norms, grids)
     threshold = float(head.threshold) if head.out_channels == 1 else None
     network = FusedSegmentor(backbone, decoder, size, bool(head.align_corners), threshold, describe_data(model))
     for name, module in network.named_modules():
@@ -157,18 +166,21 @@ def check_model(model: nn.Module) -> None:
     Raises:
         FuseError: saying what was found.
     """
-    missing = [
-        name for name in ('backbone', 'neck', 'decode_head') if not isinstance(getattr(model, name, None), nn.Module)
-    ]
+    missing = [name for name in ('backbone', 'decode_head') if not isinstance(getattr(model, name, None), nn.Module)]
     if missing:
         raise FuseError(
             f"a {type(model).__name__} without {', '.join(missing)} came; MMSegmentation's EncoderDecoder with an "
-            'EfficientFormer backbone, FPN and FPNHead was expected'
+            'EfficientFormer backbone was expected'
         )
     if not callable(getattr(model.backbone, 'fuse', None)):
         raise FuseError(
             f'the backbone {type(model.backbone).__name__} has no fused form; an EfficientFormer of this package was '
             'expected'
+        )
+    if type(model.decode_head).__name__ not in DECODERS:
+        raise FuseError(
+            f'the decode head is a {type(model.decode_head).__name__}; heads with a fused form are '
+            f'{", ".join(DECODERS)}'
         )
     training = [name or 'model' for name, module in model.named_modules() if module.training]
     if training:

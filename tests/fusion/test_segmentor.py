@@ -51,6 +51,23 @@ def segmentor(arch=SMALL, classes=11, middle=32, channels=16, head=None, **backb
     return model
 
 
+def mlp_segmentor(arch=SMALL, kind='SegformerHead', classes=11, channels=16, in_index=(0, 1, 2, 3), **head):
+    model = segmentor(arch, classes)
+    widths = model.backbone.embed_dims
+    head = dict(
+        type=kind,
+        in_channels=[widths[index] for index in in_index],
+        in_index=in_index,
+        channels=channels,
+        num_classes=classes,
+        norm_cfg=dict(type='SyncBN'),
+        **{'act_cfg': None, **head},
+    )
+    del model.neck
+    model.decode_head = MODELS.build(ConfigDict(head))
+    return model
+
+
 @pytest.fixture
 def small(random_stats):
     return random_stats(segmentor())
@@ -124,6 +141,18 @@ def test_every_option(random_stats, options):
     check(model, fused, images(1, (72, 40)))
 
 
+@pytest.mark.parametrize('kind', ['SegformerHead', 'DepthwiseSegformerHead'])
+@pytest.mark.parametrize(
+    'options', [{}, dict(in_index=(1, 2, 3)), dict(act_cfg=dict(type='ReLU')), dict(align_corners=True)], ids=str
+)
+@torch.no_grad()
+def test_the_all_mlp_head(random_stats, kind, options):
+    model = random_stats(mlp_segmentor(kind=kind, **options))
+    fused = effseg.fuse(model, size=(64, 96))
+    for batch, size in ((1, (64, 96)), (3, (64, 64)), (2, (75, 50))):
+        check(model, fused, images(batch, size))
+
+
 @torch.no_grad()
 def test_single_precision(random_stats):
     model = random_stats(segmentor('l1')).float()
@@ -147,6 +176,16 @@ def test_work():
             form.logits(x)
         assert work.get_total_flops() / 2e9 <= 19.6
     assert 28.0 <= unfused_work.get_total_flops() / 2e9 <= 28.2
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('kind, limit', [('SegformerHead', 8.0), ('DepthwiseSegformerHead', 8.1)])
+def test_work_with_the_all_mlp_head(kind, limit):
+    fused = effseg.fuse(mlp_segmentor('l1', kind, classes=150, channels=256).eval())
+    for form in (fused, fused.exportable()):
+        with FlopCounterMode(display=False) as work:
+            form.logits(torch.zeros(1, 3, 512, 512))
+        assert work.get_total_flops() / 2e9 <= limit
 
 
 def test_holds_nothing_of_training(small):
