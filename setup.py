@@ -1,5 +1,5 @@
-"""Installs effseg; ``.mim`` inside the installed package holds configs/ and tools/, where MMEngine's tools look for
-them."""
+"""Installs effseg; ``.mim`` inside the installed package holds configs/, tools/ and model-index.yml, where MMEngine's
+tools look for them."""
 
 import shutil
 from pathlib import Path
@@ -56,6 +56,7 @@ class BuildWithResources(build_py):
             for folder in ('configs', 'tools'):
                 target = Path(self.build_lib) / 'effseg' / '.mim' / folder
                 shutil.copytree(ROOT / folder, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns('__pycache__'))
+            shutil.copy(ROOT / 'model-index.yml', target.parent)
 
 
 setup(
