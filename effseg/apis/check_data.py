@@ -3,9 +3,10 @@
 import sys
 import time
 
-from ..datasets.pairs import ERROR
-from ..datasets.splits import find_splits
-from ..datasets.survey import shared_between, survey, table, write_json
+from ..datasets.check.findings import ERROR
+from ..datasets.check.report import table, write_json
+from ..datasets.check.split import find_splits
+from ..datasets.check.survey import compare, survey
 from ..engine.config import load_config
 from ..errors import ConfigError
 
@@ -40,7 +41,7 @@ def check_data(
         for found in find_splits(load_config(config, cfg_options), (split,) if split else ('train', 'val', 'test'))
     ]
     seconds = time.perf_counter() - started
-    findings = [finding for found in surveys for finding in found.findings] + shared_between(surveys)
+    findings = [finding for found in surveys for finding in found.findings] + compare(surveys)
     print(table(surveys, findings))
     if json_file:
         write_json(json_file, surveys, findings)

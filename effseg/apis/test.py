@@ -10,7 +10,7 @@ from mmengine.model import is_model_wrapper
 from PIL import Image
 
 from ..checkpoint.load import load_segmentor
-from ..datasets.check import check_datasets
+from ..datasets.check.quick import check_datasets
 from ..deploy import load
 from ..engine.config import dataset_of, load_config
 from ..engine.protect import protect

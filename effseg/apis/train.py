@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mmengine.device import get_device
 
-from ..datasets.check import QUICK, check_datasets
+from ..datasets.check.quick import QUICK, check_datasets
 from ..engine.config import load_config
 from ..engine.protect import protect
 from ..engine.runner import build_runner, named_errors
@@ -32,7 +32,7 @@ def train(
         cfg_options: overrides of the config.
         launcher: see :func:`effseg.engine.runner.build_runner`.
         skip_bad_samples: how many different samples that cannot be used may be left out, by name.
-        data_check: read a few pairs of every data set first, see :mod:`effseg.datasets.check`.
+        data_check: read a few pairs of every data set first, see :mod:`effseg.datasets.check.quick`.
 
         protection: put the loaders, samplers, loops and hooks of our base configs into one that does not name them, see
             :func:`effseg.engine.protect.protect`.

@@ -7,6 +7,9 @@ from PIL import Image, ImageOps
 
 from ..errors import DataError
 
+Image.init()
+#: what people photograph and label in, as far as this Pillow has it; PostScript, say, would start a program
+FORMATS = tuple({'JPEG', 'PNG', 'BMP', 'TIFF', 'WEBP', 'GIF', 'AVIF', 'JPEG2000', 'PPM'} & Image.OPEN.keys())
 _WHITE = (255, 255, 255, 255)
 
 
@@ -21,7 +24,7 @@ def read_image(path: str | Path) -> np.ndarray:
         DataError: when the file is not an image, or a truncated one.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             image.load()
             return np.asarray(_eight_bits(ImageOps.exif_transpose(image)).convert('RGB'))
     except (OSError, SyntaxError, ValueError, EOFError, MemoryError, Image.DecompressionBombError) as error:
@@ -31,7 +34,7 @@ def read_image(path: str | Path) -> np.ndarray:
 def is_transparent(path: str | Path) -> bool:
     """Whether what is seen of a picture depends on what lies behind it; False for what is no picture."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             return 'A' in image.mode or 'transparency' in image.info
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return False

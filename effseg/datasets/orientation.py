@@ -1,6 +1,4 @@
-"""EXIF's Orientation: how stored pixels are turned into the picture that a person sees."""
-
-from pathlib import Path
+"""EXIF's Orientation: how stored pixels are turned into the image that a person sees."""
 
 from PIL import Image
 
@@ -14,24 +12,29 @@ TURN = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_TIFF_SIZE = (256, 257)  # the tags of width and height
 
 
-def orientation_of(image: Image.Image) -> int:
-    """1 to 8; 1 where there is none that can be read."""
+def stored_layout(image: Image.Image) -> tuple[tuple[int, int], int]:
+    """Size (width, height) of the pixels as they are stored, and how EXIF turns them: 1 to 8, 1 where nothing says.
+
+    Args:
+        image: opened, and not loaded yet: Pillow turns a TIFF file itself as it loads it, and drops the tag.
+    """
+    size = image.size
+    if hasattr(image, 'tag_v2'):
+        size = tuple(image.tag_v2.get(tag, edge) for tag, edge in zip(_TIFF_SIZE, size))
     try:
         orientation = image.getexif().get(TAG, 1)
     except (OSError, SyntaxError, ValueError):
-        return 1
-    return orientation if orientation in TURN else 1
+        orientation = 1
+    return size, orientation if orientation in TURN else 1
 
 
-def turn_of_label_map(image_path: str | Path, size: tuple[int, int]) -> Image.Transpose | None:
-    """How a label map of ``size`` (width, height) must be turned to lie over its image as the image is shown.
+def turn_of_label_map(stored: tuple[int, int], orientation: int, size: tuple[int, int]) -> Image.Transpose | None:
+    """How a label map of ``size`` must be turned to lie over its image as that is shown; sizes are (width, height).
 
     It lies over the stored pixels, unless its size shows that it is upright already.
     """
-    with Image.open(image_path) as image:
-        stored, orientation = image.size, orientation_of(image)
-    if orientation not in TURN or (size != stored and size == stored[::-1] and orientation >= 5):
-        return None
-    return TURN[orientation]
+    upright = size != stored and size == stored[::-1] and orientation >= 5
+    return None if upright else TURN.get(orientation)

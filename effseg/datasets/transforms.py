@@ -9,8 +9,8 @@ from mmseg.registry import TRANSFORMS
 from PIL import Image
 
 from ..errors import DataError
-from .images import is_transparent, read_image
-from .orientation import turn_of_label_map
+from .images import FORMATS, is_transparent, read_image
+from .orientation import stored_layout, turn_of_label_map
 
 ONE_CHANNEL = ('L', 'P', '1')
 
@@ -53,7 +53,7 @@ class LoadLabelMap(LoadAnnotations):
 
     def _load_seg_map(self, results: dict) -> None:
         path = results['seg_map_path']
-        with Image.open(path) as label_map:
+        with Image.open(path, formats=FORMATS) as label_map:
             if label_map.mode not in ONE_CHANNEL:
                 raise DataError(
                     f'{path} is a {label_map.mode} image; a label map has one 8-bit channel of class numbers'
@@ -61,7 +61,10 @@ class LoadLabelMap(LoadAnnotations):
             size = label_map.size
         super()._load_seg_map(results)
         results['gt_seg_map'] = results['gt_seg_map'].reshape(size[::-1])  # MMSegmentation drops axes of one pixel
-        turn = turn_of_label_map(results['img_path'], size) if 'img_path' in results else None
+        turn = None
+        if 'img_path' in results:
+            with Image.open(results['img_path'], formats=FORMATS) as image:
+                turn = turn_of_label_map(*stored_layout(image), size)
         if turn is not None:
             upright = Image.fromarray(results['gt_seg_map']).transpose(turn)
             results['gt_seg_map'] = np.asarray(upright).copy()

@@ -11,7 +11,7 @@ from mmengine.config import Config
 
 from ..apis.segmenter import check_classes, dataset_meta
 from ..checkpoint.load import load_segmentor
-from ..datasets.check import check_datasets
+from ..datasets.check.quick import check_datasets
 from ..deploy import load
 from ..engine.config import load_config
 from ..engine.protect import protect

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from effseg.apis.check_data import check_data
-from effseg.datasets.check import check_datasets
-from effseg.datasets.pairs import ERROR, WARNING
-from effseg.datasets.splits import find_splits
-from effseg.datasets.survey import survey
+from effseg.datasets.check.findings import ERROR, WARNING
+from effseg.datasets.check.quick import check_datasets
+from effseg.datasets.check.split import find_splits
+from effseg.datasets.check.survey import survey
 from effseg.demo.dataset import write_demo_data
 from effseg.engine.config import load_config
 from effseg.errors import DataError
@@ -34,7 +34,7 @@ def root(scenes, tmp_path) -> Path:
     return Path(shutil.copytree(scenes, tmp_path / 'data'))
 
 
-IMAGE, LABEL = 'images/train/0001.jpg', 'annotations/train/0001.png'
+IMAGE, LABEL, VAL = 'images/train/0001.jpg', 'annotations/train/0001.png', 'annotations/val/0001.png'
 
 
 def labels_of(root, file=LABEL):
@@ -76,6 +76,44 @@ def palette_in_order_of_appearance(root):
         [channel for value, _ in sorted(number.items(), key=lambda item: item[1]) for channel in colours[value]]
     )
     image.save(root / LABEL)
+
+
+def garbled(root):
+    content = bytearray((root / IMAGE).read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 100] = bytes(range(100))
+    (root / IMAGE).write_bytes(content[: len(content) * 3 // 4] + b'\xff\xd9')
+
+
+def of_16_bits(root):
+    import cv2
+
+    pixels = np.random.default_rng(0).integers(0, 4096, (40, 56, 3)).astype(np.uint16)
+    (root / IMAGE).write_bytes(cv2.imencode('.png', pixels)[1].tobytes())
+
+
+def masks_named(root, image, mask):
+    for folder, new in (('images', image), ('annotations', mask)):
+        for path in [*(root / folder).glob('*/*.*')]:
+            path.rename(path.with_name(path.stem + new))
+
+
+def compressed_anew(root):
+    image, labels = Image.open(root / IMAGE).resize((560, 400)), Image.open(root / LABEL).resize((560, 400), 0)
+    image.save(root / IMAGE)
+    labels.save(root / LABEL)
+    image.resize((280, 200)).save(root / 'images/val/0001.jpg', quality=60)
+    labels.resize((280, 200), 0).save(root / VAL)
+
+
+def of_train(root, change):
+    for path in root.glob('annotations/train/*.png'):
+        Image.fromarray(change(np.array(Image.open(path)))).save(path)
+
+
+def link_val_to_train(root):
+    for folder in ('images', 'annotations'):
+        shutil.rmtree(root / folder / 'val')
+        (root / folder / 'val').symlink_to('train')
 
 
 def cut(root, file):
@@ -216,6 +254,133 @@ DEFECTS = {
         'train',
         {'model.decode_head.num_classes': 7},
     ),
+    'val is the train folder': (
+        lambda r: None,
+        'folder: in two splits',
+        ERROR,
+        'images/train',
+        {'val_dataloader.dataset.data_prefix': dict(img_path='images/train', seg_map_path='annotations/train')},
+    ),
+    'val is a link to train': (link_val_to_train, 'folder: in two splits', ERROR, 'images/val', {}),
+    'the same pixels in two splits': (
+        lambda r: Image.open(r / IMAGE).save(r / 'images/val/0001.jpg', format='PNG'),
+        'image: in two splits',
+        ERROR,
+        'val/0001.jpg',
+        {},
+    ),
+    'the same pixels, turned by EXIF, in two splits': (
+        lambda r: (turned(r, 6), shutil.copy(r / IMAGE, r / 'images/val/0001.jpg'), shutil.copy(r / LABEL, r / VAL)),
+        'image: in two splits',
+        ERROR,
+        'val/0001.jpg',
+        {},
+    ),
+    'an image is compressed anew and smaller in another split': (
+        compressed_anew,
+        'image: alike in two splits',
+        WARNING,
+        'val/0001.jpg',
+        {},
+    ),
+    'class occurs in val alone': (
+        lambda r: (of_train(r, lambda a: np.where(a == 0, 2, a).astype(np.uint8)), save(r, labels_of(r, VAL) * 0, VAL)),
+        'labels: class not in train',
+        WARNING,
+        'annotations/val',
+        {},
+    ),
+    'class occurs nowhere': (
+        lambda r: for_all(r, lambda a: np.where(a == 3, 2, a).astype(np.uint8)),
+        'labels: class never seen',
+        WARNING,
+        'annotations/train',
+        {},
+    ),
+    'all label maps are of one class': (
+        lambda r: for_all(r, lambda a: np.where(a == 255, 255, 3).astype(np.uint8)),
+        'labels: one class alone',
+        ERROR,
+        'annotations/train',
+        {},
+    ),
+    'all label maps are ignored': (
+        lambda r: for_all(r, lambda a: np.full_like(a, 255)),
+        'labels: nothing labelled',
+        ERROR,
+        'annotations/train',
+        {},
+    ),
+    'label maps are of grey levels': (
+        lambda r: for_all(r, lambda a: np.select([a < 2, a < 5], [0, 127], 255).astype(np.uint8)),
+        'labels: grey levels',
+        ERROR,
+        'annotations/train',
+        {},
+    ),
+    'label maps of 150 classes are of grey levels': (
+        lambda r: for_all(r, lambda a: np.select([a < 2, a < 5], [0, 85], 170).astype(np.uint8)),
+        'labels: grey levels',
+        ERROR,
+        'annotations/train',
+        {
+            'model.decode_head.num_classes': 180,
+            'train_dataloader.dataset.metainfo': dict(
+                classes=[f'c{number}' for number in range(180)], palette=[[number] * 3 for number in range(180)]
+            ),
+        },
+    ),
+    'image has 16 bits of color': (of_16_bits, 'image: more than 8 bits', ERROR, IMAGE, {}),
+    'image is black': (
+        lambda r: save(r, np.zeros((40, 56, 3), np.uint8), IMAGE),
+        'image: one color',
+        WARNING,
+        IMAGE,
+        {},
+    ),
+    'image is garbled': (garbled, 'image: damaged', ERROR, IMAGE, {}),
+    'image is PCX': (
+        lambda r: Image.open(r / IMAGE).save(r / IMAGE, format='PCX'),
+        'image: not an image',
+        ERROR,
+        IMAGE,
+        {},
+    ),
+    'image is PostScript': (
+        lambda r: (r / IMAGE).write_text('%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 56 40\n{} loop\n'),
+        'image: not an image',
+        ERROR,
+        IMAGE,
+        {},
+    ),
+    'label maps have a longer suffix': (
+        lambda r: masks_named(r, '.jpg', '_mask.png'),
+        'label map: missing',
+        ERROR,
+        LABEL,
+        {},
+    ),
+    'images and label maps have suffixes of their own': (
+        lambda r: masks_named(r, '_image.jpg', '_mask.png'),
+        'label map: missing',
+        ERROR,
+        '0001_image.png',
+        {},
+    ),
+    'one class of a sigmoid': (
+        lambda r: None,
+        'config: one class',
+        ERROR,
+        'train',
+        {'model.decode_head': dict(num_classes=1, out_channels=1)},
+    ),
+    'no folder of label maps is named': (
+        lambda r: None,
+        'folder: no label maps',
+        ERROR,
+        'train',
+        {'train_dataloader.dataset.data_prefix': dict(_delete_=True, img_path='images/train')},
+    ),
     'folder is missing': (lambda r: shutil.rmtree(r / 'images/val'), 'folder: missing', ERROR, 'images/val', {}),
     'no image has the suffix': (
         lambda r: None,
@@ -245,6 +410,66 @@ def test_a_planted_defect_is_found(root, tmp_path, capsys, name):
     assert all(finding['message'] and finding['remedy'] for finding in found)
     assert sound is report['ok'] is (not any(finding['severity'] == ERROR for finding in report['findings']))
     assert found[0]['path'] in capsys.readouterr().out or len(found) > 3
+
+
+@pytest.mark.parametrize(
+    'name, remedy',
+    [
+        ('label maps have a longer suffix', "set seg_map_suffix='_mask.png'"),
+        (
+            'images and label maps have suffixes of their own',
+            "set img_suffix='_image.jpg' and seg_map_suffix='_mask.png'",
+        ),
+        ('no image has the suffix', "set img_suffix='.jpg'"),
+        ('one class of a sigmoid', 'out_channels=1'),
+    ],
+)
+def test_the_remedy_names_the_setting(root, tmp_path, name, remedy):
+    plant, kind, _, _, options = DEFECTS[name]
+    plant(root)
+    _, report = look(root, options, tmp_path)
+    assert {finding['kind']: finding['remedy'] for finding in report['findings']}[kind].count(remedy)
+
+
+def test_what_training_does_not_see_is_no_finding(root, tmp_path):
+    for name in ('images/train/._0001.jpg', 'images/train/.DS_Store', 'annotations/train/._0001.png'):
+        (root / name).write_bytes(b'\0' * 100)
+    (root / 'images/train/0009.jpg').mkdir()
+    (root / 'images/train/__MACOSX').mkdir()
+    (root / 'images/train/__MACOSX/._0001.jpg').write_bytes(b'')
+    (root / 'images/train/notes.txt').write_text('')
+    sound, report = look(root, {}, tmp_path)
+    assert sound and not report['findings']
+
+
+def test_a_test_split_without_labels_is_sound(root, tmp_path):
+    options = {'test_dataloader.dataset.data_prefix': dict(_delete_=True, img_path='images/unlabelled')}
+    (root / 'images/val').rename(root / 'images/unlabelled')
+    shutil.copytree(root / 'images/unlabelled', root / 'images/val')
+    for path in root.glob('images/unlabelled/*'):
+        Image.open(path).transpose(Image.Transpose.ROTATE_180).save(path)
+    sound, report = look(root, options, tmp_path)
+    assert sound and not report['findings']
+    assert [split['split'] for split in report['splits']] == ['train', 'val', 'test']
+
+
+def test_there_are_never_more_processes_than_work(root, monkeypatch):
+    from effseg.datasets.check import survey as module
+
+    asked = []
+    monkeypatch.setattr(module, 'ProcessPoolExecutor', lambda count: asked.append(count) or pool(count))
+    pool = __import__('concurrent.futures').futures.ProcessPoolExecutor
+    (split,) = find_splits(load_config(CONFIG, {'data_root': str(root)}), ('train',))
+    assert survey(split, workers=300).pairs == 4 and asked == [1]
+
+
+def test_a_process_that_dies_is_one_line(root, monkeypatch):
+    from effseg.datasets.check import survey as module
+
+    (split,) = find_splits(load_config(CONFIG, {'data_root': str(root)}), ('train',))
+    monkeypatch.setattr(module, 'check_pair', lambda *pair: os._exit(9))
+    with pytest.raises(DataError, match='a process of the data check died.*0000.jpg.*--workers 0'):
+        survey(split, workers=2)
 
 
 def test_the_drawn_scenes_are_sound(root, tmp_path):

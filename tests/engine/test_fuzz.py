@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from effseg.checkpoint.read import read_checkpoint
+from effseg.datasets.check.pair import Rules, check_pair
 from effseg.datasets.images import read_image
-from effseg.datasets.pairs import Rules, check_pair
 from effseg.deploy.spec import Spec
 from effseg.errors import ArtifactError, DataError, WeightsError
 
