@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / 'README.md', ROOT / 'SECURITY.md', *sorted((ROOT / 'docs').glob('*.md'))]
+PAGES = [
+    *(ROOT / f'{name}.md' for name in ('README', 'CONTRIBUTING', 'SECURITY')),
+    *sorted((ROOT / 'docs').glob('*.md')),
+]
 PROGRAMS = 'python|python3|pytest|pip|make|torchrun|npm|npx|hf|effseg|cd|export'
 
 

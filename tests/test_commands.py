@@ -16,6 +16,7 @@ from pages import PAGES, ROOT, blocks, commands
 # who else runs a line that cannot be run here, and the text there that says so
 ELSEWHERE = {
     'make test': ('.ci/run', 'make test'),
+    'make lint': ('.ci/run', 'make lint'),
     'hf auth login': ('tests/engine/test_hub.py', 'def test_push_uploads_the_three_files_alone'),  # takes an account
     'python tools/hub.py push': ('tests/engine/test_hub.py', 'def test_push_uploads_the_three_files_alone'),  # the same
 }
@@ -36,14 +37,14 @@ TWO_STEPS = [
     'default_hooks.logger.interval=1',
 ]
 PRETRAINED = 'model.backbone.init_cfg.checkpoint=weights/efficientformer_l1.pth'  # instead of the hub's, in its format
-# of ADE20K's pipelines, which make pictures as large as its own
+# of ADE20K's pipelines, which make images as large as its own
 SMALL_CROPS = [
     'train_dataloader.dataset.pipeline.2.scale=(512,128)',
     'train_dataloader.dataset.pipeline.3.crop_size=(128,128)',
     'val_dataloader.dataset.pipeline.1.scale=(512,128)',
     'model.data_preprocessor.size=(128,128)',
 ]
-SMALL_PICTURES = ['test_dataloader.dataset.pipeline.1.scale=(512,128)']
+SMALL_IMAGES = ['test_dataloader.dataset.pipeline.1.scale=(512,128)']
 # behind each tool's line
 SMALL = {
     'train': ['--cfg-options', *TWO_STEPS],
@@ -101,7 +102,7 @@ def _small_tool(text: str) -> str:
     name = re.search(r'tools/(\w+)\.py', text)[1]
     added = list(SMALL[name])
     if '_ade20k.py' in text and '--cfg-options' in added:
-        added += [PRETRAINED, *SMALL_CROPS] if name == 'train' else SMALL_PICTURES
+        added += [PRETRAINED, *SMALL_CROPS] if name == 'train' else SMALL_IMAGES
     if text.startswith('torchrun '):
         text = text.replace('--nproc_per_node 8', '--standalone --nproc_per_node 2')
         added += [
@@ -148,7 +149,7 @@ def place(tmp_path_factory):
     from effseg.demo.dataset import write_demo_data
 
     folder = tmp_path_factory.mktemp('checkout')
-    for name in ('configs', 'tools', 'tests', 'effseg', 'setup.py', 'README.md', 'pytest.ini'):
+    for name in ('configs', 'tools', 'tests', 'effseg', 'setup.py', 'README.md', 'pyproject.toml'):
         (folder / name).symlink_to(ROOT / name)
     write_ade20k(folder / 'data' / 'ade')
     write_demo_data(folder / 'data' / 'demo', train=4, val=2, size=(64, 96))
@@ -157,14 +158,14 @@ def place(tmp_path_factory):
         labels = np.asarray(Image.open(file))
         Image.fromarray(np.where(labels == 255, 11, labels).astype(np.uint8)).save(file)  # CamVid's unlabelled
     _write_weights(folder)
-    picture = next((folder / 'data/ade/images/validation').iterdir())
+    image = next((folder / 'data/ade/images/validation').iterdir())
     for name in ('photo.jpg', 'street.jpg', 'folder/photo.png'):
         (folder / name).parent.mkdir(exist_ok=True)
-        Image.open(picture).save(folder / name)
-    film = cv2.VideoWriter(str(folder / 'film.mp4'), cv2.VideoWriter_fourcc(*'mp4v'), 5, (96, 64))
+        Image.open(image).save(folder / name)
+    video = cv2.VideoWriter(str(folder / 'video.mp4'), cv2.VideoWriter_fourcc(*'mp4v'), 5, (96, 64))
     for shade in (0, 128):
-        film.write(np.full((64, 96, 3), shade, dtype=np.uint8))
-    film.release()
+        video.write(np.full((64, 96, 3), shade, dtype=np.uint8))
+    video.release()
     return folder
 
 
@@ -261,3 +262,13 @@ def test_the_python_of_deploy(place, artifacts, monkeypatch):
     for code in blocks(ROOT / 'docs/deploy.md', 'python'):
         exec(code, {})
     assert Image.open(place / 'labels.png').size == (512, 512)
+
+
+@pytest.mark.slow
+def test_the_readmes_python_is_run(place, shell):
+    (code,) = blocks(ROOT / 'README.md', 'python')
+    (place / 'readme.py').write_text(
+        f'{code}\nassert labels.shape == image.shape[:2]\nassert len(segmenter.classes) == 8\n'
+    )
+    done = shell('python readme.py')
+    assert done.returncode == 0, done.stderr[-3000:]

@@ -91,7 +91,7 @@ def test_own_data_from_masks_to_the_phone(tool, tmp_path, monkeypatch):  # noqa:
     assert (mine / 'site' / 'index.html').is_file() or not find('npm')
 
 
-TRACKERS = [line for block in blocks(ROOT / 'README.md', 'py') for line in block.splitlines()]
+TRACKERS = [line for block in blocks(DOCS / 'reproduce.md', 'py') for line in block.splitlines()]
 
 
 def test_four_trackers_are_shown():
