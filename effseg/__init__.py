@@ -20,11 +20,26 @@ if stack.installed():
     mmengine_loader.take_over()
 
 
-def fuse(model, size: tuple[int, int] = (512, 512)):
+def open(config, weights=None, fused=False, cfg_options=None, device=None):  # noqa: A001, the verb of the package
+    """A segmenter that labels images: ``effseg.open(config, weights)(image)``; see
+    :func:`effseg.apis.opening.open_segmenter`."""
+    from .apis.opening import open_segmenter
+
+    return open_segmenter(config, weights, fused, cfg_options, device)
+
+
+def fuse(model, size=(512, 512)):
     """The fused form of a trained segmenter; see :func:`effseg.fusion.segmentor.fuse`."""
     from .fusion.segmentor import fuse
 
     return fuse(model, size)
+
+
+def export(config, checkpoint, to, **options):
+    """Writes a segmenter as a file for a runtime and proves it; see :func:`effseg.apis.export.export`."""
+    from .apis.export import export
+
+    return export(config, checkpoint, to, **options)
 
 
 def __getattr__(name: str):

@@ -72,21 +72,22 @@ def save(
     _require('huggingface_hub', 'safetensors', 'jinja2')
     from safetensors.torch import save_file
 
-    from .apis.segmenter import build_segmentor
+    from .apis.opening import open_segmenter
     from .report.facts import environment, gmacs, parameters
 
     target = Path(folder)
     _check_target(target)
-    model = build_segmentor(config, checkpoint, cfg_options, 'cpu')
+    segmenter = open_segmenter(config, checkpoint, cfg_options=cfg_options, device='cpu')
+    model = segmenter.trained
     try:
         content = _content(model.cfg, model.dataset_meta)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{config} cannot be said in the hub's layout: {error}") from error
     if metrics is None:
-        from .report.scoring import Candidate, score
+        from .report.scoring import score
 
         with tempfile.TemporaryDirectory() as scratch:
-            metrics = score(config, Candidate(checkpoint, Path(checkpoint)), Path(scratch), cfg_options).metrics
+            metrics = score(config, segmenter, Path(scratch), cfg_options).metrics
     size = tuple(model.cfg.model.data_preprocessor.get('size') or (512, 512))
     facts = {
         'parameters': f'{parameters(model) / 1e6:.2f} M',

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from .apis.segmenter import Labeller
+from .apis.opening import Segmenter
 from .errors import ConfigError, DataError
 
 VIDEO_SUFFIXES = ('.mp4', '.mov', '.m4v', '.mkv', '.avi', '.webm')
@@ -38,7 +38,7 @@ class VideoResult:
 
 
 def label_video(
-    labeller: Labeller,
+    segmenter: Segmenter,
     source: Path | int,
     stem: Path,
     opacity: float,
@@ -51,7 +51,7 @@ def label_video(
     Ctrl-C ends a camera, and the film so far is kept.
 
     Args:
-        labeller: the segmenter.
+        segmenter: the segmenter.
         source: a file, or the number of a camera.
         stem: of the results.
         opacity: of the colours, 0 to 1.
@@ -75,20 +75,20 @@ def label_video(
             desc=f'camera {source}' if camera else source.name,
             disable=None,
         )
-        counts = np.zeros(len(labeller.classes), dtype=np.int64)
+        counts = np.zeros(len(segmenter.classes), dtype=np.int64)
         rate = capture.get(cv2.CAP_PROP_FPS)
         writer = _Writer(stem, None if camera else source, 0.0 if camera else (rate if 0 < rate < 1000 else 25.0))
         with writer, bar:
             try:
                 for number, picture in enumerate(stream):
-                    labels = labeller(picture)
-                    overlay = labeller.overlay(picture, labels, opacity)
+                    labels = segmenter(picture)
+                    overlay = segmenter.overlay(picture, labels, opacity)
                     writer.add(overlay)
                     counts += np.bincount(labels.ravel(), minlength=len(counts))
                     if frame_labels:
                         folder = stem.with_name(f'{stem.name}_labels')
                         folder.mkdir(exist_ok=True)
-                        labeller.label_image(labels).save(folder / f'{number:06d}.png')
+                        segmenter.label_image(labels).save(folder / f'{number:06d}.png')
                     bar.update()
                     if show and _closed(overlay):
                         break

@@ -243,10 +243,12 @@ def test_each_is_run(line, shell, request):
 def test_the_python_of_the_readme(place):
     import torch
 
-    from effseg.apis.segmenter import build_segmentor
+    from effseg.apis.opening import open_segmenter
 
     (code,) = blocks(ROOT / 'README.md', 'python')
-    model = build_segmentor(str(ROOT / 'tests/engine/tiny.py'), str(place / 'work_dirs/tiny/best.pth'), device='cpu')
+    model = open_segmenter(
+        str(ROOT / 'tests/engine/tiny.py'), str(place / 'work_dirs/tiny/best.pth'), device='cpu'
+    ).trained
     names = dict(model=model, images=torch.randn(1, 3, 512, 512))
     exec(code, names)
     with torch.no_grad():

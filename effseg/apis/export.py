@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mmengine.model import revert_sync_batchnorm
 
 from .. import __version__, deploy, files
 from ..datasets.images import read_image
@@ -14,8 +13,8 @@ from ..deploy.images import fit, fit_mask
 from ..deploy.spec import PRECISIONS, Spec
 from ..errors import ConfigError, DataError
 from ..fusion.segmentor import fuse as fuse_model
+from .opening import open_segmenter
 from .predict import find_images
-from .segmenter import build_segmentor
 
 PROOF_IMAGES = 30
 
@@ -56,7 +55,7 @@ def export(
     backend(to)
     if precision not in PRECISIONS:
         raise ConfigError(f'precision={precision!r} is unknown; use one of {", ".join(PRECISIONS)}')
-    model = revert_sync_batchnorm(build_segmentor(config, checkpoint, cfg_options, device='cpu'))
+    model = open_segmenter(config, checkpoint, cfg_options=cfg_options, device='cpu').trained
     spec = _spec(model, checkpoint, to, size, output, precision)
     shape = (spec.height, spec.width)
     proof, masks = _images(model.cfg, 'val_dataloader', images, proof_images, shape, spec.mean)

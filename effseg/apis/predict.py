@@ -12,13 +12,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..datasets.images import read_image
-from ..errors import ConfigError, DataError, EffsegError
+from ..errors import ConfigError, DataError, EffsegError, FuseError
 from ..files import write
 from ..outputs import OutputFolder
 from ..video import VIDEO_SUFFIXES, label_video
-from .segmenter import Labeller, build_segmentor, open_labeller
+from .opening import Segmenter, open_segmenter
 
-__all__ = ['build_segmentor', 'find_images', 'predict', 'read_image']
 SHARES = 'shares.json'
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 
@@ -66,7 +65,7 @@ def predict(
     ``NAME_overlay.mp4`` for every video, and ``shares.json`` for all.
 
     Args:
-        config, checkpoint, cfg_options, device, fused: see :func:`effseg.apis.segmenter.open_labeller`.
+        config, checkpoint, cfg_options, device, fused: see :func:`effseg.apis.opening.open_segmenter`.
         sources: image files, video files, folders of them, and the numbers of cameras.
         out_dir: made if missing; files of an earlier call are replaced, files of others are not.
         opacity: of the colours over the picture, 0 to 1.
@@ -97,14 +96,14 @@ def predict(
     for stem in [*(names[video] for video in videos), *(f'camera{camera}' for camera in cameras)]:
         expected += [f'{stem}_overlay{suffix}' for suffix in ('.mp4', '.mkv')] + [f'{stem}_labels'] * frame_labels
     folder.check(expected)
-    labeller = open_labeller(config, checkpoint, fused, cfg_options, device)
+    segmenter = open_segmenter(config, checkpoint, fused, cfg_options, device)
     folder.claim(expected)
     out = folder.path
     overlays, failures, shares, count, started = [], [], {}, 0, time.perf_counter()
     try:
         for path in tqdm(images, unit=' images', disable=None):
             try:
-                overlay, shares[str(path)] = _label_image(labeller, path, out / names[path], opacity)
+                overlay, shares[str(path)] = _label_image(segmenter, path, out / names[path], opacity)
             except DataError as error:
                 failures.append(str(error))
                 continue
@@ -112,9 +111,9 @@ def predict(
             count += 1
         for video in videos + [int(camera) for camera in cameras]:
             stem = out / (f'camera{video}' if isinstance(video, int) else names[video])
-            result = label_video(labeller, video, stem, opacity, frames, frame_labels, show)
+            result = label_video(segmenter, video, stem, opacity, frames, frame_labels, show)
             overlays.append(result.overlay)
-            shares[str(video)] = class_shares(result.counts, labeller.classes)
+            shares[str(video)] = class_shares(result.counts, segmenter.classes)
             count += result.frames
     finally:
         _write_shares(out / SHARES, shares)
@@ -151,10 +150,12 @@ def class_shares(counts: np.ndarray, classes: list[str]) -> dict[str, float]:
     }
 
 
-def _label_image(labeller: Labeller, path: Path, stem: Path, opacity: float) -> tuple[Path, dict[str, float]]:
+def _label_image(segmenter: Segmenter, path: Path, stem: Path, opacity: float) -> tuple[Path, dict[str, float]]:
     picture = read_image(path)
     try:
-        labels = labeller(picture)
+        labels = segmenter(picture)
+    except FuseError:  # of the network, not of this image
+        raise
     except EffsegError as error:
         raise DataError(f'{path}: {error}') from error
     except Exception as error:  # the config's test pipeline is the user's: what it cannot take is named
@@ -162,9 +163,9 @@ def _label_image(labeller: Labeller, path: Path, stem: Path, opacity: float) -> 
             f'{path} ({picture.shape[1]} x {picture.shape[0]}) cannot go through the test pipeline: {error}'
         ) from error
     overlay = stem.with_name(f'{stem.name}_overlay.jpg')
-    Image.fromarray(labeller.overlay(picture, labels, opacity)).save(overlay, quality=92)
-    labeller.label_image(labels).save(stem.with_name(f'{stem.name}_labels.png'))
-    return overlay, class_shares(np.bincount(labels.ravel(), minlength=len(labeller.classes)), labeller.classes)
+    Image.fromarray(segmenter.overlay(picture, labels, opacity)).save(overlay, quality=92)
+    segmenter.label_image(labels).save(stem.with_name(f'{stem.name}_labels.png'))
+    return overlay, class_shares(np.bincount(labels.ravel(), minlength=len(segmenter.classes)), segmenter.classes)
 
 
 def _write_shares(path: Path, shares: dict) -> None:

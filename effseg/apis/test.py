@@ -6,20 +6,19 @@ from pathlib import Path
 import numpy as np
 from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
+from mmseg.registry import MODELS
 from PIL import Image
+from torch import nn
 
-from ..checkpoint.load import load_segmentor
 from ..datasets.check.quick import check_datasets
-from ..deploy import load
 from ..engine.config import dataset_of, load_config
 from ..engine.protect import protect
 from ..engine.runner import build_runner, named_errors
 from ..errors import ConfigError
 from ..outputs import OutputFolder
-from ..segmentors.artifact import is_artifact, use_artifact
-from ..segmentors.network import fused_segmentor, label_segmentor, speed
-from .segmenter import check_classes, dataset_meta
+from ..segmentors.artifact import is_artifact
+from ..segmentors.network import speed
+from .opening import open_segmenter
 
 
 class LabelMapHook(Hook):
@@ -93,30 +92,25 @@ def test(
     if show_dir:
         cfg.default_hooks.visualization.update(draw=True, interval=1)
         cfg.visualizer.save_dir = show_dir
-    artifact = is_artifact(checkpoint)
-    if fused and artifact:
-        raise ConfigError(
-            f'{checkpoint} is an artifact and cannot be fused; tools/export.py fused it when it was written'
-        )
     if fused and tta:
         raise ConfigError('--tta averages full-size logits, which --fused never makes; give one of them')
-    if artifact:
-        check_classes(load(checkpoint).spec.classes, dataset_meta(cfg)['classes'], checkpoint, config)
-        use_artifact(cfg, checkpoint)
     if tta:
         if 'tta_pipeline' not in cfg or 'tta_model' not in cfg:
             raise ConfigError(f"--tta needs 'tta_pipeline' and 'tta_model' in {config}")
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
-        cfg.model = dict(cfg.tta_model, module=cfg.model)
     cfg.load_from = None
-    runner = build_runner(protect(cfg) if protection else cfg, launcher)
+
+    def opened() -> nn.Module:
+        segmenter = open_segmenter(cfg, checkpoint, fused)
+        if not tta:
+            return segmenter.model
+        # test-time augmentation averages logits, which only artifacts and the network as it was trained give
+        averaged = segmenter.model if is_artifact(checkpoint) else segmenter.trained
+        return MODELS.build(dict(cfg.tta_model, module=averaged))
+
+    runner = build_runner(protect(cfg) if protection else cfg, launcher, opened)
     if out:
         runner.register_hook(LabelMapHook(out))
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    if not artifact:
-        load_segmentor(model, checkpoint)
-        if not tta:
-            runner.model = fused_segmentor(model.eval()) if fused else label_segmentor(model)
     with named_errors():
         metrics = runner.test()
     print('  '.join(f'{name} {value:.2f}' for name, value in metrics.items() if isinstance(value, Real)))

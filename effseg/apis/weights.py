@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ..checkpoint.safetensors import write_safetensors
 from ..errors import ConfigError
-from .segmenter import build_segmentor
+from .opening import open_segmenter
 
 
 def export_weights(config: str, checkpoint: str, path: str | None = None, cfg_options: dict | None = None) -> Path:
@@ -27,7 +27,7 @@ def export_weights(config: str, checkpoint: str, path: str | None = None, cfg_op
     path = Path(path) if path else Path(checkpoint).with_suffix('.safetensors')
     if path.suffix != '.safetensors' or path == Path(checkpoint):
         raise ConfigError(f'--out {path} must end in .safetensors and be another file than the checkpoint')
-    model = build_segmentor(config, checkpoint, cfg_options, device='cpu')
+    model = open_segmenter(config, checkpoint, cfg_options=cfg_options, device='cpu').trained
     path.parent.mkdir(parents=True, exist_ok=True)
     meta = {key: list(model.dataset_meta[key]) for key in ('classes', 'palette') if model.dataset_meta.get(key)}
     write_safetensors(path, model.state_dict(), meta)

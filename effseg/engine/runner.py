@@ -53,12 +53,13 @@ class Runner(MMRunner):
         return ' tensors loaded from ' in message or (testing and message.startswith(('per class results:', '\n+')))
 
 
-def build_runner(cfg: Config, launcher: str = 'none') -> Runner:
+def build_runner(cfg: Config, launcher: str = 'none', model: Callable[[], nn.Module] | None = None) -> Runner:
     """The Runner of a config, in one process or as one of several.
 
     Args:
         cfg: from :func:`effseg.engine.config.load_config`, see :func:`effseg.engine.protect.protect`.
         launcher: ``'none'``, or how the processes were started: ``'pytorch'`` (torchrun), ``'slurm'``, ``'mpi'``.
+        model: gives the model to run; the config's, untrained, when left out.
 
     Raises:
         ConfigError: for a launcher without its environment or its GPUs, or a config that does not build.
@@ -68,7 +69,13 @@ def build_runner(cfg: Config, launcher: str = 'none') -> Runner:
         _join_processes(cfg)
     warnings.filterwarnings('ignore', category=DeprecationWarning)
     with named_errors():
-        return Runner.from_cfg(cfg)
+        if model is None:
+            return Runner.from_cfg(cfg)
+        # MMEngine's own list of what a config gives its Runner, with a model that is made when the log is open; the
+        # Runner adds the config's data preprocessor to what it builds, and this one has its own
+        return Runner.from_cfg.__func__(
+            lambda **parts: Runner(**{**parts, 'model': dict(type=lambda **_: model())}), cfg
+        )
 
 
 _RUNNER = sys.modules[MMRunner.__module__].__file__

@@ -12,7 +12,7 @@ from mmengine.config import Config
 from ..errors import ConfigError
 from ..outputs import OutputFolder
 from . import charts, page
-from .candidates import find_candidates, measure
+from .candidates import find_candidates, measure, open_candidates
 from .curve import read_curve
 from .facts import environment
 from .images import choose, picture
@@ -56,15 +56,16 @@ def report(
     folder = OutputFolder(out or candidates[0].path.parent / 'report')
     folder.check([PAGE])
     curve = read_curve(Path(work_dir) if work_dir else candidates[0].path.parent, required=work_dir is not None)
+    opened = open_candidates(config, candidates, cfg_options)
     with tempfile.TemporaryDirectory(prefix='effseg-report-') as scratch:
         scores = {}
-        for number, candidate in enumerate(candidates):
+        for number, (candidate, segmenter) in enumerate(opened.items()):
             place = Path(scratch) / str(number)
             place.mkdir()
             print(f'report {number + 1}/{len(candidates)}  scoring {candidate.name}', flush=True)
-            scores[candidate] = score(config, candidate, place, cfg_options)
+            scores[candidate] = score(config, segmenter, place, cfg_options)
         first = scores[candidates[0]]
-        rows = measure(config, candidates, scores, cfg_options)
+        rows = measure(opened, scores)
         classes, palette = rows[0].classes, np.array(rows[0].palette, dtype=np.uint8)
         worst, best = choose(first.scenes, pictures)
         gallery = [[picture(scene, classes, palette) for scene in group] for group in (worst, best)]

@@ -8,17 +8,32 @@ import torch
 from PIL import Image
 
 from .. import files
+from ..apis.opening import Segmenter, open_segmenter
 from ..apis.predict import read_image
-from ..apis.segmenter import Labeller, build_segmentor, open_labeller
 from ..errors import ConfigError, WeightsError
 from ..segmentors.artifact import is_artifact
 from ..timing import time_in_turn
 from . import facts
 from .recorder import Scene
-from .scoring import Candidate, Score
+from .scoring import Score
 
 TIMED_IMAGES, ROUNDS = 5, 3
 FOLDED = ('BatchNorm', 'SyncBatchNorm', 'LayerScale', 'Dropout')  # what a fused network has none of
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What is scored.
+
+    Attributes:
+        name: for people, such as ``'best.pth'`` or ``'best.pth, fused'``.
+        path: the checkpoint or artifact.
+        fused: whether a checkpoint is fused first.
+    """
+
+    name: str
+    path: Path
+    fused: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,33 +93,45 @@ def find_candidates(weights: list[str], fused: bool) -> list[Candidate]:
     return candidates
 
 
-def measure(
-    config: str, candidates: list[Candidate], scores: dict[Candidate, Score], cfg_options: dict | None
-) -> list[Row]:
+def open_candidates(
+    config: str, candidates: list[Candidate], cfg_options: dict | None = None
+) -> dict[Candidate, Segmenter]:
+    """Opens every file once. A checkpoint that is not fused goes through MMSegmentation's own predict, with which the
+    others are compared.
+
+    Raises:
+        EffsegError: for a config, checkpoint or artifact that cannot be used.
+    """
+    files = {path: open_segmenter(config, str(path), cfg_options=cfg_options) for path in {c.path for c in candidates}}
+    opened = {}
+    for candidate in candidates:
+        segmenter = files[candidate.path]
+        if candidate.fused:
+            segmenter = segmenter.fused()
+        elif not is_artifact(str(candidate.path)):
+            segmenter = Segmenter(segmenter.trained, segmenter.trained)
+        opened[candidate] = segmenter
+    return opened
+
+
+def measure(opened: dict[Candidate, Segmenter], scores: dict[Candidate, Score]) -> list[Row]:
     """The rows of the table; all candidates are timed in turn on the same pictures, in this process."""
-    labellers = [_open(config, candidate, cfg_options) for candidate in candidates]
+    candidates, segmenters = list(opened), list(opened.values())
     first = scores[candidates[0]].scenes
     chosen = np.linspace(0, len(first) - 1, min(TIMED_IMAGES, len(first))).round().astype(int)
-    times = _times(labellers, [read_image(first[index].image) for index in chosen])
+    times = _times(segmenters, [read_image(first[index].image) for index in chosen])
     rows = [
-        _row(candidate, scores[candidate], labeller, taken, first)
-        for candidate, labeller, taken in zip(candidates, labellers, times)
+        _row(candidate, scores[candidate], segmenter, taken, first)
+        for candidate, segmenter, taken in zip(candidates, segmenters, times)
     ]
     for index, row in enumerate(rows):
         if row.candidate.fused:  # find_candidates puts it behind its trained form
-            row.notes.append(f'folded away: {", ".join(_layers(labellers[index - 1].model, FOLDED))}')
+            row.notes.append(f'folded away: {", ".join(_layers(segmenters[index - 1].model, FOLDED))}')
     return rows
 
 
-def _open(config: str, candidate: Candidate, cfg_options: dict | None) -> Labeller:
-    if candidate.fused or is_artifact(str(candidate.path)):
-        return open_labeller(config, str(candidate.path), candidate.fused, cfg_options)
-    # MMSegmentation's own predict, which open_labeller improves on: what the others are compared with
-    return Labeller(build_segmentor(config, str(candidate.path), cfg_options))
-
-
-def _row(candidate: Candidate, own: Score, labeller: Labeller, milliseconds: float, first: list[Scene]) -> Row:
-    model = labeller.model
+def _row(candidate: Candidate, own: Score, segmenter: Segmenter, milliseconds: float, first: list[Scene]) -> Row:
+    model = segmenter.model
     artifact = getattr(model, 'artifact', None)
     if artifact is not None:
         spec = artifact.spec
@@ -133,8 +160,8 @@ def _row(candidate: Candidate, own: Score, labeller: Labeller, milliseconds: flo
         size,
         files.digest(candidate.path),
         notes,
-        labeller.classes,
-        labeller.palette.tolist(),
+        segmenter.classes,
+        segmenter.palette.tolist(),
     )
 
 
@@ -154,11 +181,13 @@ def _agreement(scenes: list[Scene], first: list[Scene]) -> float:
     return 100 * same / max(total, 1)
 
 
-def _times(labellers: list[Labeller], pictures: list[np.ndarray]) -> list[float]:
+def _times(segmenters: list[Segmenter], pictures: list[np.ndarray]) -> list[float]:
     """Median milliseconds per picture of each."""
 
-    def run(labeller):
-        return lambda: [labeller(picture) for picture in pictures]
+    def run(segmenter):
+        return lambda: [segmenter(picture) for picture in pictures]
 
-    timings = time_in_turn({number: run(labeller) for number, labeller in enumerate(labellers)}, runs=ROUNDS, warmup=1)
+    timings = time_in_turn(
+        {number: run(segmenter) for number, segmenter in enumerate(segmenters)}, runs=ROUNDS, warmup=1
+    )
     return [1000 * timing.median / len(pictures) for timing in timings.values()]

@@ -9,32 +9,13 @@ import numpy as np
 import torch
 from mmengine.config import Config
 
-from ..apis.segmenter import check_classes, dataset_meta
-from ..checkpoint.load import load_segmentor
+from ..apis.opening import Segmenter
 from ..datasets.check.quick import check_datasets
-from ..deploy import load
 from ..engine.config import load_config
 from ..engine.protect import protect
 from ..engine.runner import build_runner, named_errors
 from ..errors import ConfigError
-from ..segmentors.artifact import is_artifact, use_artifact
-from ..segmentors.network import fused_segmentor
 from .recorder import Scene, SceneRecorder
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """What is scored.
-
-    Attributes:
-        name: for people, such as ``'best.pth'`` or ``'best.pth, fused'``.
-        path: the checkpoint or artifact.
-        fused: whether a checkpoint is fused first.
-    """
-
-    name: str
-    path: Path
-    fused: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,17 +49,17 @@ def read_config(config: str, cfg_options: dict | None) -> Config:
     return cfg
 
 
-def score(config: str, candidate: Candidate, folder: Path, cfg_options: dict | None = None) -> Score:
-    """Scores a candidate on the config's test data.
+def score(config: str, segmenter: Segmenter, folder: Path, cfg_options: dict | None = None) -> Score:
+    """Scores a segmenter on the config's test data.
 
     Args:
         config: path, or ``effseg::NAME.py``.
-        candidate: a checkpoint or an artifact.
+        segmenter: from :func:`effseg.apis.opening.open_segmenter`.
         folder: empty; for the label maps and the log.
         cfg_options: overrides of the config.
 
     Raises:
-        EffsegError: for a config, data set, checkpoint or artifact that cannot be used.
+        EffsegError: for a config or data set that cannot be used.
     """
     cfg = read_config(config, cfg_options)
     cfg.work_dir, cfg.load_from, cfg.launcher = str(folder), None, 'none'
@@ -88,16 +69,8 @@ def score(config: str, candidate: Candidate, folder: Path, cfg_options: dict | N
     ignore = metric.get('ignore_index', 255) if isinstance(metric, dict) else 255
     metrics = [metric] if isinstance(metric, dict) else list(metric)
     cfg.test_evaluator = [*metrics, dict(type='SceneRecorder', folder=str(folder), ignore_index=ignore)]
-    artifact = is_artifact(str(candidate.path))
-    if artifact:
-        check_classes(load(candidate.path).spec.classes, dataset_meta(cfg)['classes'], str(candidate.path), config)
-        use_artifact(cfg, str(candidate.path))
     warnings.filterwarnings('ignore', message='.* instance named of .* has been created')  # of the candidate before
-    runner = build_runner(protect(cfg))
-    if not artifact:
-        load_segmentor(runner.model, str(candidate.path))
-        if candidate.fused:
-            runner.model = fused_segmentor(runner.model.eval())
+    runner = build_runner(protect(cfg), model=lambda: segmenter.model)
     with torch.no_grad(), named_errors():
         numbers = runner.test()
     recorder = next(metric for metric in runner.test_evaluator.metrics if isinstance(metric, SceneRecorder))

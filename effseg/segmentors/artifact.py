@@ -10,11 +10,10 @@ from mmengine.logging import print_log
 from mmengine.structures import PixelData
 from mmseg.models import EncoderDecoder
 from mmseg.models.segmentors.base import BaseSegmentor
-from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from ..deploy import load
+from ..deploy import Artifact, load
 from ..deploy.backends import SUFFIXES
 from ..deploy.spec import STRIDE
 from ..errors import ArtifactError, ConfigError
@@ -28,8 +27,8 @@ def is_artifact(path: str) -> bool:
     return Path(path).suffix in SUFFIXES.values()
 
 
-def use_artifact(cfg: Config, path: str) -> None:
-    """Puts an artifact in the place of the model of a config.
+def artifact_segmentor(cfg: Config, path: str) -> 'ArtifactSegmentor':
+    """Opens an artifact in the place of the model of a config.
 
     The data preprocessor keeps everything but the normalisation, which is inside the file.
 
@@ -37,7 +36,8 @@ def use_artifact(cfg: Config, path: str) -> None:
         ArtifactError: for a file that cannot be run here, or that normalises otherwise than the config.
         ConfigError: when the config's test mode cannot run through windows of the file's size.
     """
-    spec = load(path).spec
+    artifact = load(path)
+    spec = artifact.spec
     preprocessor = dict(cfg.model.data_preprocessor)
     came = preprocessor.pop('mean', None), preprocessor.pop('std', None)
     if not all(
@@ -54,12 +54,9 @@ def use_artifact(cfg: Config, path: str) -> None:
             'data_preprocessor.test_cfg pads behind the normalisation, which is inside the artifact; pad in the '
             'pipeline instead (ResizeToMultiple)'
         )
-    cfg.model = dict(
-        type='ArtifactSegmentor', path=str(path), test_cfg=dict(cfg.model.test_cfg), data_preprocessor=preprocessor
-    )
+    return ArtifactSegmentor(artifact, dict(cfg.model.test_cfg), preprocessor)
 
 
-@MODELS.register_module()
 class ArtifactSegmentor(EncoderDecoder):
     """MMSegmentation's segmenter around an artifact; only testing is possible.
 
@@ -68,7 +65,7 @@ class ArtifactSegmentor(EncoderDecoder):
     :func:`effseg.segmentors.windows.label_in_windows`.
 
     Args:
-        path: of the artifact.
+        artifact: the loaded file.
         test_cfg: the config's.
         data_preprocessor: the config's, without the normalisation.
 
@@ -76,11 +73,10 @@ class ArtifactSegmentor(EncoderDecoder):
         ConfigError: when the config's own windows do not fit the file.
     """
 
-    def __init__(self, path: str, test_cfg: dict, data_preprocessor: dict):
+    def __init__(self, artifact: Artifact, test_cfg: dict, data_preprocessor: dict):
         # past EncoderDecoder's constructor, which builds the network that the file replaces
         BaseSegmentor.__init__(self, data_preprocessor=data_preprocessor)
-        self.artifact = load(path)
-        spec = self.artifact.spec
+        self.artifact, spec = artifact, artifact.spec
         self.size = (spec.height, spec.width)
         self.num_classes = self.out_channels = len(spec.classes)
         self.align_corners = False
@@ -89,8 +85,8 @@ class ArtifactSegmentor(EncoderDecoder):
         if self.test_cfg.get('mode') == 'slide':
             if any(window > own for window, own in zip(self.test_cfg.crop_size, self.size)):
                 raise ConfigError(
-                    f'test_cfg.crop_size={tuple(self.test_cfg.crop_size)} is larger than the {self.size} of {path}; '
-                    'export that size, or set a smaller window'
+                    f'test_cfg.crop_size={tuple(self.test_cfg.crop_size)} is larger than the {self.size} of '
+                    f'{artifact.path}; export that size, or set a smaller window'
                 )
         else:
             stride = tuple(max(side * 2 // 3 // STRIDE * STRIDE, STRIDE) for side in self.size)

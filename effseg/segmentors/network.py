@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..errors import FuseError
 from ..fusion.labels import Crop, Resize, label_map
-from ..fusion.segmentor import fuse
+from ..fusion.segmentor import FusedSegmentor, check_model, fuse
 from ..timing import MB, peak_memory
 from .windows import LARGEST, WINDOW, at_size, is_large, label_in_windows
 
@@ -168,18 +168,17 @@ class _Unfused(nn.Module):
 
 
 class _Fused(nn.Module):
-    """A fused network that is built anew for the size of the first image, which the others mostly have as well."""
+    """A network that is fused at the size of the first image, which the others mostly have as well."""
 
-    def __init__(self, model: EncoderDecoder, size: tuple[int, int]):
+    def __init__(self, model: EncoderDecoder):
         super().__init__()
-        self.network = fuse(model, size)
+        check_model(model)
+        self.network: FusedSegmentor | None = None
         self._waiting = [model]  # in a list, so that it is no part of this module
 
     def logits(self, x: Tensor) -> Tensor:
-        if self._waiting:
-            model, size = self._waiting.pop(), tuple(x.shape[2:])
-            if size != self.network.size:
-                self.network = fuse(model, size)
+        if self.network is None:
+            self.network = fuse(self._waiting.pop(), tuple(x.shape[2:]))
         return self.network.logits(x)
 
 
@@ -192,19 +191,18 @@ def label_segmentor(model: nn.Module) -> nn.Module:
     return LabelSegmentor(model, _Unfused(model))
 
 
-def fused_segmentor(model: nn.Module, size: tuple[int, int] | None = None) -> LabelSegmentor:
-    """The fused form of a trained model in eval mode, in its place.
+def fused_segmentor(model: nn.Module) -> LabelSegmentor:
+    """The fused form of a trained model in eval mode, in its place; built for the size of the first image.
 
     Args:
         model: MMSegmentation's EncoderDecoder.
-        size: (H, W) to build for; that of the first image when left out.
 
     Raises:
         FuseError: when the model has no exact fused form.
     """
     if not isinstance(model, EncoderDecoder):
         raise FuseError(f'a {type(model).__name__} cannot be fused; an EncoderDecoder was expected')
-    return LabelSegmentor(model, fuse(model, size) if size else _Fused(model, (512, 512)))
+    return LabelSegmentor(model, _Fused(model))
 
 
 def speed(model: nn.Module) -> str:

@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard
 
 import effseg
 from effseg import hub, hub_schema
-from effseg.apis.segmenter import Labeller, build_segmentor
+from effseg.apis.opening import Segmenter, open_segmenter
 from effseg.benchmarks.family import shipped_models
 from effseg.engine.config import load_config
 from effseg.errors import ConfigError, MissingRuntimeError, WeightsError
@@ -45,10 +45,10 @@ def stranger(saved, tmp_path):
 
 
 def test_it_comes_back_the_same(saved, checkpoint):
-    model, own = hub.load(str(saved), 'cpu'), build_segmentor(TINY, str(checkpoint), device='cpu')
+    model, own = hub.load(str(saved), 'cpu'), open_segmenter(TINY, str(checkpoint), device='cpu').trained
     assert all(torch.equal(value, own.state_dict()[name]) for name, value in model.state_dict().items())
     picture = np.random.default_rng(0).integers(0, 256, (48, 72, 3), dtype=np.uint8)
-    assert (Labeller(model)(picture) == Labeller(own)(picture)).all()
+    assert (Segmenter(model)(picture) == Segmenter(own)(picture)).all()
     assert model.dataset_meta['classes'] == tuple(own.dataset_meta['classes'])
     assert not effseg.fuse(model, (32, 32)).training
 
@@ -218,7 +218,7 @@ def test_the_card_has_a_licence_and_shows_names_as_text(checkpoint, tmp_path, mo
 @pytest.mark.parametrize('package', ['huggingface_hub', 'safetensors', 'jinja2'])
 def test_a_missing_package_is_said_before_the_work(monkeypatch, tmp_path, package):
     monkeypatch.setattr(hub.importlib.util, 'find_spec', lambda name: None if name == package else name)
-    monkeypatch.setattr('effseg.apis.segmenter.build_segmentor', None)
+    monkeypatch.setattr('effseg.apis.opening.open_segmenter', None)
     with pytest.raises(MissingRuntimeError, match=f'pip install {package}'):
         hub.save(TINY, 'x.pth', str(tmp_path / 'model'))
 

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from effseg import video
+from effseg.apis.opening import check_classes
 from effseg.apis.predict import output_names, predict
-from effseg.apis.segmenter import check_classes
 from effseg.errors import ArtifactError
 
 from .conftest import TINY

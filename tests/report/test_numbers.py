@@ -8,18 +8,21 @@ import numpy as np
 import pytest
 from engine.conftest import TINY
 
+from effseg.apis.opening import Segmenter, open_segmenter
 from effseg.report import charts, page
+from effseg.report.candidates import Candidate
 from effseg.report.curve import read_curve
 from effseg.report.images import choose
 from effseg.report.recorder import Scene, iou
-from effseg.report.scoring import Candidate, score
+from effseg.report.scoring import score
 
 pytestmark = pytest.mark.usefixtures('scenes')
 
 
 @pytest.fixture(scope='module')
 def scored(scenes, checkpoint, tmp_path_factory):
-    return score(TINY, Candidate('tiny', checkpoint), tmp_path_factory.mktemp('scored'))
+    trained = open_segmenter(TINY, str(checkpoint)).trained
+    return score(TINY, Segmenter(trained, trained), tmp_path_factory.mktemp('scored'))
 
 
 def test_the_confusion_matrix_gives_the_metrics_that_mmsegmentation_prints(scored):

@@ -10,11 +10,10 @@ from selenium.webdriver import ActionChains
 from selenium.webdriver.common.by import By
 
 from effseg.report import page
-from effseg.report.candidates import Row
+from effseg.report.candidates import Candidate, Row
 from effseg.report.curve import Curve
 from effseg.report.images import picture
 from effseg.report.recorder import Scene
-from effseg.report.scoring import Candidate
 
 FILES = ('best.pth', 'model.onnx', 'model.pte', 'model.tflite', 'model_int8.onnx')
 

@@ -1,0 +1,180 @@
+"""The one way to a segmenter that is ready for images: from a checkpoint, its fused form, or an exported file."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import init_default_scope
+from PIL import Image
+from torch import nn
+
+from ..checkpoint.load import load_segmentor
+from ..engine.config import dataset_of, load_config, of_config
+from ..errors import ArtifactError, ConfigError
+from ..segmentors.artifact import artifact_segmentor, is_artifact
+from ..segmentors.network import fused_segmentor, label_segmentor
+
+
+class Segmenter:
+    """A segmenter that labels images of any size; made by :func:`open_segmenter`, which is ``effseg.open``.
+
+    Args:
+        model: MMSegmentation's model or what stands in its place; has ``cfg`` and ``dataset_meta``.
+        trained: MMSegmentation's model as it was trained, in eval mode; None for an artifact.
+
+    Attributes:
+        model: as given; goes into MMSegmentation's ``inference_model`` and test loop.
+        cfg: the config.
+        classes: names, by label.
+        palette: (classes, 3) uint8 RGB, by label.
+    """
+
+    def __init__(self, model: nn.Module, trained: nn.Module | None = None):
+        self.model, self._trained, self.cfg = model, trained, model.cfg
+        self.classes = list(model.dataset_meta['classes'])
+        self.palette = np.array(model.dataset_meta['palette'], dtype=np.uint8)
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """The label of every pixel, through the config's test pipeline.
+
+        Args:
+            image: (H, W, 3) uint8, RGB.
+
+        Returns:
+            (H, W) uint8.
+        """
+        from mmseg.apis import inference_model
+
+        bgr = np.ascontiguousarray(image[..., ::-1])  # as MMSegmentation's pipelines read files
+        return inference_model(self.model, bgr).pred_sem_seg.data[0].cpu().numpy().astype(np.uint8)
+
+    @property
+    def trained(self) -> nn.Module:
+        """MMSegmentation's model as it was trained, in eval mode.
+
+        Raises:
+            ConfigError: for an artifact.
+        """
+        if self._trained is None:
+            raise ConfigError(
+                f'{self.model.artifact.path} is an artifact, out of which no network can be taken: it can neither be '
+                'fused nor exported again; give the checkpoint that it was made from'
+            )
+        return self._trained
+
+    def fused(self) -> 'Segmenter':
+        """The same segmenter with its network fused, at the size of the first image.
+
+        Raises:
+            ConfigError: for an artifact.
+            FuseError: for a network that has no exact fused form.
+        """
+        return Segmenter(fused_segmentor(self.trained), self.trained)
+
+    def overlay(self, image: np.ndarray, labels: np.ndarray, opacity: float = 0.5) -> np.ndarray:
+        """The colors of the labels over the image.
+
+        Args:
+            image: (H, W, 3) uint8, RGB.
+            labels: (H, W).
+            opacity: of the colors, 0 to 1.
+
+        Returns:
+            (H, W, 3) uint8, RGB.
+        """
+        return (image * np.float32(1 - opacity) + self.palette[labels] * np.float32(opacity)).astype(np.uint8)
+
+    def label_image(self, labels: np.ndarray) -> Image.Image:
+        """The labels (H, W) as 8-bit class numbers with the palette, to be saved as PNG."""
+        image = Image.frombytes('P', labels.shape[::-1], np.ascontiguousarray(labels).tobytes())
+        image.putpalette(self.palette.flatten().tolist())
+        return image
+
+
+def open_segmenter(
+    config: str | Config,
+    weights: str | None = None,
+    fused: bool = False,
+    cfg_options: dict | None = None,
+    device: str | None = None,
+) -> Segmenter:
+    """Opens a trained segmenter, its fused form, or an exported file.
+
+    Args:
+        config: path, ``effseg::NAME.py``, or a config that was read already.
+        weights: a checkpoint, or an artifact of ``tools/export.py``; random weights when left out.
+        fused: fuse the checkpoint's network, at the size of the first image.
+        cfg_options: overrides of the config, ``{'key.subkey': value}``.
+        device: ``'cpu'``, ``'cuda'``, ...; the GPU if there is one when left out. Artifacts run where their runtime
+            runs them.
+
+    Raises:
+        EffsegError: for a config, checkpoint, artifact or device that cannot be used.
+    """
+    cfg = config if isinstance(config, Config) else load_config(config, cfg_options)
+    meta = dataset_meta(cfg)
+    if weights is not None and is_artifact(weights):
+        segmenter = Segmenter(_artifact(cfg, weights, meta))
+    else:
+        trained = _trained(cfg, weights, meta, device)
+        # neither this nor the fused form makes logits of the photo's size, which would not fit for a large one
+        segmenter = Segmenter(label_segmentor(trained), trained)
+    return segmenter.fused() if fused else segmenter
+
+
+def dataset_meta(cfg: Config) -> dict:
+    """``classes`` and ``palette`` of a config's test data.
+
+    Raises:
+        ConfigError: when the config has none, or a data set that cannot be built.
+    """
+    from mmseg.registry import DATASETS
+
+    init_default_scope(cfg.get('default_scope', 'mmseg'))
+    with of_config('test_dataloader.dataset'):
+        return DATASETS.build(dict(dataset_of(cfg, 'test_dataloader'), lazy_init=True, pipeline=[])).metainfo
+
+
+def check_classes(came: Sequence[str], expected: Sequence[str], weights: str, config: str) -> None:
+    """
+    Raises:
+        ArtifactError: when an artifact's classes are not the data set's.
+    """
+    if tuple(came) != tuple(expected):
+        differing = next(
+            (f'{own!r} where the config has {other!r}' for own, other in zip(came, expected) if own != other),
+            'the first ones agree',
+        )
+        raise ArtifactError(
+            f'{Path(weights).name} has {len(came)} classes and {config} {len(expected)} ({differing}); use the config '
+            'it was exported with'
+        )
+
+
+def _trained(cfg: Config, checkpoint: str | None, meta: dict, device: str | None) -> nn.Module:
+    from mmseg.registry import MODELS
+
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # about the loss of a training, which this is not
+        with of_config('model'):
+            model = revert_sync_batchnorm(MODELS.build(cfg.model))
+    if checkpoint is not None:
+        load_segmentor(model, checkpoint)
+    model.cfg, model.dataset_meta = cfg, meta
+    try:
+        return model.to(device or ('cuda' if torch.cuda.is_available() else 'cpu')).eval()
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(
+            f"--device {device} cannot be used: {str(error).splitlines()[0]}; give 'cpu', 'cuda' or 'cuda:N'"
+        ) from error
+
+
+def _artifact(cfg: Config, path: str, meta: dict) -> nn.Module:
+    model = artifact_segmentor(cfg, path).eval()
+    check_classes(model.artifact.spec.classes, meta['classes'], path, str(cfg.filename))
+    model.cfg, model.dataset_meta = cfg, meta
+    return model
