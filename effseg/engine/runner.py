@@ -6,13 +6,14 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.runner import BaseLoop
 from mmengine.runner import Runner as MMRunner
+from torch import nn
 
 from ..errors import ConfigError, DataError, EffsegError, WeightsError
 from .config import of_config

@@ -201,14 +201,14 @@ def test_files_of_others_are_not_replaced(checkpoint, tmp_path):
 
 
 def test_the_card_has_a_licence_and_shows_names_as_text(checkpoint, tmp_path, monkeypatch):
-    from effseg.apis import segmenter
+    from effseg.apis import opening
 
     def named(*arguments):
         meta = dataset_meta(*arguments)
         return {**meta, 'classes': ['`<a href="http://x">sky</a>[x](http://x)`', *meta['classes'][1:]]}
 
-    dataset_meta = segmenter.dataset_meta
-    monkeypatch.setattr(segmenter, 'dataset_meta', named)
+    dataset_meta = opening.dataset_meta
+    monkeypatch.setattr(opening, 'dataset_meta', named)
     hub.save(TINY, str(checkpoint), str(tmp_path / 'model'), metrics={'mIoU': 12.344}, license='apache-2.0')
     card = ModelCard.load(tmp_path / 'model' / hub.CARD)
     assert card.data.license == 'apache-2.0' and card.data.eval_results[0].metric_value == 12.34
