@@ -127,6 +127,7 @@ def load(source: str, device: str | None = None):
 
     from .checkpoint.load import load_segmentor
     from .checkpoint.read import read_checkpoint
+    from .datasets import transforms  # noqa: F401  registers the backend on_white
 
     _require('safetensors')
     folder = Path(source)
@@ -135,6 +136,9 @@ def load(source: str, device: str | None = None):
     content = _read_config(folder / CONFIG)
     weights = read_checkpoint(folder / WEIGHTS)
     init_default_scope('mmseg')
+    for step in content['test_pipeline']:
+        if step['type'] == 'LoadImageFromFile':
+            step['backend_args'] = dict(backend='on_white')
     cfg = Config(dict(model=content['model'], test_pipeline=content['test_pipeline']))
     try:
         with torch.device('meta'):  # takes no memory: a config may ask for more than there is

@@ -123,7 +123,7 @@ _CHANNELS = _integer(1, WIDTH)
 _LEVELS = _sequence(_integer(0, 3), 1, 4)
 _NORM = _optional(_part('BN', 'SyncBN', 'GN', 'LN'))
 _ACTIVATION = _optional(_part('ReLU', 'ReLU6', 'GELU', 'HSwish', 'SiLU'))
-_PIPELINE = ('LoadImageFromFile', 'LoadPicture', 'Resize', 'ResizeToMultiple', 'Pad', 'PackSegInputs')
+_PIPELINE = ('LoadImageFromFile', 'Resize', 'ResizeToMultiple', 'Pad', 'PackSegInputs')
 _ARCH = _mapping(
     depths=_sequence(_integer(1, DEPTH), 4, 4),
     embed_dims=_sequence(_CHANNELS, 4, 4),
@@ -213,7 +213,6 @@ ARGUMENTS: dict[str, dict[str, Check]] = {
     **{name: dict(inplace=_BOOLEAN) for name in ('ReLU', 'ReLU6', 'HSwish', 'SiLU')},
     'GELU': {},
     'LoadImageFromFile': _LOADING,
-    'LoadPicture': _LOADING,
     'Resize': dict(
         _RESAMPLING,
         scale=_either(_integer(1, SIDE), _SHAPE),

@@ -62,6 +62,8 @@ def label_video(
     Raises:
         DataError: for a source without frames, or a film that cannot be written.
     """
+    # absolute: OpenCV and ffmpeg take what starts with a name and a colon, such as http:/host/x.mp4, for an address
+    source, stem = source if isinstance(source, int) else source.absolute(), stem.absolute()
     camera = isinstance(source, int)
     capture = cv2.VideoCapture(source if camera else str(source))
     try:
@@ -183,7 +185,10 @@ class _Writer:
             if not self.writer.isOpened():
                 raise DataError(f'OpenCV cannot write {self.path}; install ffmpeg')
             return
-        sound = [] if self.source is None else ['-i', str(self.source), '-map', '0:v:0', '-map', '1:a?', '-c:a', 'copy']
+        sound = []
+        if self.source is not None:
+            sound = ['-protocol_whitelist', 'file', '-i', f'file:{self.source}']
+            sound += ['-map', '0:v:0', '-map', '1:a?', '-c:a', 'copy']
         # players take 4:2:0 alone, which takes even sides
         command = [
             self.ffmpeg,
@@ -210,7 +215,7 @@ class _Writer:
             '-vf',
             'pad=ceil(iw/2)*2:ceil(ih/2)*2',
             *(['-movflags', '+faststart'] if self.path.suffix == '.mp4' else []),
-            str(self.partial),
+            f'file:{self.partial}',
         ]
         self.errors = tempfile.TemporaryFile()
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self.errors)

@@ -14,7 +14,7 @@ from ..benchmarks.artifacts import compare_artifacts
 from ..benchmarks.compare import compare, logits_of
 from ..benchmarks.family import compare_family, shipped_models
 from ..checkpoint.load import load_segmentor
-from ..datasets.images import read_image
+from ..datasets.images import open_image, read_image
 from ..demo.scenes import draw_scene
 from ..engine.config import load_config
 from ..errors import ConfigError, DataError
@@ -159,9 +159,9 @@ def _read_labels(path: str) -> np.ndarray:
         DataError: when the file is no 8-bit label map.
     """
     try:
-        with Image.open(path) as picture:
+        with open_image(path) as picture:
             labels = np.array(picture)
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f'{path} cannot be read as a label map: {error}') from error
     if labels.ndim != 2 or labels.dtype != np.uint8:
         raise DataError(

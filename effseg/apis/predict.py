@@ -176,7 +176,7 @@ def _find(sources: Iterable[str], suffixes: tuple[str, ...], what: str) -> list[
     sources, found = list(sources), []
     for source in map(Path, sources):
         if source.is_dir():
-            found += sorted(path for path in source.rglob('*') if path.suffix.lower() in suffixes)
+            found += sorted(path for path in source.rglob('*') if path.suffix.lower() in suffixes and path.is_file())
         elif source.is_file():
             found.append(source)
         else:

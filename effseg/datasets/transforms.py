@@ -9,7 +9,7 @@ from mmseg.registry import TRANSFORMS
 from PIL import Image
 
 from ..errors import DataError
-from .images import FORMATS, is_transparent, read_image
+from .images import is_transparent, open_image, read_image
 from .orientation import stored_layout, turn_of_label_map
 
 ONE_CHANNEL = ('L', 'P', '1')
@@ -23,7 +23,7 @@ class OnWhiteBackend(LocalBackend):
         """The bytes of a file; a BMP file in memory for a transparent image.
 
         Raises:
-            DataError: for a transparent image that cannot be read to its end.
+            DataError: for what is no image, or too large, and for a transparent one that cannot be read to its end.
         """
         if not is_transparent(filepath):
             return super().get(filepath)
@@ -43,7 +43,8 @@ class LoadLabelMap(LoadAnnotations):
     upright already.
 
     Raises:
-        DataError: for a label map of several channels, of more than 8 bits, or of another size than the image.
+        DataError: for a label map that cannot be read, of several channels, of more than 8 bits, or of another size
+            than the image.
     """
 
     def transform(self, results: dict) -> dict:
@@ -53,17 +54,18 @@ class LoadLabelMap(LoadAnnotations):
 
     def _load_seg_map(self, results: dict) -> None:
         path = results['seg_map_path']
-        with Image.open(path, formats=FORMATS) as label_map:
-            if label_map.mode not in ONE_CHANNEL:
-                raise DataError(
-                    f'{path} is a {label_map.mode} image; a label map has one 8-bit channel of class numbers'
-                )
-            size = label_map.size
+        try:
+            with open_image(path) as label_map:
+                mode, size = label_map.mode, label_map.size
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise DataError(f'{path} cannot be read as a label map: {error}') from error
+        if mode not in ONE_CHANNEL:
+            raise DataError(f'{path} is a {mode} image; a label map has one 8-bit channel of class numbers')
         super()._load_seg_map(results)
         results['gt_seg_map'] = results['gt_seg_map'].reshape(size[::-1])  # MMSegmentation drops axes of one pixel
         turn = None
         if 'img_path' in results:
-            with Image.open(results['img_path'], formats=FORMATS) as image:
+            with open_image(results['img_path']) as image:
                 turn = turn_of_label_map(*stored_layout(image), size)
         if turn is not None:
             upright = Image.fromarray(results['gt_seg_map']).transpose(turn)

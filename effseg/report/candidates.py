@@ -176,7 +176,8 @@ def _layers(network: torch.nn.Module, kinds_of: tuple[str, ...] = ('',)) -> list
 def _agreement(scenes: list[Scene], first: list[Scene]) -> float:
     same = total = 0
     for own, other in zip(scenes, first):
-        equal = np.asarray(Image.open(own.labels)) == np.asarray(Image.open(other.labels))
+        labels, others = (np.asarray(Image.open(scene.labels, formats=['PNG'])) for scene in (own, other))
+        equal = labels == others
         same, total = same + int(equal.sum()), total + equal.size
     return 100 * same / max(total, 1)
 

@@ -1,7 +1,8 @@
 """The charts, as plotly figures without colours of text and paper: the page gives them those of its light or dark
 form."""
 
-from collections.abc import Sequence
+import html
+from collections.abc import Iterable, Sequence
 from itertools import cycle, islice
 
 import numpy as np
@@ -38,6 +39,7 @@ def class_bars(classes: Sequence[str], confusions: dict[str, np.ndarray]) -> dic
         confusions: by candidate.
     """
     go = plotly()
+    classes, confusions = _as_text(classes), dict(zip(_as_text(confusions), confusions.values()))
     scores = {name: 100 * iou(matrix) for name, matrix in confusions.items()}
     (first, values), *others = scores.items()
     matrix = confusions[first]
@@ -126,7 +128,7 @@ def class_bars(classes: Sequence[str], confusions: dict[str, np.ndarray]) -> dic
 def confusion_map(classes: Sequence[str], confusion: np.ndarray) -> dict:
     """Of the pixels of each true class (row), the share of each predicted class (column); zoomed into by dragging."""
     go = plotly()
-    shares = row_shares(confusion)
+    shares, classes = row_shares(confusion), _as_text(classes)
     gap = 0 if len(classes) > 30 else 1
     named = {f'{index}': name for index, name in enumerate(classes)}
     figure = go.Figure(
@@ -204,6 +206,11 @@ def training_curve(curve: Curve) -> dict:
         ),
     )
     return _plain(figure)
+
+
+def _as_text(names: Iterable[str]) -> list[str]:
+    """Names as plotly shows them letter by letter: it takes HTML's tags and entities in every text."""
+    return [html.escape(name) for name in names]
 
 
 def colours(count: int) -> list[str]:

@@ -58,7 +58,7 @@ def picture(scene: Scene, classes: list[str], palette: np.ndarray) -> Picture:
     Raises:
         DataError: when the photo cannot be read any more.
     """
-    truth, labels = (np.asarray(Image.open(path)) for path in (scene.truth, scene.labels))
+    truth, labels = (np.asarray(Image.open(path, formats=['PNG'])) for path in (scene.truth, scene.labels))
     photo = Image.fromarray(read_image(scene.image)).resize(truth.shape[::-1], Image.Resampling.BILINEAR)
     scale = min(1.0, SIDE / max(photo.size))
     size = (max(round(photo.width * scale), 1), max(round(photo.height * scale), 1))

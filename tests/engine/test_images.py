@@ -1,6 +1,7 @@
 """Hostile pictures: the label map of what a person sees, or one error with the file's name."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from effseg.datasets.images import read_image
+from effseg.datasets.check.pair import Rules, check_pair
+from effseg.datasets.images import is_transparent, read_image
 from effseg.datasets.orientation import TAG, TURN
+from effseg.datasets.transforms import LoadLabelMap, OnWhiteBackend
 from effseg.errors import DataError
 
 from .conftest import ROOT, TINY
@@ -80,6 +83,46 @@ def test_what_is_no_whole_picture_is_named(tmp_path, name, content):
         path.write_bytes(content)
     with pytest.raises(DataError, match=name):
         read_image(path)
+
+
+POSTSCRIPT = b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n{} loop\n%%EOF\n'
+
+
+@pytest.fixture
+def disguised(tmp_path) -> dict[str, Path]:
+    """Files that Pillow opens, or would, under names of usual images."""
+    files = {name: tmp_path / f'{name}.jpg' for name in ('eps', 'pcx', 'tga', 'bomb', 'pipe')}
+    files['eps'].write_bytes(POSTSCRIPT)
+    for name in ('pcx', 'tga'):
+        Image.fromarray(COLOURS).save(files[name], name)
+    Image.new('1', (12000, 12000)).save(files['bomb'], 'PNG')
+    os.mkfifo(files['pipe'])
+    return files
+
+
+def test_formats_that_start_programs_or_fill_the_memory_are_not_opened(disguised, tmp_path, monkeypatch):
+    from PIL import EpsImagePlugin
+
+    monkeypatch.setattr(EpsImagePlugin, 'Ghostscript', None)
+    monkeypatch.setattr('PIL.PngImagePlugin.PngImageFile.load', None)
+    label_map = written(tmp_path, Image.new('L', (10, 6)))
+    for name, path in disguised.items():
+        for load in (
+            read_image,
+            is_transparent,
+            lambda path: OnWhiteBackend().get(str(path)),
+            lambda path: LoadLabelMap().transform(dict(seg_map_path=str(path), seg_fields=[])),
+        ):
+            with pytest.raises(DataError, match=f'{name}.jpg'):
+                load(path)
+        found = check_pair(str(path), str(label_map), Rules(classes=('a',))).findings
+        assert [finding.severity for finding in found][:1] == ['error'], (name, found)
+
+
+def test_only_one_function_opens_images():
+    for path in (ROOT / 'effseg').rglob('*.py'):
+        for call in path.read_text().split('Image.open(')[1:]:
+            assert 'formats=' in call.splitlines()[0], path
 
 
 def test_the_rest_of_a_folder_is_done_and_the_failures_are_listed(tool, checkpoint, tmp_path):

@@ -190,3 +190,20 @@ def test_true_label_maps_are_not_replaced_by_predicted_ones(tool, scenes, checkp
     outcome = tool('test', TINY, checkpoint, '--work-dir', tmp_path / 'work', '--out', truth, *options)
     assert outcome.status == 2 and outcome.err.splitlines()[-1].startswith('error: ') and '0000.png' in outcome.err
     assert {path.name: path.read_bytes() for path in truth.iterdir()} == before
+
+
+def test_a_path_that_looks_like_an_address_is_a_file(checkpoint, film, tmp_path, monkeypatch):
+    folder = tmp_path / 'http:' / '127.0.0.1:9'
+    folder.mkdir(parents=True)
+    shutil.copy(film, folder / 'x.mp4')
+    shutil.copy(film, tmp_path / 'a:b.mp4')
+    monkeypatch.chdir(tmp_path)
+    done = predict(TINY, str(checkpoint), ['http:/127.0.0.1:9/x.mp4', 'a:b.mp4'], 'rtmp:/out', frames=2)
+    assert done.images == 4 and [path.name for path in done.overlays] == ['x_overlay.mp4', 'a:b_overlay.mp4']
+    assert all(len(frames_of(path)) == 2 for path in done.overlays)
+
+
+def test_a_pipe_in_a_folder_is_no_image(checkpoint, scenes, tmp_path):
+    shutil.copy(scenes / 'images' / 'val' / '0000.jpg', tmp_path)
+    os.mkfifo(tmp_path / 'a.png')
+    assert predict(TINY, str(checkpoint), [str(tmp_path)], str(tmp_path / 'out')).images == 1

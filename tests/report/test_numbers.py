@@ -81,6 +81,14 @@ def test_bars_are_sorted_and_a_class_that_is_nowhere_is_said_to_be():
     json.dumps(page._without_nan(bars), allow_nan=False)
 
 
+def test_names_are_shown_as_they_are():
+    name, file = '<a href="http://x">sky</a> & <b>', '<a href="http://y">m.pth</a>'
+    for figure in (charts.class_bars([name, 'b'], {file: np.eye(2)}), charts.confusion_map([name, 'b'], np.eye(2))):
+        text = json.dumps(page._without_nan(figure))
+        assert '<a' not in text and '<b>' not in text and '&lt;a href=' in text
+    assert 'm.pth' in json.dumps(page._without_nan(charts.class_bars([name], {file: np.eye(1)})))
+
+
 @pytest.mark.parametrize(
     'options, said',
     [

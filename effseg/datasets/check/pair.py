@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from ..images import FORMATS
+from ..images import FORMATS, open_image
 from ..orientation import TURN, stored_layout, turn_of_label_map
 from .findings import ERROR, WARNING, Finding, finding
 
@@ -114,6 +114,8 @@ def _decoded(path: str, what: str, findings: list[Finding]) -> _File | None:
     def bad(kind, message):
         findings.append(finding(f'{what}: {kind}', path, message))
 
+    if Path(path).exists() and not Path(path).is_file():  # reading a pipe or a device may never end
+        return bad('unreadable', 'is a folder, a pipe or a device')
     try:
         content = Path(path).read_bytes()
     except OSError as error:
@@ -123,7 +125,7 @@ def _decoded(path: str, what: str, findings: list[Finding]) -> _File | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
-            image = Image.open(io.BytesIO(content), formats=FORMATS)
+            image = open_image(io.BytesIO(content))
             deep = _has_more_than_8_bits(image)
             stored, orientation = stored_layout(image)
             image.load()
