@@ -88,7 +88,25 @@ def test_own_data_from_masks_to_the_phone(tool, tmp_path, monkeypatch):  # noqa:
         'hub/model.safetensors',
     ):
         assert (mine / file).is_file(), file
+    assert tool('test', 'my_config.py', mine / 'best.pth', '--tta').status == 0
     assert (mine / 'site' / 'index.html').is_file() or not find('npm')
+
+
+def test_own_data_is_split_by_scene(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {f'{scene}_{number}' for scene in 'abcdefghij' for number in range(3)}
+    for folder, suffix in (('images', '.jpg'), ('annotations', '.png')):
+        (tmp_path / 'my_data' / folder / 'train').mkdir(parents=True)
+        for name in names:
+            (tmp_path / 'my_data' / folder / 'train' / f'{name}{suffix}').touch()
+    exec(blocks(DOCS / 'own_data.md', 'py')[0], {})
+    split = {
+        folder: {path.stem for path in (tmp_path / 'my_data' / folder).iterdir()}
+        for folder in ('images/train', 'images/val', 'annotations/train', 'annotations/val')
+    }
+    assert split['images/train'] == split['annotations/train'] and split['images/val'] == split['annotations/val']
+    assert split['images/train'] | split['images/val'] == names and len(split['images/val']) == 6
+    assert not {name[0] for name in split['images/train']} & {name[0] for name in split['images/val']}
 
 
 TRACKERS = [line for block in blocks(DOCS / 'reproduce.md', 'py') for line in block.splitlines()]
