@@ -28,10 +28,8 @@ ALLOWED = {
         'timing',
         'stack',
         'video',
-        'benchmarks',
         'demo',
     },
-    'benchmarks': {'benchmarks', 'deploy', 'fusion', 'timing'},
     'web': {'web', 'deploy'},
     'demo': {'demo'},
     'report': {

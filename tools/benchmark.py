@@ -40,17 +40,17 @@ def main(argv: list[str]) -> None:
     cli.add_cfg_options(parser)
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
     args = parser.parse_args(argv)
-    from effseg.apis.benchmark import benchmark, benchmark_artifacts, benchmark_family
+    from effseg.benchmark import compare_artifacts, compare_fused, compare_models
     from effseg.checkpoint.read import trusted
 
     if args.models:
-        benchmark_family(tuple(args.size), args.runs, tuple(args.threads))
+        compare_models(None, tuple(args.size), args.runs, tuple(args.threads))
         return
     if args.compare and not args.config:
         parser.error('--compare takes a config')
     with trusted(args.trust_checkpoint):
         if args.artifacts:
-            benchmark_artifacts(
+            compare_artifacts(
                 args.artifacts,
                 args.config,
                 args.checkpoint,
@@ -60,7 +60,7 @@ def main(argv: list[str]) -> None:
                 args.cfg_options,
             )
             return
-        benchmark(
+        compare_fused(
             args.config,
             args.checkpoint,
             args.image,

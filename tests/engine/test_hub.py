@@ -14,10 +14,9 @@ from huggingface_hub import ModelCard
 import effseg
 from effseg import hub, hub_schema
 from effseg.apis.opening import Segmenter, open_segmenter
-from effseg.benchmarks.family import shipped_models
+from effseg.benchmark import shipped_models
 from effseg.engine.config import load_config
 from effseg.errors import ConfigError, MissingRuntimeError, WeightsError
-from effseg.stack import resources
 
 from .conftest import TINY
 
@@ -68,7 +67,7 @@ def test_a_config_whose_bases_come_by_name(checkpoint, tmp_path):
     hub.load(str(hub.save(str(config), str(checkpoint), str(tmp_path / 'model'), metrics={})))
 
 
-@pytest.mark.parametrize('path', shipped_models(resources() / 'configs'), ids=lambda path: path.stem)
+@pytest.mark.parametrize('path', shipped_models(), ids=lambda path: path.stem)
 def test_every_shipped_model_has_a_place_in_the_layout(path):
     content = hub._content(load_config(str(path)), {'classes': ['a'], 'palette': [(0, 0, 0)]})
     assert 'loss_decode' not in content['model']['decode_head']

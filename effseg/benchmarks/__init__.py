@@ -1,1 +1,0 @@
-"""Latency, memory and work, side by side."""

@@ -1,0 +1,47 @@
+"""The tables of the benchmark: every model is in them, and the figures are of the networks that are timed."""
+
+import pytest
+
+pytest.importorskip('mmseg')
+from engine.conftest import TINY
+
+from effseg.apis.opening import open_segmenter
+from effseg.benchmark import compare_fused, compare_models, shipped_models
+from effseg.errors import ConfigError
+
+
+def test_all_models_of_a_decoder_stand_in_order():
+    names = [path.stem.removesuffix('_ade20k') for path in shipped_models()]
+    backbones = [
+        *(f'effformer_{arch}' for arch in ('l1', 'l3', 'l7')),
+        *(f'effformerv2_{arch}' for arch in ('s0', 's1', 's2', 'l')),
+    ]
+    for decoder in ('fpn', 'mlp'):
+        assert [name for name in names if name.startswith(f'{decoder}_')] == [f'{decoder}_{name}' for name in backbones]
+
+
+@pytest.mark.medium
+def test_a_line_says_what_the_model_weighs_and_takes(tmp_path, capsys):
+    config = tmp_path / 'small_ade20k.py'
+    config.write_text(f'_base_ = [{TINY!r}]\n')
+    compare_models([config], (64, 64), runs=2, threads=(1,))
+    _, header, line = capsys.readouterr().out.splitlines()
+    assert header.split()[0] == 'model' and 'GMAC' in header
+    name, parameters, macs, fused_macs, _, _, ratio, threads = line.split()
+    assert name == 'small' and threads == '1'
+    model = open_segmenter(TINY, device='cpu').trained
+    assert float(parameters) == pytest.approx(sum(p.numel() for p in model.parameters()) / 1e6, abs=0.05)
+    assert float(fused_macs) <= float(macs) and float(ratio) > 0
+
+
+@pytest.mark.medium
+def test_the_comparison_says_what_the_machine_can_do_and_that_labels_are_equal(capsys):
+    compare_fused(TINY, size=(64, 96), runs=2, threads=(1,))
+    out = capsys.readouterr().out
+    assert 'GMAC/s' in out and "of the conv's rate" in out and ' 0 of them no tie' in out
+
+
+@pytest.mark.parametrize('wrong', [dict(runs=0), dict(threads=()), dict(threads=(0,))])
+def test_refuses_what_it_cannot_time(wrong):
+    with pytest.raises(ConfigError, match='1 or more'):
+        compare_models([], (64, 64), **wrong)
