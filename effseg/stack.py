@@ -85,7 +85,7 @@ def prepare() -> None:
         # our types live in MMSegmentation's registries: both packages' configs are of its scope
         return str(root / name), 'mmseg'
 
-    get_cfg_path.effseg = True
+    get_cfg_path.effseg = True  # type: ignore[attr-defined]
     Config._get_cfg_path = staticmethod(get_cfg_path)
 
 
@@ -94,7 +94,7 @@ def config_root(package: str) -> Path | None:
     if package == 'effseg':
         return resources() / 'configs'
     spec = importlib.util.find_spec('mmseg') if package == 'mmseg' else None
-    return Path(spec.origin).parent / '.mim' / 'configs' if spec else None
+    return Path(spec.origin).parent / '.mim' / 'configs' if spec and spec.origin else None
 
 
 def resources() -> Path:

@@ -42,7 +42,7 @@ def time_in_turn(contestants: Mapping[str, Callable[[], object]], runs: int = 10
         runs: of each that count.
         warmup: of each that do not.
     """
-    seconds = {name: [] for name in contestants}
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for turn in range(warmup + runs):
         for name, run in contestants.items():
             started = time.perf_counter()
@@ -68,7 +68,7 @@ class peak_memory:
     def __enter__(self) -> 'peak_memory':
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
-            self._before = torch.cuda.memory_allocated()
+            self._before: int | None = torch.cuda.memory_allocated()
         else:
             with contextlib.suppress(OSError, AttributeError):  # other systems than Linux with glibc
                 ctypes.CDLL(None).malloc_trim(0)  # what earlier work freed would otherwise be used again unseen

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -74,12 +75,13 @@ def label_video(
         bar = tqdm(
             total=min(total, frames or total) or None,
             unit=' images',
-            desc=f'camera {source}' if camera else source.name,
+            desc=f'camera {source}' if isinstance(source, int) else source.name,
             disable=None,
         )
         counts = np.zeros(len(segmenter.classes), dtype=np.int64)
         rate = capture.get(cv2.CAP_PROP_FPS)
-        writer = _Writer(stem, None if camera else source, 0.0 if camera else (rate if 0 < rate < 1000 else 25.0))
+        rate = 0.0 if camera else (rate if 0 < rate < 1000 else 25.0)
+        writer = _Writer(stem, None if isinstance(source, int) else source, rate)
         with writer, bar:
             try:
                 for number, picture in enumerate(stream):
@@ -133,7 +135,8 @@ class _Writer:
         self.source, self.rate, self.frames = source, rate, 0
         self.waiting: list[np.ndarray] = []
         self.started = time.perf_counter()
-        self.process = self.writer = None
+        self.process: Any = None
+        self.writer: Any = None
 
     def __enter__(self) -> '_Writer':
         return self
@@ -180,7 +183,7 @@ class _Writer:
     def _open(self, height: int, width: int) -> None:
         if not self.ffmpeg:
             self.writer = cv2.VideoWriter(
-                str(self.partial), cv2.VideoWriter_fourcc(*'mp4v'), self.rate, (width, height)
+                str(self.partial), cv2.VideoWriter.fourcc(*'mp4v'), self.rate, (width, height)
             )
             if not self.writer.isOpened():
                 raise DataError(f'OpenCV cannot write {self.path}; install ffmpeg')

@@ -87,16 +87,17 @@ def export(
     path.parent.mkdir(parents=True, exist_ok=True)
     runs_here = getattr(writer, 'runs_here', lambda: True)()
     with tempfile.TemporaryDirectory(prefix=f'.{path.name}.', dir=path.parent) as folder:
-        best = None
+        best: tuple[Path, parity.Parity | None, Delegation, tuple[str, ...]] | None = None
         for number, floats in enumerate(attempts(network.eval(), spec, calibration)):
             draft = Path(folder) / str(number) / path.name
             draft.parent.mkdir()
             delegation = writer.export(network, spec, draft, list(calibration), floats)
             proof = parity.compare(load(draft), Unfused(model), spec, images, masks) if runs_here else None
-            if best is None or quality(proof) > quality(best[1]):
+            if best is None or proof is None or best[1] is None or quality(proof) > quality(best[1]):
                 best = draft, proof, delegation, floats
             if proof is None or spec.precision != 'int8' or survived(proof):
                 break
+        assert best is not None  # there is at least one attempt
         draft, proof, delegation, floats = best
         if proof:
             parity.judge(proof, spec.precision)

@@ -42,7 +42,7 @@ def _fit(
     content = CONTENTS[number % len(CONTENTS)]
     whole = min(size[0] / shown[0], size[1] / shown[1])
     scale = 1.0 if content == 1.0 else whole * (content or 1.0)
-    target = tuple(max(round(side * scale), 1) for side in shown)
+    target = max(round(shown[0] * scale), 1), max(round(shown[1] * scale), 1)
     if target != pixels.shape[:2]:
         how = Image.Resampling.BILINEAR if bilinear else Image.Resampling.NEAREST
         pixels = np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).resize(target[::-1], how))

@@ -116,14 +116,14 @@ def compare(
             logits = reference(torch.from_numpy(image[None]))
         scale = max(scale, logits.abs().max().item())
         if spec.output == 'logits':
-            result = torch.from_numpy(np.array(result))[None]
-            difference = (result.double() - logits.double()).abs()
+            came = torch.from_numpy(np.array(result))[None]
+            difference = (came.double() - logits.double()).abs()
             largest, total, values = (
                 max(largest, difference.max().item()),
                 total + difference.sum().item(),
                 values + difference.numel(),
             )
-            labels = _labels(result, spec)
+            labels = _labels(came, spec)
         else:
             labels = torch.from_numpy(np.array(result))[None]
         expected = _labels(logits, spec)
@@ -171,11 +171,9 @@ def _labels(logits: torch.Tensor, spec: Spec) -> torch.Tensor:
 
 def _confusion(labels: torch.Tensor, mask: np.ndarray, classes: int) -> np.ndarray:
     """Pixels by true class and label."""
-    labels = labels[0].numpy().astype(np.int64)
     known = mask < classes
-    return np.bincount(mask[known].astype(np.int64) * classes + labels[known], minlength=classes**2).reshape(
-        classes, classes
-    )
+    pairs = mask[known].astype(np.int64) * classes + labels[0].numpy().astype(np.int64)[known]
+    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
 
 def _miou(confusion: np.ndarray) -> float:

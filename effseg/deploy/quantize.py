@@ -42,7 +42,9 @@ def survived(proof: Parity) -> bool:
 
 def quality(proof: Parity) -> float:
     """What attempts are compared by, the higher the better: the mIoU gained, or without masks the agreement."""
-    return proof.agreement if proof.miou is None else proof.miou - proof.source_miou
+    if proof.miou is None or proof.source_miou is None:
+        return proof.agreement
+    return proof.miou - proof.source_miou
 
 
 def worst_first(network: nn.Module, spec: Spec, images: Sequence[np.ndarray]) -> list[str]:

@@ -76,7 +76,8 @@ class AtomicBackend(LocalBackend):
     @contextlib.contextmanager
     def removals_last(self) -> Iterator[list[str]]:
         """What is removed inside is removed at the end, if the end is reached. Gives the list of it."""
-        self._waiting = waiting = []
+        waiting: list[str] = []
+        self._waiting = waiting
         try:
             yield waiting
         finally:
@@ -97,6 +98,8 @@ class SafeCheckpointHook(CheckpointHook):
     they load under bare ``weights_only``. A resumed run goes on from the newest one that is whole, and weights are
     loaded all of them or none. Options are CheckpointHook's.
     """
+
+    keep_ckpt_ids: deque[int]
 
     def __init__(self, **options):
         super().__init__(**{**options, 'backend_args': options.get('backend_args') or dict(backend='effseg_atomic')})
@@ -249,7 +252,7 @@ def newest_whole_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[str
     pointer = folder / 'last_checkpoint'
     named = Path(pointer.read_text().strip()).name if pointer.is_file() else ''
     numbered = {path: int(match[1]) for path in folder.glob('*.pth') if (match := _NUMBERED.fullmatch(path.name))}
-    newest_first = sorted(numbered, key=numbered.get, reverse=True)
+    newest_first = sorted(numbered, key=lambda path: numbered[path], reverse=True)
     if named and folder / named not in numbered:
         if (folder / named).is_file():
             newest_first.insert(0, folder / named)
@@ -327,7 +330,8 @@ def plain(value, name: str = ''):
         return value.item()
     if isinstance(value, torch.Tensor):
         return value.detach()
-    for kind in (bool, int, float, str, bytes):
+    kinds: tuple[type, ...] = (bool, int, float, str, bytes)
+    for kind in kinds:
         if isinstance(value, kind):
             return kind(value)
     return value

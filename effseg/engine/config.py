@@ -23,13 +23,13 @@ def load_config(path: str, cfg_options: dict | None = None, work_dir: str | None
     Raises:
         ConfigError: when the file is missing or is not a config.
     """
-    from ..stack import config_root
+    from ..stack import config_root, resources
 
     package, _, name = path.partition('::')
     root = config_root(package) if name else None
     file = root / name if root else Path(path)
     if not file.is_file():
-        shipped = sorted(p.name for p in config_root('effseg').glob('*.py'))
+        shipped = sorted(p.name for p in (resources() / 'configs').glob('*.py'))
         raise ConfigError(f"no config at {path!r}; give a file, or 'effseg::NAME' with one of {', '.join(shipped)}")
     # MMEngine's own logger, until a Runner makes one: its notes on variables would be the first thing on the terminal
     MMLogger.get_instance('mmengine', log_level='WARNING')

@@ -48,7 +48,7 @@ class FiniteHook(Hook):
         self.interval = next((hook.interval for hook in runner.hooks if isinstance(hook, LoggerHook)), 50)
         self.in_a_row = 0
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         loss = torch.as_tensor(outputs['loss'])
         if torch.isfinite(loss).all():
             self.in_a_row = 0

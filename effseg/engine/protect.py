@@ -115,8 +115,10 @@ def _name(part: dict) -> str:
     kind = part.get('type')
     if isinstance(kind, type):  # a config of imports
         return kind.__name__ if kind.__module__.split('.')[0] in ('mmseg', 'mmengine', 'mmcv', 'effseg') else str(kind)
+    if not isinstance(kind, str):
+        return ''
     for prefix in ('mmseg.', 'mmengine.', 'mmcv.'):
-        kind = kind.removeprefix(prefix) if isinstance(kind, str) else ''
+        kind = kind.removeprefix(prefix)
     return kind
 
 

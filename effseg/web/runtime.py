@@ -56,7 +56,9 @@ def unpack(archive: Path, folder: Path) -> None:
     """Writes :data:`FILES` into a folder."""
     with tarfile.open(archive) as content:
         for name in FILES:
-            with content.extractfile(f'package/dist/{name}') as source, (folder / name).open('wb') as target:
+            source = content.extractfile(f'package/dist/{name}')
+            assert source is not None  # a file, since the archive's digest is the published one's
+            with source, (folder / name).open('wb') as target:
                 shutil.copyfileobj(source, target)
 
 

@@ -7,6 +7,7 @@ import tempfile
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -143,7 +144,7 @@ def _decoded(path: str, what: str, findings: list[Finding]) -> _File | None:
 
 def _has_more_than_8_bits(image: Image.Image) -> bool:
     """Asked before the image is loaded: of 16-bit colors Pillow keeps the upper 8 bits, and forgets that it did."""
-    layouts = [(tile[0], tile[3]) for tile in image.tile]
+    layouts = [(tile[0], tile[3]) for tile in getattr(image, 'tile', ())]
     return image.mode.startswith(('I', 'F')) or any(
         ';16' in str(layout) or (codec == 'ppm' and isinstance(layout, tuple) and layout[1] > 255)
         for codec, layout in layouts
@@ -200,7 +201,7 @@ def _fingerprints(file: _File, findings: list[Finding]) -> tuple[str | None, np.
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         shown = ImageOps.exif_transpose(file.image).convert('RGB')
-    extrema = shown.getextrema()
+    extrema: Any = shown.getextrema()  # pairs, as there are three channels
     if max(high - low for low, high in extrema) <= FLAT:
         color = ', '.join(str(low) for low, _ in extrema)
         findings.append(finding('image: one color', file.path, f'shows nothing: every pixel is ({color})'))

@@ -219,7 +219,7 @@ def _alike(ours: list[PairResult], theirs: list[PairResult]) -> dict[str, PairRe
     if not ours or not theirs:
         return {}
     first, second = (
-        np.stack([one.thumbnail for one in side]).reshape(len(side), -1).astype(np.float32) for side in (ours, theirs)
+        np.array([one.thumbnail for one in side]).reshape(len(side), -1).astype(np.float32) for side in (ours, theirs)
     )
     found = {}
     for start in range(0, len(ours), 256):  # a few at a time: the table of all distances may be large

@@ -88,7 +88,8 @@ def _to_int8(program, images: list[np.ndarray], floats: tuple[str, ...]):
 
 
 def _delegation(graph) -> Delegation:
-    delegates, left = 0, Counter()
+    delegates = 0
+    left: Counter[str] = Counter()
     for node in graph.nodes:
         name = str(getattr(node.target, '_name', None) or getattr(node.target, '__name__', node.target))
         if node.op != 'call_function' or name == 'getitem':

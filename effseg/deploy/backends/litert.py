@@ -94,7 +94,8 @@ def _delegation(interpreter) -> Delegation:
     delegates = [op for op in operators if op['op_name'] == 'DELEGATE']
     made_by = {int(tensor): op for op in operators if op['op_name'] != 'DELEGATE' for tensor in op['outputs']}
     delegated = {int(tensor) for op in delegates for tensor in op['outputs']}
-    left, seen = Counter(), set()
+    left: Counter[str] = Counter()
+    seen = set()
     wanted = [detail['index'] for detail in interpreter.get_output_details()]
     while wanted:
         tensor = int(wanted.pop())
