@@ -1,5 +1,5 @@
-# EfficientFormer-L1 + Semantic FPN on CamVid: the worked example of a data set of one's own.
-# Copy this file and _base_/datasets/camvid.py, and change classes, palette, ignored label and data root.
+# The worked example of a data set of one's own: EfficientFormer-L1 + Semantic FPN on CamVid. Copy it and
+# _base_/datasets/camvid.py, and change classes, palette, ignored label and data root.
 _base_ = [
     '_base_/models/fpn_effformer.py',
     '_base_/datasets/camvid.py',
@@ -12,8 +12,7 @@ model = dict(
     data_preprocessor=dict(size=(192, 256), seg_pad_val=ignore_index),
     backbone=dict(resolution=8),
     decode_head=dict(
-        num_classes=11,
-        ignore_index=ignore_index,
+        num_classes=11, ignore_index=ignore_index,
         norm_cfg=dict(type='BN'),
         loss_decode=dict(avg_non_ignore=True)))
 optim_wrapper = dict(optimizer=dict(lr=5e-4, weight_decay=1e-2))
@@ -23,3 +22,4 @@ param_scheduler = [
 ]
 train_cfg = dict(max_iters=iterations, val_interval=200)
 default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=200, max_keep_ckpts=1))
+log_processor = dict(window_size=10)

@@ -22,4 +22,4 @@ param_scheduler = [
 train_cfg = dict(max_iters=iterations, val_interval=100)
 default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=100, max_keep_ckpts=1))
 env_cfg = dict(cudnn_benchmark=False, dist_cfg=dict(backend='gloo'))
-randomness = dict(seed=0)
+log_processor = dict(window_size=10)

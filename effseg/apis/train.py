@@ -6,6 +6,8 @@ from mmengine.device import get_device
 
 from ..datasets.check.quick import QUICK, check_datasets
 from ..engine.config import load_config
+from ..engine.optim import cpu_has_bfloat16
+from ..engine.progress import say
 from ..engine.protect import protect
 from ..engine.runner import build_runner, named_errors
 from ..errors import ConfigError
@@ -28,7 +30,7 @@ def train(
         config: path, or ``effseg::NAME.py``.
         work_dir: for logs and checkpoints, see :func:`effseg.engine.config.load_config`.
         resume: continue from the newest checkpoint of ``work_dir``.
-        amp: train in mixed precision.
+        amp: train in mixed precision; on a CPU in bfloat16, where it has that.
         cfg_options: overrides of the config.
         launcher: see :func:`effseg.engine.runner.build_runner`.
         skip_bad_samples: how many different samples that cannot be used may be left out, by name.
@@ -40,8 +42,12 @@ def train(
     Raises:
         EffsegError: for a config, data set or checkpoint that cannot be used.
     """
-    if amp and get_device() == 'cpu':
-        raise ConfigError('--amp found no accelerator; mixed precision speeds up GPUs alone: leave it out on a CPU')
+    on_cpu = get_device() == 'cpu'
+    if amp and on_cpu and not cpu_has_bfloat16():
+        raise ConfigError(
+            '--amp found no accelerator, and a CPU without bfloat16 (avx512_bf16, amx_bf16), where mixed precision is '
+            'slower: leave it out on this CPU'
+        )
     if skip_bad_samples < 0:
         raise ConfigError(f'--skip-bad-samples {skip_bad_samples} must be 0 or more')
     cfg = load_config(config, cfg_options, work_dir)
@@ -59,10 +65,12 @@ def train(
             raise ConfigError(f'--skip-bad-samples takes a GuardedDataset in {loader}; leave --no-protect out')
         if cfg.get(loader):
             cfg[loader].dataset.skip_bad = skip_bad_samples
-    if amp:
+    if amp and on_cpu:
+        cfg.optim_wrapper.type = 'CPUAmpOptimWrapper'
+    elif amp:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     runner = build_runner(cfg, launcher)
-    print(f'training {config}: logs and checkpoints in {cfg.work_dir}')
+    say(f'training {config}: logs and checkpoints in {cfg.work_dir}')
     with named_errors():
         runner.train()

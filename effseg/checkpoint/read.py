@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlparse
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,7 +28,7 @@ from .safetensors import read_safetensors
 ENTRIES = ('state_dict_ema', 'state_dict', 'model', 'model_ema')
 
 # Classes found beside the weights in others' checkpoints (MMEngine's message hub, training arguments). They are read as
-# empty objects of our own: the weights need none of them, and nothing of theirs is called.
+# objects of our own: the weights need none of them, and nothing of theirs is called.
 _BESIDE_THE_WEIGHTS = (
     'mmengine.logging.history_buffer.HistoryBuffer',
     'builtins.getattr',
@@ -118,7 +119,7 @@ def read_file(path: str | Path) -> dict:
     """Reads a file whole: everything in a ``torch.save`` file, or ``{'state_dict': ..., 'meta': ...}`` of a safetensors
     file.
 
-    What belongs to classes of others comes as empty objects.
+    Beside the weights, numbers of NumPy come as Python's, and what belongs to others' classes is left out.
 
     Raises:
         WeightsError: when there is no such file, it is damaged, no checkpoint, or holds code.
@@ -143,7 +144,8 @@ def read_file(path: str | Path) -> dict:
         raise WeightsError(_explain(path, error)) from error
     if not isinstance(content, Mapping):
         raise WeightsError(f'{path} holds a {type(content).__name__}; a dict of tensors was expected')
-    return dict(content)
+    known = next((name for name in ENTRIES if isinstance(content.get(name), Mapping)), None)
+    return {key: value if key == known else _data(value) for key, value in content.items()} if known else dict(content)
 
 
 def _loaded(path: Path):
@@ -169,19 +171,37 @@ def _torch_load(path: Path):
         return torch.load(path, map_location='cpu', weights_only=True)
 
 
+class _StandIn:
+    """In the place of an object of others' classes: it takes any arguments and state, and does nothing with them."""
+
+    def __init__(self, *args):
+        self.args = args
+
+    def __setstate__(self, state):
+        pass
+
+
 def _stand_in(name: str) -> type:
-    """An empty class that goes by another's name: it takes any arguments and state, and keeps none."""
+    """A class that goes by another's name."""
     module, _, short = name.rpartition('.')
-    return type(
-        short,
-        (),
-        {
-            '__module__': module,
-            '__new__': lambda cls, *args: object.__new__(cls),
-            '__init__': lambda self, *args: None,
-            '__setstate__': lambda self, state: None,
-        },
-    )
+    return type(short, (_StandIn,), {'__module__': module})
+
+
+def _data(value):
+    """The same without stand-ins; those of NumPy's scalars become numbers."""
+    if isinstance(value, Mapping):
+        items = {key: _data(item) for key, item in value.items() if not isinstance(key, _StandIn)}
+        return {key: item for key, item in items.items() if not isinstance(item, _StandIn)}
+    if isinstance(value, (list, tuple)):
+        items = [item for item in map(_data, value) if not isinstance(item, _StandIn)]
+        return items if isinstance(value, list) else tuple(items)
+    if type(value).__name__ == 'scalar' and isinstance(value, _StandIn) and len(value.args) == 2:
+        kind, content = value.args
+        code = kind.args[0] if isinstance(kind, _StandIn) and kind.args else None
+        if isinstance(content, bytes) and isinstance(code, str) and re.fullmatch(r'[biuf][1248]', code):
+            if len(content) == int(code[1]):
+                return np.frombuffer(content, np.dtype(code)).item()
+    return value
 
 
 def _check_archive(path: Path) -> None:

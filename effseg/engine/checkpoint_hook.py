@@ -2,22 +2,31 @@
 delete."""
 
 import contextlib
+import errno
 import os
 import re
 import shutil
+import socket
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 import numpy as np
 import torch
-from mmengine.dist import barrier, is_main_process
+from mmengine.config import Config
+from mmengine.dist import barrier, get_world_size, is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner, find_latest_checkpoint
 
 from ..checkpoint.load import load_segmentor
 from ..checkpoint.read import Checkpoint, read_checkpoint, read_file
@@ -44,7 +53,7 @@ class AtomicBackend(LocalBackend):
             DiskError: when it cannot be written; what was there before is then as it was.
         """
         path = Path(filepath)
-        partial = path.with_name(path.name + PARTIAL)
+        partial = _partial(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with partial.open('wb') as file:
@@ -56,10 +65,13 @@ class AtomicBackend(LocalBackend):
         except OSError as error:
             with contextlib.suppress(OSError):
                 partial.unlink()
-            free = shutil.disk_usage(path.parent).free if path.parent.is_dir() else 0
+            reason, remedy = error.strerror or error, 'see to it'
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                free = shutil.disk_usage(path.parent).free if path.parent.is_dir() else 0
+                reason, remedy = f'it needs {len(obj)} bytes, {free} are free ({reason})', 'make room'
             raise DiskError(
-                f'{path} was not written: it needs {len(obj)} bytes, {free} are free ({error.strerror or error}). '
-                'Earlier checkpoints are untouched: make room and run again with --resume'
+                f'{path} was not written: {reason}. Earlier checkpoints are untouched: {remedy} and run again with '
+                '--resume'
             ) from error
 
     def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
@@ -102,16 +114,21 @@ class SafeCheckpointHook(CheckpointHook):
     keep_ckpt_ids: deque[int]
 
     def __init__(self, **options):
+        self._lock = self._gradients = None
         super().__init__(**{**options, 'backend_args': options.get('backend_args') or dict(backend='effseg_atomic')})
         if self.args:  # MMEngine's would fail over it at the first save
             raise ConfigError(f'the checkpoint hook has no option {sorted(self.args)[0]!r}')
 
     def before_run(self, runner: Runner) -> None:
-        """Points MMEngine to the newest checkpoint of the work dir that is whole, and says which it passed over.
+        """Takes the work dir for this training alone, and points MMEngine to the newest checkpoint there that is whole;
+        says which it passed over.
 
         Raises:
-            WeightsError: when none is.
+            ConfigError: when another training writes into the work dir.
+            WeightsError: when there is no whole checkpoint to resume from.
         """
+        if is_main_process() and isinstance(getattr(runner, '_train_loop', None), BaseLoop):  # no test
+            self._lock = lock(Path(runner.work_dir))
         if not runner.cfg.get('resume') or runner.cfg.get('load_from'):
             return
         path, passed_over = newest_whole_checkpoint(runner.work_dir)
@@ -145,6 +162,8 @@ class SafeCheckpointHook(CheckpointHook):
             new_head=runner.cfg.get('new_head', False) and not resume,
         )
         checkpoint['state_dict'] = model.state_dict()
+        if resume:
+            self._go_on(runner, checkpoint, str(source))
         hub = checkpoint.get('message_hub')
         if isinstance(hub, dict) and isinstance(hub.get('log_scalars'), dict):
             # a file that MMEngine alone wrote has none that can be read: the curves start anew, the training does not
@@ -161,8 +180,41 @@ class SafeCheckpointHook(CheckpointHook):
         for key, value in checkpoint.items():
             if key != 'state_dict':
                 checkpoint[key] = plain(value, key)
+        checkpoint['meta']['training'] = recipe(runner.cfg)
+        checkpoint['meta']['sampler_seed'] = getattr(runner.train_dataloader.sampler, 'seed', None)
+        if not at_a_step(runner):
+            # in the middle of accumulating gradients; of several processes each has its own
+            named = runner.model.named_parameters() if get_world_size() == 1 else ()
+            checkpoint['gradients'] = {name: value.grad.cpu() for name, value in named if value.grad is not None}
+
+    def _go_on(self, runner: Runner, checkpoint: dict, source: str) -> None:
+        """Takes over what MMEngine's resuming leaves out, and compares the recipe of then with that of the config."""
+        meta = checkpoint.get('meta') or {}
+        compare(meta.get('training') or {}, recipe(runner.cfg), source, runner.logger.warning)
+        loop = runner.train_loop
+        by_epoch = isinstance(loop, EpochBasedTrainLoop)
+        done, end = (meta.get('epoch', 0), loop.max_epochs) if by_epoch else (meta.get('iter', 0), loop.max_iters)
+        if done > end:
+            raise ConfigError(
+                f'{source} was saved at {"epoch" if by_epoch else "iteration"} {done} and the config ends at {end}: '
+                f'give a train_cfg.{"max_epochs" if by_epoch else "max_iters"} of {done} or more, or another --work-dir'
+            )
+        seed = meta.get('sampler_seed', meta.get('seed'))
+        if seed is not None and hasattr(loop.dataloader.sampler, 'seed'):
+            loop.dataloader.sampler.seed = seed
+        self._gradients = checkpoint.pop('gradients', None)
+        if self._gradients is not None and (get_world_size() > 1 or not self._gradients):
+            raise WeightsError(
+                f'{source} was saved while several processes accumulated gradients, which it cannot hold: resume from '
+                'one at a multiple of accumulative_counts (load_from=PATH), and save at such '
+                '(default_hooks.checkpoint.interval)'
+            )
 
     def before_train(self, runner: Runner) -> None:
+        for name, value in runner.model.named_parameters():
+            if name in (self._gradients or {}):
+                value.grad = self._gradients[name].to(value.device)
+        self._gradients = None
         info = runner.message_hub.runtime_info
         for name in [name for name in info if name == 'best_ckpt' or name.startswith('best_ckpt_')]:
             # the folder may have been moved since, and its best checkpoint deleted
@@ -240,7 +292,98 @@ class SafeCheckpointHook(CheckpointHook):
             current = [best, *getattr(self, 'best_ckpt_path_dict', {}).values()]
             removals[:] = [path for path in removals if path not in current]
             if best and is_main_process() and os.path.isfile(best):
-                _link(Path(best), Path(self.out_dir) / BEST)
+                link(Path(best), Path(self.out_dir) / BEST)
+
+
+def save_now(runner: Runner, epoch: int, done: int) -> str:
+    """Saves after ``done`` iterations, outside the interval, what a resumed run goes on from; says where it is."""
+    saving = next((hook for hook in runner.hooks if isinstance(hook, SafeCheckpointHook)), None)
+    if saving is None:
+        return 'not saved: the config has no SafeCheckpointHook'
+    if not done:
+        return 'not saved: no iteration is done'
+    if saving.by_epoch and done != epoch * len(runner.train_dataloader):
+        return f'saved as {saving.save_inside_epoch(runner, done)}, go on with --resume'
+    number = epoch if saving.by_epoch else done
+    if saving.last_ckpt != saving.file_backend.join_path(saving.out_dir, saving.filename_tmpl.format(number)):
+        saving._save_checkpoint_with_step(runner, number, dict(epoch=epoch, iter=done))
+    return f'saved as {saving.last_ckpt}, go on with --resume'
+
+
+def at_a_step(runner: Runner) -> bool:
+    """False while gradients are being accumulated, and the weights wait for them."""
+    wrapper = runner.optim_wrapper
+    return not isinstance(wrapper, OptimWrapper) or wrapper._accumulative_counts == 1 or wrapper.should_update()
+
+
+def lock(work_dir: Path):
+    """Takes a folder for this process; it is free again when the file that is returned is closed or the process ends.
+
+    Raises:
+        ConfigError: when another process has it.
+    """
+    if fcntl is None:
+        return None
+    file = (work_dir / '.lock').open('a+')
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EAGAIN):
+            return file  # a file system without locks
+        file.seek(0)
+        raise ConfigError(
+            f'{work_dir} belongs to a training that runs already ({file.read().strip()}): give another --work-dir, or '
+            'wait for its end'
+        ) from error
+    file.truncate(0)
+    file.write(f'host {socket.gethostname()}, process {os.getpid()}')
+    file.flush()
+    return file
+
+
+def recipe(cfg: Config) -> dict:
+    """What a resumed training is compared by, as ``{'key.subkey': value}`` of plain values."""
+    loader = cfg.get('train_dataloader') or {}
+    dataset = loader.get('dataset') or {}
+    parts = {name: cfg.get(name) for name in ('optim_wrapper', 'param_scheduler', 'train_cfg')}
+    parts['train_dataloader'] = dict(
+        batch_size=loader.get('batch_size'), dataset=dict(data_root=dataset.get('data_root'))
+    )
+    return dict(_flat(parts))
+
+
+def _flat(value, name: str = '') -> Iterator[tuple[str, object]]:
+    if isinstance(value, (Mapping, list, tuple)):
+        for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from _flat(item, f'{name}.{key}' if name else str(key))
+    else:
+        yield name, value if isinstance(value, (int, float, str, type(None))) else str(value)
+
+
+def compare(before: dict, now: dict, source: str, warn: Callable[[str], None]) -> None:
+    """Says what has changed in the config since a checkpoint was saved, and what becomes of it.
+
+    Raises:
+        ConfigError: for another optimizer, whose state the checkpoint does not hold.
+    """
+    if not isinstance(before, dict) or not before:
+        return
+    for key in sorted(set(before) | set(now)):
+        was, is_ = before.get(key), now.get(key)
+        if was == is_:
+            continue
+        if key == 'optim_wrapper.optimizer.type':
+            raise ConfigError(
+                f'{source} holds the state of {was} and the config names {is_}: resume with {was}, or start anew from '
+                f'its weights with load_from={source}'
+            )
+        kept = key.startswith(('optim_wrapper.optimizer.', 'optim_wrapper.paramwise_cfg', 'param_scheduler.'))
+        what = (
+            'the resumed training keeps what it was, which the checkpoint holds'
+            if kept
+            else 'it is what the config says'
+        )
+        warn(f'{key} was {was!r} when {Path(source).name} was saved, and is {is_!r} in the config: {what} from now on')
 
 
 def newest_whole_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[str]]:
@@ -262,7 +405,7 @@ def newest_whole_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[str
         # longer runs of earlier days may have left files in the same folder: higher in number, and older
         written = pointer.stat().st_mtime
         last = numbered[folder / named]
-        later = [path for path in newest_first if numbered[path] > last and path.stat().st_mtime >= written]
+        later = [path for path in newest_first if numbered[path] > last and path.stat().st_mtime > written]
         newest_first = [*later, *[path for path in newest_first if numbered[path] <= last]]
     for path in newest_first:
         try:
@@ -276,15 +419,21 @@ def newest_whole_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[str
     return None, passed_over
 
 
-def _link(source: Path, target: Path) -> None:
+def link(source: Path, target: Path) -> None:
     """A second name for a file, put in place whole."""
-    partial = target.with_name(target.name + PARTIAL)
+    partial = _partial(target)
     partial.unlink(missing_ok=True)
     try:
         os.link(source, partial)
     except OSError:  # a file system without links
         shutil.copyfile(source, partial)
     os.replace(partial, target)
+    partial.unlink(missing_ok=True)  # two names of one file: replacing one by the other does nothing
+
+
+def _partial(path: Path) -> Path:
+    """Beside a file, and this process's own."""
+    return path.with_name(f'{path.name}.{os.getpid()}{PARTIAL}')
 
 
 def _sync_folder(folder: Path) -> None:

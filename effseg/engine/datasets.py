@@ -8,6 +8,7 @@ import torch
 from mmseg.registry import DATASETS
 
 from ..errors import DataError
+from .progress import say
 from .samplers import Draw, seeded
 
 _MARK = 'effseg.errors.DataError: '
@@ -103,7 +104,7 @@ class GuardedDataset:
                     ) from error
                 raise error
             self.skipped[list(self.skipped).index(-1)] = index
-        print(f'skipped: {error}', flush=True)
+        say(f'skipped: {error}')
 
 
 def out_of_worker(error: DataError) -> DataError:

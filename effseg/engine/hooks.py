@@ -4,18 +4,21 @@ losing work."""
 import os
 import signal
 import threading
+from collections.abc import Iterator
 
 import torch
-from mmengine.dist import get_rank, is_main_process
+from mmengine.dist import get_rank, get_world_size, is_main_process
 from mmengine.hooks import Hook, LoggerHook
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from ..errors import TrainingError
-from .checkpoint_hook import SafeCheckpointHook
+from .checkpoint_hook import at_a_step, save_now
+from .progress import say
 from .samplers import mixed, seed_all
 
-STOPPED = 128 + signal.SIGTERM
+# by a scheduler, by a person at the terminal, by a terminal that is closed
+SIGNALS = [getattr(signal, name) for name in ('SIGTERM', 'SIGINT', 'SIGHUP') if hasattr(signal, name)]
 
 
 @HOOKS.register_module()
@@ -65,40 +68,49 @@ class FiniteHook(Hook):
         )
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        spoilt = [
-            name
-            for name, value in checkpoint['state_dict'].items()
-            if value.is_floating_point() and not torch.isfinite(value).all()
-        ]
-        if spoilt:
+        for what, part in (('weights', 'state_dict'), ("of the optimizer's values", 'optimizer')):
+            corrupted = list(_not_finite(checkpoint.get(part), part))
+            if not corrupted:
+                continue
+            first = corrupted[0].removeprefix('state_dict.')
             raise TrainingError(
-                f'{spoilt[0]} and {len(spoilt) - 1} other weights are NaN or infinite at iteration '
-                f'{runner.iter + 1}, at learning rate {_rate(runner)}. They were not saved; checkpoints of before are '
-                f'in {runner.work_dir}'
+                f'{first} and {len(corrupted) - 1} other {what} are NaN or infinite at iteration {runner.iter + 1}, at '
+                f'learning rate {_rate(runner)}. They were not saved; checkpoints of before are in {runner.work_dir}'
             )
 
 
 @HOOKS.register_module()
 class StopHook(Hook):
-    """On SIGTERM, saves and ends with status 143; on a second one, ends at once."""
+    """On SIGTERM, SIGINT (Ctrl-C) or SIGHUP, saves and ends with status 128 + the signal; at a second one, at once.
+
+    A process that loads data and dies is found when its samples are asked for, between two iterations, see
+    :mod:`effseg.engine.loops`.
+    """
 
     priority = 'LOWEST'  # behind the hook that saves
 
     def before_train(self, runner: Runner) -> None:
-        self.asked, self.process = False, os.getpid()
-        # signals are the main thread's
-        self.before = (
-            signal.signal(signal.SIGTERM, self._ask) if threading.current_thread() is threading.main_thread() else None
-        )
+        self.asked, self.process = None, os.getpid()
+        # signals are the main thread's; what nohup ignores stays ignored
+        main = threading.current_thread() is threading.main_thread()
+        here = [number for number in SIGNALS if main and signal.getsignal(number) is not signal.SIG_IGN]
+        self.before = {number: signal.signal(number, self._ask) for number in here}
 
     def after_train(self, runner: Runner) -> None:
-        if self.before is not None:
-            signal.signal(signal.SIGTERM, self.before)
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
+        handler = signal.getsignal(signal.SIGCHLD) if self.before and hasattr(signal, 'SIGCHLD') else None
+        if getattr(handler, '__module__', '').startswith('torch.utils.data'):
+            # torch would raise in the middle of whatever runs, a step of the optimizer for one
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
         # at the end of an epoch its other hooks have their turn first
         last = isinstance(runner.train_loop, EpochBasedTrainLoop) and batch_idx + 1 == len(runner.train_dataloader)
-        if self.asked and not last:
+        # gradients of several processes that are being accumulated are in no checkpoint
+        if self.asked and not last and (get_world_size() == 1 or at_a_step(runner)):
             self._stop(runner, runner.epoch, runner.iter + 1)
 
     def after_train_epoch(self, runner: Runner) -> None:
@@ -106,32 +118,22 @@ class StopHook(Hook):
             self._stop(runner, runner.epoch + 1, runner.iter)
 
     def after_val_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        if getattr(self, 'asked', False):
+        if getattr(self, 'asked', None):
             self._stop(runner, runner.epoch, runner.iter)
 
     def _ask(self, number: int, frame) -> None:
         if os.getpid() != self.process:  # a worker that loads data: it ends with this process
             return
         if self.asked:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            os.kill(self.process, signal.SIGTERM)
-        self.asked = True
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(self.process, number)
+        self.asked = signal.Signals(number)
 
     def _stop(self, runner: Runner, epoch: int, done: int) -> None:
         if not is_main_process():
             return  # the main process ends the others, when it has saved
-        saving = next((hook for hook in runner.hooks if isinstance(hook, SafeCheckpointHook)), None)
-        if saving is None:
-            where = 'the config has no checkpoint hook of ours to save it'
-        elif saving.by_epoch and done != epoch * len(runner.train_dataloader):
-            where = f'saved as {saving.save_inside_epoch(runner, done)}, go on with --resume'
-        else:
-            number = epoch if saving.by_epoch else done
-            if saving.last_ckpt != saving.file_backend.join_path(saving.out_dir, saving.filename_tmpl.format(number)):
-                saving._save_checkpoint_with_step(runner, number, dict(epoch=epoch, iter=done))
-            where = f'saved as {saving.last_ckpt}, go on with --resume'
-        print(f'\nstopped by SIGTERM after iteration {done}: {where}', flush=True)
-        raise SystemExit(STOPPED)
+        say(f'\nstopped by {self.asked.name} after iteration {done}: {save_now(runner, epoch, done)}')
+        raise SystemExit(128 + self.asked)
 
 
 @HOOKS.register_module()
@@ -158,3 +160,12 @@ class DueValidationHook(Hook):
 def _rate(runner: Runner) -> str:
     rates = runner.optim_wrapper.get_lr()
     return f'{next(iter(rates.values()))[0]:.3g}'
+
+
+def _not_finite(value, name: str) -> Iterator[str]:
+    """The names of the tensors in nested containers that hold NaN or infinity."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _not_finite(item, f'{name}.{key}')
+    elif isinstance(value, torch.Tensor) and value.is_floating_point() and not torch.isfinite(value).all():
+        yield name

@@ -3,16 +3,48 @@
 from mmengine.registry import LOOPS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop
 
+from ..errors import TrainingError
+from .checkpoint_hook import save_now
 from .samplers import SeededSampler
 
 
-@LOOPS.register_module()
-class ResumableEpochLoop(EpochBasedTrainLoop):
-    """MMEngine's EpochBasedTrainLoop; resumed in the middle of an epoch, it goes on there."""
+class ResumableLoop(BaseLoop):
+    """What both loops have: values that train nothing are refused, and a dead worker costs nothing."""
 
     def __init__(self, *args, **options):
         super().__init__(*args, **options)
-        _check(self)
+        if self.val_interval < 1:
+            raise ValueError(f'val_interval={self.val_interval} must be 1 or more')
+        if self.max_epochs < 1 or self._max_iters < 1 and len(self.dataloader):
+            raise ValueError(f'{self._max_iters} iterations train nothing; max_iters or max_epochs must be 1 or more')
+        if not len(self.dataloader) and not getattr(self.dataloader.sampler, 'endless', False):
+            raise ValueError(
+                f'an epoch has no iteration: {len(self.dataloader.dataset)} samples are no batch of '
+                f'{self.dataloader.batch_size} with drop_last'
+            )
+
+    def run(self):
+        """As MMEngine's.
+
+        Raises:
+            TrainingError: when a process that loads data dies; what was trained is saved first.
+        """
+        try:
+            return super().run()
+        except RuntimeError as error:
+            if 'DataLoader worker' not in str(error):
+                raise
+            where = save_now(self.runner, self._epoch, self._iter)
+            said = str(error).splitlines()[0].rstrip('.')
+            raise TrainingError(
+                f'{said}: a process that loads data died after iteration {self._iter}, most likely for want of memory '
+                f'(fewer num_workers take less). The training was {where}'
+            ) from error
+
+
+@LOOPS.register_module()
+class ResumableEpochLoop(ResumableLoop, EpochBasedTrainLoop):
+    """MMEngine's EpochBasedTrainLoop; resumed in the middle of an epoch, it goes on there."""
 
     def run_epoch(self) -> None:
         """The epoch, or what is left of it."""
@@ -33,12 +65,11 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
 
 
 @LOOPS.register_module()
-class ResumableIterLoop(IterBasedTrainLoop):
+class ResumableIterLoop(ResumableLoop, IterBasedTrainLoop):
     """MMEngine's IterBasedTrainLoop, which loads nothing in vain when it is resumed, in MMEngine 0.10.7 as well."""
 
     def __init__(self, *args, **options):
         super().__init__(*args, **options)
-        _check(self)
         if _can_skip(self):
             self.dataloader_iterator = BatchIterator(self)
 
@@ -85,8 +116,3 @@ class BatchIterator:
 
 def _can_skip(loop: BaseLoop) -> bool:
     return isinstance(loop.dataloader.sampler, SeededSampler) and bool(loop.dataloader.batch_size)
-
-
-def _check(loop: BaseLoop) -> None:
-    if loop.val_interval < 1:
-        raise ValueError(f'val_interval={loop.val_interval} must be 1 or more')

@@ -1,5 +1,6 @@
 """One live line for a person at the terminal: how far, how well, how long still."""
 
+import os
 import sys
 import time
 from datetime import timedelta
@@ -9,9 +10,20 @@ from mmengine.hooks import Hook, LoggerHook
 from mmengine.registry import HOOKS
 
 
+def say(text: str, end: str = '\n') -> None:
+    """print, which a terminal that is gone (``| head``) or knows no Unicode cannot turn into the end of a training."""
+    try:
+        encoding = getattr(sys.stdout, 'encoding', None) or 'utf-8'
+        print(text.encode(encoding, 'replace').decode(encoding), end=end, flush=True)
+    except OSError:  # nobody reads any more, nor what the log would write there
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except ValueError:  # closed
+        pass
+
+
 @HOOKS.register_module()
 class ProgressHook(Hook):
-    """Shows iteration, loss, learning rate, time left and the last validation mIoU.
+    """Shows iteration, the loss as the log has it, learning rate, time left and the last validation mIoU.
 
     On a terminal one line is rewritten; into a file or pipe a line is written at every logging interval.
     """
@@ -19,7 +31,7 @@ class ProgressHook(Hook):
     priority = 'VERY_LOW'
 
     def __init__(self):
-        self.live = sys.stdout.isatty()
+        self.live = sys.stdout is not None and not sys.stdout.closed and sys.stdout.isatty()
         self.score = ''
 
     def before_train(self, runner) -> None:
@@ -29,7 +41,8 @@ class ProgressHook(Hook):
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         done, total = runner.iter + 1, runner.max_iters
         if self.live or done % self.interval == 0 or done == total:
-            loss = float(outputs['loss'])
+            # the same figure as the log's and the report's: the mean over log_processor.window_size iterations
+            loss = runner.message_hub.get_scalar('train/loss').mean(runner.log_processor.window_size)
             rate = runner.optim_wrapper.get_lr()
             rate = next(iter(rate.values()))[0]
             elapsed = time.monotonic() - self.start
@@ -60,4 +73,4 @@ class ProgressHook(Hook):
             return
         end = '\n' if last or not self.live else ''
         start = '\r\033[K' if self.live else ''
-        print(f'{start}{line}', end=end, flush=True)
+        say(f'{start}{line}', end)

@@ -4,9 +4,9 @@ import copy
 import os
 
 from mmengine.config import Config
-from mmengine.logging import print_log
 
 from .config import DATALOADERS
+from .progress import say
 
 # the hooks of configs/_base_/schedules/adamw_40k.py that are ours, by the names that they have there
 HOOKS = {
@@ -44,7 +44,7 @@ def protect(cfg: Config) -> Config:
         cfg.tta_pipeline = _protect_transforms(cfg.tta_pipeline, 'tta_pipeline', said)
     if os.environ.get('RANK', '0') == '0':
         for line in dict.fromkeys(said):
-            print_log(f'protected: {line}')
+            say(f'protected: {line}')
     return cfg
 
 

@@ -49,8 +49,17 @@ class SeededSampler(Sampler):
         self.endless = isinstance(self.sampler, InfiniteSampler)
         self.epoch, self.first = 0, 0
 
+    @property
+    def seed(self) -> int | None:
+        """Of the sampler below; may be set before an iterator is made."""
+        return getattr(self.sampler, 'seed', None)
+
+    @seed.setter
+    def seed(self, seed: int) -> None:
+        self.sampler.seed = seed
+
     def __iter__(self) -> Iterator[Draw]:
-        base = (abs(getattr(self.sampler, 'seed', None) or 0), get_rank(), self.epoch)
+        base = (abs(self.seed or 0), get_rank(), self.epoch)
         first, self.first = self.first, 0
         if self.endless:  # from its beginning: workers of an earlier iterator may have been given some already
             self.sampler.indices = self.sampler._indices_of_rank()

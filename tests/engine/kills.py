@@ -127,7 +127,7 @@ class Chain:
         self.in_save += line is not None and process.exitcode == -signal.SIGKILL
         return process.exitcode
 
-    def stop(self, iterations: int) -> int:
+    def stop(self, iterations: int, number: int = signal.SIGTERM) -> int:
         """Starts or resumes it and, when so many iterations have begun, asks it to stop; gives the exit code."""
         before = self.begun()
         process = processes().Process(
@@ -137,7 +137,7 @@ class Chain:
         process.start()
         while process.is_alive() and len(self.begun()) < len(before) + iterations:
             time.sleep(0.01)
-        process.terminate()
+        os.kill(process.pid, number)
         process.join(60)
         return process.exitcode
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from effseg.engine.checkpoint_hook import AtomicBackend, newest_whole_checkpoint
+from effseg.engine.checkpoint_hook import AtomicBackend, link, newest_whole_checkpoint
 from effseg.engine.datasets import GuardedDataset
 from effseg.errors import DiskError
 
@@ -40,6 +40,23 @@ def test_a_full_disk_leaves_what_was_there_and_says_what_is_needed(tmp_path, mon
     with pytest.raises(DiskError, match='(?s)needs 2000 bytes, 17 are free.*No space left'):
         backend.put(bytes(2000), file)
     assert file.read_bytes() == b'before' and os.listdir(tmp_path) == ['a.pth']
+
+
+def test_a_folder_that_is_gone_is_no_full_disk(tmp_path, monkeypatch):
+    def gone(source, target):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    monkeypatch.setattr(os, 'replace', gone)
+    with pytest.raises(DiskError, match='No such file') as caught:
+        AtomicBackend().put(b'x', tmp_path / 'a.pth')
+    assert 'free' not in str(caught.value) and not os.listdir(tmp_path)
+
+
+def test_the_best_one_scored_again_leaves_nothing_behind(tmp_path):
+    (tmp_path / 'best_4.pth').write_bytes(b'x')
+    for _ in range(2):
+        link(tmp_path / 'best_4.pth', tmp_path / 'best.pth')
+    assert sorted(os.listdir(tmp_path)) == ['best.pth', 'best_4.pth']
 
 
 @pytest.mark.skipif(
@@ -150,6 +167,15 @@ def newest(folder):
         (lambda f: shutil.copy(f / 'best.pth', f / 'iter_8.pth'), 'iter_6.pth', 'holds no state'),
         (
             lambda f: (shutil.copy(f / 'iter_4.pth', f / 'iter_99.pth'), os.utime(f / 'iter_99.pth', (0, 0))),
+            'iter_8.pth',
+            '',
+        ),
+        (
+            # a file system of whole seconds
+            lambda f: (
+                shutil.copy(f / 'iter_4.pth', f / 'iter_99.pth'),
+                [os.utime(f / name, (1, 1)) for name in ('iter_99.pth', 'last_checkpoint')],
+            ),
             'iter_8.pth',
             '',
         ),

@@ -51,6 +51,17 @@ def test_weights_that_are_not_finite_are_not_saved(tool, scenes, tmp_path, monke
     assert (tmp_path / 'iter_2.pth').is_file() and not (tmp_path / 'iter_4.pth').exists()
 
 
+def test_an_optimizer_s_state_that_is_not_finite_is_not_saved(tool, scenes, tmp_path, monkeypatch):
+    def corrupt(self, runner, *args, **kwargs):
+        if runner.iter == 3:
+            next(iter(runner.optim_wrapper.optimizer.state.values()))['exp_avg'].fill_(float('nan'))
+
+    monkeypatch.setattr(FiniteHook, 'after_train_iter', corrupt)
+    outcome = tool('train', TINY, '--work-dir', tmp_path)
+    assert outcome.status == 2 and "of the optimizer's values are NaN or infinite at iteration 4" in outcome.err
+    assert (tmp_path / 'iter_2.pth').is_file() and not (tmp_path / 'iter_4.pth').exists()
+
+
 class FakeRunner:
     """What the hook asks of a runner: one weight, trained under a scaler that skips what is not finite, as
     AmpOptimWrapper does."""

@@ -91,3 +91,13 @@ def test_sigterm_inside_an_epoch_saves_there_and_the_rest_of_it_follows(scenes, 
     assert sorted(path.name for path in chain.work_dir.glob('*.pth')) == sorted(
         path.name for path in whole.work_dir.glob('*.pth')
     )
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
+def test_ctrl_c_and_a_closed_terminal_save_as_well(scenes, tmp_path, number):
+    chain = Chain(tmp_path / 'run', scenes, {**OPTIONS, 'default_hooks.checkpoint.interval': 1000})
+    assert chain.stop(1, number) == 128 + number, chain.log()
+    saved = chain.begun()[-1] + 1
+    assert f'stopped by {number.name} after iteration {saved}: saved as' in chain.log()
+    assert (chain.work_dir / f'iter_{saved}.pth').is_file()

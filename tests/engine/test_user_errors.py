@@ -48,7 +48,8 @@ def test_a_config_without_model_is_named(tool, tmp_path):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
-def test_mixed_precision_without_a_gpu_is_refused(tool):
+def test_mixed_precision_without_a_gpu_is_refused(tool, monkeypatch):
+    monkeypatch.setattr('effseg.apis.train.cpu_has_bfloat16', lambda: False)
     assert_refused(tool('train', 'effseg::fpn_effformer_l1_demo.py', '--amp'), '--amp', 'CPU')
 
 
