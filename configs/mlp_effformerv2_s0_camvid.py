@@ -22,3 +22,4 @@ param_scheduler = [
 ]
 train_cfg = dict(max_iters=iterations, val_interval=200)
 default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=200, max_keep_ckpts=1))
+log_processor = dict(window_size=10)

@@ -14,8 +14,7 @@ model = dict(
         loss_decode=dict(class_weight=[1.0, 4.0, 2.0, 1.0, 1.0, 1.5, 2.0, 3.0])))  # small things are few pixels
 optim_wrapper = dict(
     optimizer=dict(lr=1e-3, betas=(0.9, 0.99)),
-    # layer scales start at 1e-5 and have no time to lose
-    paramwise_cfg=dict(custom_keys=dict(gamma=dict(lr_mult=20.0))))
+    paramwise_cfg=dict(custom_keys=dict(gamma=dict(lr_mult=20.0))))  # layer scales start at 1e-5, with no time to lose
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, begin=0, end=10, by_epoch=False),
     dict(type='PolyLR', power=0.9, eta_min=0.0, begin=10, end=iterations, by_epoch=False),
@@ -23,3 +22,4 @@ param_scheduler = [
 train_cfg = dict(max_iters=iterations, val_interval=100)
 default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=100, max_keep_ckpts=1))
 env_cfg = dict(cudnn_benchmark=False, dist_cfg=dict(backend='gloo'))
+log_processor = dict(window_size=10)
