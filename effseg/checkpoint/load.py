@@ -4,6 +4,7 @@ Two ways in: :func:`load_pretrained` starts a backbone from ImageNet weights, :f
 segmenter. Either all that must be there is there and fits, or there is one error; nothing is half loaded.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -179,7 +180,7 @@ def _is_later_stage(key: str, stages: int) -> bool:
 
 def _carried_over(backbone: nn.Module, state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
     """The state dict with the attention bias tables at the backbone's resolution, and which ones were not."""
-    carried, interpolated = dict(state_dict), []
+    carried, interpolated, cut = dict(state_dict), [], {}
     for name, module in backbone.named_modules():
         key = f'{name}.attention_biases'
         given = state_dict.get(key)
@@ -188,9 +189,27 @@ def _carried_over(backbone: nn.Module, state_dict: Mapping[str, Tensor]) -> tupl
             continue
         side = round(given.shape[1] ** 0.5)
         if side * side == given.shape[1]:
+            if side > module.resolution[0]:
+                cut[key] = side, module.resolution[0]
             carried[key] = resize_table(given.to(own.dtype), (side, side), module.resolution, module.bias_resize)
             interpolated.append(key)
+    if cut:
+        _warn_of_cut(cut)
     return carried, interpolated
+
+
+def _warn_of_cut(tables: dict[str, tuple[int, int]]) -> None:
+    """Says that attention bias tables lose offsets: by name, their side in the file and in the model."""
+    key, (given, kept) = next(iter(tables.items()))
+    # the table between the stages of V2 has twice the side
+    resolution = given // (2 if '.downsample.' in key else 1)
+    print_log(
+        f'{len(tables)} attention bias tables are cut: {key} has {given} x {given} offsets in the file and '
+        f'{kept} x {kept} in the model, {1 - (kept / given) ** 2:.0%} of them are lost; set '
+        f'model.backbone.resolution={resolution} to keep them',
+        logger='current',
+        level=logging.WARNING,
+    )
 
 
 def _require_match(source: str, own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
@@ -217,9 +236,17 @@ def _require_match(source: str, own: Mapping[str, Tensor], given: Mapping[str, T
         raise WeightsError(
             f'{source} is damaged: {integers[0]} is {given[integers[0]].dtype}, {own[integers[0]].dtype} was expected'
         )
-    broken = [key for key in given if given[key].is_floating_point() and not torch.isfinite(given[key]).all()]
+    # as the network's kind of number: a float64 may be more than a float32 can hold
+    broken = [
+        key
+        for key in given
+        if given[key].is_floating_point() and not torch.isfinite(given[key].to(own[key].dtype)).all()
+    ]
     if broken:
-        raise WeightsError(f'{source} is spoilt: NaN or infinite numbers in {len(broken)} tensors ({_few(broken)})')
+        raise WeightsError(
+            f'{source} is corrupted: NaN or infinite numbers as {own[broken[0]].dtype} in {len(broken)} tensors '
+            f'({_few(broken)})'
+        )
 
 
 def _refuse_classes(checkpoint: Checkpoint, own: Mapping[str, Tensor], given: Mapping[str, Tensor], key: str) -> None:

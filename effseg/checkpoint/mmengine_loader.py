@@ -4,6 +4,9 @@ MMEngine reads every checkpoint through one table of readers. Its own fall back 
 then evaluates config text out of the file. Ours takes tensors and plain data, and leaves that text out.
 """
 
+import logging
+
+from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
 
 from ..errors import WeightsError
@@ -35,6 +38,14 @@ def read(filename: str, map_location=None) -> dict:
         if isinstance(holder, dict):
             holder.pop('config', None)
             holder.pop('cfg', None)
+    parts = ('log_scalars', 'runtime_info', 'resumed_keys')
+    if hub is not None and not (isinstance(hub, dict) and all(isinstance(hub.get(part), dict) for part in parts)):
+        print_log(
+            f'{filename} holds a message_hub that is none of MMEngine: a training goes on without its history',
+            logger='current',
+            level=logging.WARNING,
+        )
+        content['message_hub'] = {part: {} for part in parts}
     return content
 
 

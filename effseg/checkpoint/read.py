@@ -6,6 +6,7 @@ program, is taken inside :func:`trusted` alone, which ``--trust-checkpoint`` ent
 """
 
 import contextlib
+import hashlib
 import re
 import sys
 import tarfile
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor
 
 from .. import files
-from ..errors import WeightsError
+from ..errors import MissingRuntimeError, WeightsError
 from .safetensors import read_safetensors
 
 # where training code keeps the weights: the averaged ones first where the format says that they are the result
@@ -38,6 +39,8 @@ _BESIDE_THE_WEIGHTS = (
     *(f'numpy.{core}.multiarray.{name}' for core in ('core', '_core') for name in ('_reconstruct', 'scalar')),
     *(f'numpy.dtypes.{name}DType' for name in ('Float64', 'Float32', 'Int64', 'Int32', 'UInt32')),
 )
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # those of fewer bits come with scales
+_DTYPES = (*_FLOATS, torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 _LEGACY_MAGIC = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'
 _TRUSTED: ContextVar[bool] = ContextVar('trusted', default=False)
 _HASH_IN_NAME = re.compile(r'-([0-9a-f]{8,64})\.[a-z]+$')
@@ -138,7 +141,7 @@ def read_file(path: str | Path) -> dict:
         elif not start.startswith(_LEGACY_MAGIC) or tarfile.is_tarfile(path):
             raise WeightsError(f'{path} is no checkpoint: neither safetensors nor written by torch.save')
         content = _loaded(path)
-    except WeightsError:
+    except (WeightsError, MissingRuntimeError):
         raise
     except Exception as error:
         raise WeightsError(_explain(path, error)) from error
@@ -209,6 +212,9 @@ def _check_archive(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         if any(name.endswith('/constants.pkl') for name in archive.namelist()):
             raise WeightsError(f'{path} is a TorchScript program; a checkpoint of weights was expected')
+        unpacked, packed = sum(entry.file_size for entry in archive.infolist()), path.stat().st_size
+        if unpacked > 4 * packed:  # torch.save does not compress, and numbers hardly can be
+            raise WeightsError(f'{path} would unpack from {packed} bytes to {unpacked}; torch.save writes no such file')
         damaged = archive.testzip()
     if damaged:
         raise WeightsError(f'{path} is damaged: the checksum of {damaged} is wrong. Get the file again.')
@@ -228,7 +234,9 @@ def _check_hash_in_name(path: Path) -> None:
 
 
 def _downloaded(url: str) -> Path:
-    path = Path(torch.hub.get_dir(), 'checkpoints', Path(urlparse(url).path).name)
+    # a folder per address: files of one name come from many servers; the name keeps the hash that may be in it
+    folder = Path(torch.hub.get_dir(), 'checkpoints', hashlib.sha256(url.encode()).hexdigest()[:16])
+    path = folder / (Path(urlparse(url).path).name or 'checkpoint')
     if path.is_file():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -243,8 +251,10 @@ def _downloaded(url: str) -> Path:
 
 
 def _from_hub(source: str) -> dict:
-    from timm.models import load_state_dict_from_hf
-
+    try:
+        from timm.models import load_state_dict_from_hf
+    except ImportError as error:
+        raise MissingRuntimeError(f'{source} is fetched by timm, which does not import: pip install timm') from error
     try:
         return load_state_dict_from_hf(source, weights_only=True)
     except Exception as error:
@@ -266,9 +276,12 @@ def _tensors(state_dict: Mapping, source: str) -> dict[str, Tensor]:
 def _is_plain(value) -> bool:
     return (
         isinstance(value, Tensor)
+        and not value.is_nested
         and value.layout == torch.strided
-        and not value.is_quantized
-        and not value.is_complex()
+        and value.device.type == 'cpu'  # not meta, which has no numbers
+        and value.dtype in _DTYPES
+        # a view that repeats a few numbers may claim any size
+        and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from .. import files
-from ..errors import WeightsError
+from ..errors import MissingRuntimeError, WeightsError
 
 _WRITER = {'format': 'pt', 'writer': 'effseg'}
 _BLANK = '0' * 64  # stands where the SHA-256 will, while it is computed over the whole file
@@ -41,7 +41,12 @@ def read_safetensors(path: str | Path) -> dict:
     Raises:
         WeightsError: when a file of ours is not as it was written.
     """
-    from safetensors import safe_open
+    try:
+        from safetensors import safe_open
+    except ImportError as error:
+        raise MissingRuntimeError(
+            f'{path} takes safetensors, which is not installed: pip install safetensors'
+        ) from error
 
     with safe_open(path, framework='pt', device='cpu') as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}

@@ -13,9 +13,10 @@ from original import random_weights
 from safetensors.torch import save_file
 
 import effseg  # noqa: F401  registers the models
+from effseg.checkpoint import load
 from effseg.checkpoint.load import load_pretrained, load_segmentor
 from effseg.errors import ConfigError, WeightsError
-from effseg.models import EfficientFormer
+from effseg.models import EfficientFormer, EfficientFormerV2
 from effseg.models.attention_bias import resize_table
 
 TABLE = 'stages.3.blocks.4.token_mixer.attention_biases'
@@ -118,6 +119,31 @@ def test_tables_are_carried_over_by_offset_and_reported(tmp_path, theirs, bias_r
     assert torch.equal(model.get_parameter(TABLE), resize_table(theirs[TABLE], (7, 7), (16, 16), bias_resize))
     assert_trunk(model, theirs, 16)
     assert TABLE in str(report)
+
+
+@pytest.mark.parametrize('network, arch', [(EfficientFormer, 'l1'), (EfficientFormerV2, 's0')])
+def test_tables_that_lose_offsets_are_a_warning(tmp_path, network, arch, monkeypatch):
+    said = []
+    monkeypatch.setattr(load, 'print_log', lambda text, logger, level=logging.INFO: said.append((level, text)))
+    torch.save(network(arch, resolution=16).state_dict(), tmp_path / 'x.pth')
+    load_pretrained(network(arch, resolution=7), tmp_path / 'x.pth')
+    warnings = [text for level, text in said if level == logging.WARNING]
+    assert len(warnings) == 1 and '81% of them are lost' in warnings[0]
+    assert 'model.backbone.resolution=16' in warnings[0]
+
+
+def test_numbers_that_the_network_cannot_hold_are_refused(tmp_path, theirs, l1):
+    before = l1.state_dict()['stem.conv1.weight'].clone()
+    for value, dtype in ((1e300, torch.float64), (3e38, torch.float64), (-1e39, torch.float64)):
+        state_dict = {key: tensor.to(dtype) if tensor.is_floating_point() else tensor for key, tensor in theirs.items()}
+        state_dict['stem.conv1.weight'][0, 0, 0, 0] = value
+        torch.save(state_dict, tmp_path / 'x.pth')
+        if value == 3e38:  # fits
+            load_pretrained(EfficientFormer('l1'), tmp_path / 'x.pth')
+            continue
+        with pytest.raises(WeightsError, match='infinite numbers as torch.float32.*stem.conv1.weight'):
+            load_pretrained(l1, tmp_path / 'x.pth')
+    assert torch.equal(l1.state_dict()['stem.conv1.weight'], before)
 
 
 def test_stages_that_the_backbone_leaves_out_are_left_out(tmp_path, theirs):

@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from effseg.checkpoint.mmengine_loader import read
 from effseg.checkpoint.read import read_checkpoint, read_file
-from effseg.errors import WeightsError
+from effseg.errors import MissingRuntimeError, WeightsError
 
 TENSORS = {'a.weight': torch.arange(6.0).reshape(2, 3), 'a.bias': torch.ones(4000)}
 needs_allow_list = pytest.mark.skipif(
@@ -244,7 +246,8 @@ def test_a_missing_file_is_named(tmp_path):
 
 IN_FRESH_PROCESS = """
 import sys
-from effseg.errors import WeightsError
+from effseg.errors import MissingRuntimeError, WeightsError
+from effseg.checkpoint.mmengine_loader import read
 from effseg.checkpoint.read import read_checkpoint
 for source in sys.argv[1:]:
     try:
@@ -274,12 +277,74 @@ def test_hub_names_go_through_the_hub_s_cache_and_without_a_network_the_error_sa
     assert 'model.safetensors' in absent and 'model.backbone.init_cfg.checkpoint=' in absent
 
 
+def odd_tensors() -> dict:
+    """Tensors that hold no numbers of their own, too few, or of kinds that no network here has."""
+    return {
+        'meta': torch.empty(3, device='meta'),
+        'float8': torch.zeros(3).to(torch.float8_e4m3fn),
+        'complex': torch.zeros(3, dtype=torch.complex64),
+        'sparse': torch.zeros(3).to_sparse(),
+        'nested': torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)]),
+        'repeated': torch.zeros(1).expand(10**9),
+        'overlapping': torch.zeros(20).as_strided((9, 9), (1, 1)),
+    }
+
+
+@pytest.mark.parametrize('name', odd_tensors())
+def test_odd_tensors_are_one_error(tmp_path, name):
+    torch.save({'state_dict': {**TENSORS, 'odd': odd_tensors()[name]}}, tmp_path / 'x.pth')
+    with pytest.raises(WeightsError) as error:
+        read_checkpoint(tmp_path / 'x.pth')
+    assert '\n' not in str(error.value)
+
+
+def test_a_file_that_unpacks_to_much_more_than_it_is_is_not_unpacked(tmp_path, monkeypatch):
+    torch.save({'a': torch.zeros(10**6)}, tmp_path / 'x.pth')
+    with zipfile.ZipFile(tmp_path / 'x.pth') as whole, zipfile.ZipFile(tmp_path / 'bomb.pth', 'w') as bomb:
+        for name in whole.namelist():
+            bomb.writestr(name, whole.read(name), zipfile.ZIP_DEFLATED)
+    monkeypatch.setattr(zipfile.ZipFile, 'open', None)
+    with pytest.raises(WeightsError, match='would unpack from .* bytes to 40'):
+        read_checkpoint(tmp_path / 'bomb.pth')
+
+
+def test_files_of_one_name_from_two_servers_are_two_files(tmp_path, monkeypatch):
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    urls = [f'http://{host}/{query}' for host in 'ab' for query in ('model.pth', 'model.pth?v=2', 'x/model.pth')]
+
+    def download(url, path, progress):
+        torch.save({'a': torch.full((3,), float(urls.index(url)))}, path)
+
+    monkeypatch.setattr(torch.hub, 'download_url_to_file', download)
+    for _ in range(2):
+        assert [read_checkpoint(url).state_dict['a'][0] for url in urls] == list(range(6))
+        monkeypatch.setattr(torch.hub, 'download_url_to_file', None)
+
+
+@pytest.mark.parametrize('hub', [7, [], 'x', {}, {'log_scalars': 3, 'runtime_info': {}, 'resumed_keys': {}}])
+def test_an_odd_message_hub_does_not_stop_mmengine(tmp_path, hub):
+    from mmengine.logging import MessageHub
+
+    torch.save({'state_dict': TENSORS, 'message_hub': hub}, tmp_path / 'x.pth')
+    content = read(str(tmp_path / 'x.pth'))
+    MessageHub.get_instance('test_an_odd_message_hub').load_state_dict(content['message_hub'])
+    assert same(content['state_dict'])
+
+
+@pytest.mark.parametrize('package, name', [('safetensors', 'x.safetensors'), ('timm.models', 'timm/x')])
+def test_a_missing_package_is_one_error(tmp_path, monkeypatch, package, name):
+    save_file(TENSORS, tmp_path / 'x.safetensors')
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingRuntimeError, match='pip install'):
+        read_checkpoint(name if package == 'timm.models' else tmp_path / name)
+
+
 def test_a_url_that_was_downloaded_before_is_read_from_where_it_was_put(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
     url = 'http://127.0.0.1:9/weights.pth'
     with pytest.raises(WeightsError) as caught:
         read_checkpoint(url)
-    place = tmp_path / 'checkpoints' / 'weights.pth'
-    assert str(place) in str(caught.value) and not place.exists()
+    place = Path(str(caught.value).rpartition('put it at ')[2])
+    assert place.parent.parent == tmp_path / 'checkpoints' and place.name == 'weights.pth' and not place.exists()
     torch.save(TENSORS, place)
     assert same(read_checkpoint(url).state_dict)
