@@ -2,6 +2,8 @@
 
 ``load(path)(image)`` needs numpy and the file's runtime; torch and MMSegmentation are imported by the exporting half
 only.
+
+May import: ``fusion``.
 """
 
 from .artifact import Artifact, load

@@ -1,5 +1,8 @@
 """What a training is made of besides MMEngine's: hooks, samplers, loops and data sets, registered on import, and the
-tools' way from a config to a Runner."""
+tools' way from a config to a Runner.
+
+May import: ``checkpoint``, ``datasets``.
+"""
 
 from ..stack import installed
 

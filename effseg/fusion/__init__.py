@@ -1,6 +1,6 @@
 """The network in inference form: the same labels from the same weights for less work. Needs torch alone.
 
-May import ``models.attention_bias``, and nothing else of the package.
+May import: ``models.attention_bias``.
 """
 
 from .segmentor import FusedSegmentor, fuse

@@ -1,5 +1,10 @@
-"""The networks, in training form. ``effseg`` registers them with MMSegmentation; the offset table of the attention bias
-needs torch alone."""
+"""The networks in training form, one file per architecture and its blocks, and the offset table of the attention bias.
+
+``effseg`` registers the networks with MMSegmentation; the offset table needs torch alone. A block's ``fuse()`` returns
+layers of ``fusion``, and a backbone initialises itself by ``checkpoint``: those two stand below.
+
+May import: ``checkpoint``, ``fusion``.
+"""
 
 import importlib
 

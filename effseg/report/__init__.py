@@ -1,1 +1,4 @@
-"""One file to judge a segmenter by: scores, confusions, pictures, the curve, and what was run."""
+"""One file to judge a segmenter by: scores, confusions, images, the curve, and what was run.
+
+May import: ``segmentors``, ``datasets``, ``engine``, ``apis``.
+"""

@@ -1,1 +1,4 @@
-"""An ONNX artifact as a page that segments in the browser: static files, nothing from elsewhere."""
+"""An ONNX artifact as a page that segments in the browser: static files, nothing from elsewhere.
+
+May import: ``deploy``.
+"""
