@@ -27,7 +27,7 @@ def write(path: Path, content: bytes | str) -> None:
 def digest(path: Path) -> str:
     """SHA-256 of a file, in hex; of a folder such as an ``.mlpackage``, of its files and their names in order."""
     sha = hashlib.sha256()
-    for file in _files(path):
+    for file in files_of(path):
         if file != path:
             sha.update(file.relative_to(path).as_posix().encode())
         with file.open('rb') as stream:
@@ -38,8 +38,9 @@ def digest(path: Path) -> str:
 
 def size(path: Path) -> int:
     """Bytes of a file, or of all files in a folder."""
-    return sum(file.stat().st_size for file in _files(path))
+    return sum(file.stat().st_size for file in files_of(path))
 
 
-def _files(path: Path) -> list[Path]:
+def files_of(path: Path) -> list[Path]:
+    """The file itself, or the files of a folder in order."""
     return sorted(file for file in path.rglob('*') if file.is_file()) if path.is_dir() else [path]

@@ -44,6 +44,11 @@ def main(argv: list[str]) -> None:
     )
     parser.add_argument('--proof-images', type=int, default=PROOF_IMAGES, metavar='N', help='images to compare on')
     parser.add_argument('--unfused', action='store_true', help='export the network as it was trained, to compare with')
+    parser.add_argument(
+        '--keep-inaccurate',
+        action='store_true',
+        help='write an fp16 or int8 file all the same when it costs more accuracy than it may',
+    )
     parser.add_argument('-o', '--out', metavar='PATH', help='the artifact (default: beside the checkpoint)')
     cli.add_trust_option(parser)
     cli.add_cfg_options(parser)
@@ -65,6 +70,7 @@ def main(argv: list[str]) -> None:
                 args.images,
                 args.proof_images,
                 not args.unfused,
+                args.keep_inaccurate,
                 args.out,
                 args.cfg_options,
             )

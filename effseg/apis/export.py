@@ -8,8 +8,10 @@ import torch
 from .. import __version__, deploy, files
 from ..datasets.images import read_image
 from ..deploy.backends import SUFFIXES, backend
-from ..deploy.exporting import Export, Unfused
-from ..deploy.images import fit, fit_mask
+from ..deploy.exporting import Export
+from ..deploy.images import CONTENTS, fit, fit_mask
+from ..deploy.parity import check_classes
+from ..deploy.program import Unfused
 from ..deploy.spec import PRECISIONS, Spec
 from ..errors import ConfigError, DataError
 from ..fusion.segmentor import fuse as fuse_model
@@ -30,6 +32,7 @@ def export(
     images: list[str] | None = None,
     proof_images: int = PROOF_IMAGES,
     fuse: bool = True,
+    keep_inaccurate: bool = False,
     path: str | None = None,
     cfg_options: dict | None = None,
 ) -> Export:
@@ -44,8 +47,9 @@ def export(
         precision: ``'fp32'``, ``'fp16'`` or ``'int8'``.
         calibration: how many training images, through the validation pipeline, choose the ranges of int8.
         images: files and folders to compare and calibrate on, instead of the config's data sets.
-        proof_images: how many to compare on.
+        proof_images: how many to compare on; more where a class that occurs in the data would not be seen.
         fuse: False exports the network as it was trained, for comparison.
+        keep_inaccurate: write fp16 and int8 that cost more accuracy than they may, and say so.
         path: of the artifact; beside the checkpoint when left out.
         cfg_options: overrides of the config.
 
@@ -58,14 +62,16 @@ def export(
     model = open_segmenter(config, checkpoint, cfg_options=cfg_options, device='cpu').trained
     spec = _spec(model, checkpoint, to, size, output, precision)
     shape = (spec.height, spec.width)
-    proof, masks = _images(model.cfg, 'val_dataloader', images, proof_images, shape, spec.mean)
+    proof, masks = _images(model.cfg, 'val_dataloader', images, proof_images, shape, spec.mean, True)
     ranges = (
-        _images(model.cfg, 'train_dataloader', images, calibration, shape, spec.mean)[0] if precision == 'int8' else []
+        _images(model.cfg, 'train_dataloader', images, calibration, shape, spec.mean, False)[0]
+        if precision == 'int8'
+        else []
     )
     network = fuse_model(model, size=shape).exportable() if fuse else Unfused(model)
     path = path or Path(checkpoint).with_suffix('').as_posix() + f'_{precision}{SUFFIXES[to]}'
     with torch.no_grad():
-        return deploy.export(model, network, spec, path, proof, ranges, masks)
+        return deploy.export(model, network, spec, path, proof, ranges, masks, keep_inaccurate)
 
 
 def _spec(model, checkpoint: str, to: str, size: tuple[int, int] | None, output: str, precision: str) -> Spec:
@@ -75,7 +81,8 @@ def _spec(model, checkpoint: str, to: str, size: tuple[int, int] | None, output:
             'the model was trained on BGR images; artifacts take RGB, so data_preprocessor.bgr_to_rgb must be True'
         )
     height, width = size or preprocessor.get('size') or (512, 512)
-    return Spec(
+    head = model.decode_head
+    spec = Spec(
         backend=to,
         height=height,
         width=width,
@@ -87,42 +94,69 @@ def _spec(model, checkpoint: str, to: str, size: tuple[int, int] | None, output:
         palette=model.dataset_meta['palette'],
         checkpoint_sha256=files.digest(Path(checkpoint)),
         effseg=__version__,
+        align_corners=bool(head.align_corners),
+        threshold=float(head.threshold) if head.out_channels == 1 else None,
     )
+    check_classes(model, spec)
+    return spec
 
 
 def _images(
-    cfg, loader: str, sources: list[str] | None, count: int, size: tuple[int, int], fill: tuple[float, ...]
+    cfg, loader: str, sources: list[str] | None, count: int, size: tuple[int, int], fill: tuple[float, ...], cover: bool
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Real images of the artifact's size at three sizes of content, and their masks: from files, which have none, or
-    spread over a data set of the config, through its test pipeline."""
+    spread over a data set of the config, through its test pipeline; with ``cover`` as many more as it takes for every
+    class of the data set to be seen."""
     if sources:
         files = find_images(sources)[: max(count, 0)]
         return [fit(read_image(file), size, number, fill) for number, file in enumerate(files)], []
     from mmseg.registry import DATASETS
 
-    data = dict(
-        cfg[loader].dataset,
-        pipeline=cfg.test_pipeline if 'test_pipeline' in cfg else cfg.test_dataloader.dataset.pipeline,
-    )
+    pipeline = cfg.test_pipeline if 'test_pipeline' in cfg else cfg.test_dataloader.dataset.pipeline
     try:
-        dataset = DATASETS.build(data)
-        chosen = (
-            np.linspace(0, len(dataset) - 1, min(max(count, 0), len(dataset))).round().astype(int)
-            if len(dataset)
-            else []
-        )
-        samples = [dataset[index] for index in chosen]
+        dataset = DATASETS.build(dict(cfg[loader].dataset, pipeline=pipeline))
+        chosen = np.linspace(0, len(dataset) - 1, min(max(count, 0), len(dataset))).round().astype(int)
+        shown = [_show(*_sample(dataset, index), size, number, fill) for number, index in enumerate(chosen)]
+        if cover and shown and all(mask is not None for _, mask in shown):
+            shown += _unseen(dataset, shown, size, fill)
     except (OSError, ValueError) as error:
         raise DataError(
             f"the config's {loader} gives no images ({error}); put the data where the config says or name a folder of "
             'pictures with --images'
         ) from error
-    pictures = [sample['inputs'].permute(1, 2, 0).numpy()[..., ::-1] for sample in samples]
-    masks = [
-        fit_mask(sample['data_samples'].gt_sem_seg.data[0].numpy().astype(np.uint8), picture.shape[:2], size, number)
-        for number, (sample, picture) in enumerate(zip(samples, pictures))
-        if 'gt_sem_seg' in sample['data_samples']
-    ]
-    return [fit(picture, size, number, fill) for number, picture in enumerate(pictures)], masks if len(masks) == len(
-        pictures
-    ) else []
+    masks = [mask for _, mask in shown if mask is not None]
+    return [image for image, _ in shown], masks if len(masks) == len(shown) else []
+
+
+def _sample(dataset, index: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """The picture (h, w, 3) RGB of a data set behind its pipeline, and the mask, which may have another size."""
+    sample = dataset[index]
+    picture, samples = sample['inputs'].permute(1, 2, 0).numpy()[..., ::-1], sample['data_samples']
+    return picture, samples.gt_sem_seg.data[0].numpy().astype(np.uint8) if 'gt_sem_seg' in samples else None
+
+
+def _show(picture, mask, size: tuple[int, int], number: int, fill) -> tuple[np.ndarray, np.ndarray | None]:
+    return fit(picture, size, number, fill), None if mask is None else fit_mask(mask, picture.shape[:2], size, number)
+
+
+def _unseen(dataset, shown, size: tuple[int, int], fill) -> list[tuple[np.ndarray, np.ndarray]]:
+    """For each class that occurs in the masks of a data set and not in ``shown``: the image with most of it, as it
+    shows most of it, and where no size of content shows any, cut where it begins."""
+    from mmseg.datasets.transforms import LoadAnnotations
+
+    (load,) = (step for step in dataset.pipeline.transforms if isinstance(step, LoadAnnotations))
+    masks = (load(dataset.get_data_info(index))['gt_seg_map'] for index in range(len(dataset)))
+    classes, added = len(dataset.metainfo['classes']), []
+    counts = np.array([np.bincount(mask[mask < classes], minlength=classes) for mask in masks])
+    for label in np.flatnonzero(counts.any(0)):
+        if any((mask == label).any() for _, mask in (*shown, *added)):
+            continue
+        picture, mask = _sample(dataset, int(counts[:, label].argmax()))
+        views = [_show(picture, mask, size, number, fill) for number in range(len(CONTENTS))]
+        if not any((view == label).any() for _, view in views):
+            row, column = np.argwhere(mask == label)[0] / mask.shape
+            top, left = int(row * picture.shape[0]), int(column * picture.shape[1])
+            mask = mask[int(row * mask.shape[0]) :, int(column * mask.shape[1]) :]
+            views.append(_show(picture[top:, left:], mask, size, 0, fill))
+        added.append(max(views, key=lambda view: (view[1] == label).sum()))
+    return added

@@ -6,7 +6,8 @@ import numpy as np
 
 from ..errors import ArtifactError, DataError
 from .backends import Session, backend_of
-from .spec import Spec, read_beside
+from .host import label_map
+from .spec import Spec, check_seal, lost_seal, read_beside
 
 
 class Artifact:
@@ -23,7 +24,7 @@ class Artifact:
             image: (H, W, 3) uint8 RGB of the artifact's size (``spec.height``, ``spec.width``), not normalised.
 
         Returns:
-            Logits (classes, H / 4, W / 4) float32, or labels (H, W) int32, as ``spec.output`` says.
+            Logits (channels, H / 4, W / 4) float32, or labels (H, W) int32, as ``spec.output`` says.
 
         Raises:
             DataError: for an image of another shape or type.
@@ -36,6 +37,20 @@ class Artifact:
             )
         result = self._run(np.ascontiguousarray(image))[0]
         return result.astype(np.int32 if self.spec.output == 'labels' else np.float32, copy=False)
+
+    def labels(self, image: np.ndarray) -> np.ndarray:
+        """The class of every pixel, whichever of logits and labels the file returns.
+
+        Args:
+            image: as in a call.
+
+        Returns:
+            (H, W) int32.
+        """
+        result, spec = self(image), self.spec
+        if spec.output == 'labels':
+            return result
+        return label_map(result, (spec.height, spec.width), spec.align_corners, spec.threshold)
 
 
 def load(path: str | Path, threads: int | None = None) -> Artifact:
@@ -54,6 +69,7 @@ def load(path: str | Path, threads: int | None = None) -> Artifact:
         raise ArtifactError(f'no artifact at {path}')
     backend = backend_of(path)
     expected = read_beside(path)
+    sealed = expected is not None or check_seal(path)
     session = backend.load(path, threads)
     if session.spec is None:
         raise ArtifactError(
@@ -61,6 +77,8 @@ def load(path: str | Path, threads: int | None = None) -> Artifact:
             'tools/export.py'
         )
     spec = Spec.from_json(session.spec, str(path))
+    if not sealed and lost_seal(session.spec):
+        raise ArtifactError(f'{path} has lost the digest inside it; it is corrupted, copy it again')
     if expected is not None and expected != spec:
         raise ArtifactError(
             f'{path} and the spec beside it contradict each other; copy both files again or delete the spec'

@@ -1,5 +1,6 @@
 """Writing an artifact, and keeping it only if it computes what the trained model computes."""
 
+import dataclasses
 import shutil
 import tempfile
 import time
@@ -15,9 +16,8 @@ from ..errors import ArtifactError, ConfigError, DataError
 from . import parity
 from .artifact import load
 from .backends import SUFFIXES, Delegation, backend
-from .program import Unfused
 from .quantize import attempts, quality, survived
-from .spec import Spec, beside, write_beside
+from .spec import Spec, beside, seal, write_beside
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,9 @@ class Export:
     Attributes:
         path: the artifact.
         spec: of the artifact.
-        parity: the numbers of its proof; None where the runtime cannot run on this machine.
+        parity: the numbers of its proof.
+        interpreted: whether the proof evaluated the file's program in torch, since its runtime does not run here.
+        inaccuracy: what of its aim the file misses, and was kept all the same; None where it misses nothing.
         floats: layers that int8 leaves in float: the norms, and where it was seen to hurt.
         delegation: what its runtime accelerates.
         megabytes: its size, 1 MB = 10^6 bytes.
@@ -36,16 +38,20 @@ class Export:
 
     path: Path
     spec: Spec
-    parity: parity.Parity | None
+    parity: parity.Parity
+    interpreted: bool
+    inaccuracy: str | None
     delegation: Delegation
     floats: tuple[str, ...]
     megabytes: float
     seconds: float
 
     def __str__(self):
-        proof = (
-            self.parity or 'converted, not run: this runtime runs on macOS only. Run the same command there to compare'
-        )
+        proof = f'{self.parity}'
+        if self.interpreted:
+            proof += '\ninterpreted in torch, not run: Core ML runs on macOS only. Run the same command there to compare'
+        if self.inaccuracy:
+            proof += f'\nINACCURATE, kept because you said so: {self.inaccuracy}'
         if self.spec.precision == 'int8':
             proof = f'kept in float, as measured: {", ".join(self.floats) or "nothing"}\n{proof}'
         return (
@@ -63,21 +69,26 @@ def export(
     images: Sequence[np.ndarray],
     calibration: Sequence[np.ndarray] = (),
     masks: Sequence[np.ndarray] = (),
+    keep_inaccurate: bool = False,
 ) -> Export:
     """Writes ``network`` as an artifact and proves it against ``model``. Nothing is left behind by an export that
     fails.
 
+    What is to be fp16 or int8 is written and proved in fp32 first: rounding would hide that another network was
+    converted, or with another mean.
+
     Args:
-        model: the trained MMSegmentation model, unfused.
+        model: the trained MMSegmentation model, unfused, with its data preprocessor.
         network: what is exported; usually ``effseg.fuse(model, size).exportable()``. Has ``logits(x)``.
         spec: of the artifact.
         path: where to, with the runtime's suffix.
         images: (H, W, 3) uint8 RGB of the spec's size, real ones, to compare on.
         calibration: likewise, to choose the ranges of int8 on.
         masks: (H, W) uint8 labels of the first ``images``, to score both networks on.
+        keep_inaccurate: keep fp16 and int8 that miss their aim (:func:`effseg.deploy.parity.inaccuracy`).
 
     Raises:
-        ConfigError: for a combination that the runtime has not.
+        ConfigError: for a combination that the runtime has not, and a head of other classes than the spec's.
         DataError: without images to compare on, or to calibrate on where the precision takes them.
         MissingRuntimeError: naming the extra to install.
         ParityError: when the artifact does not reach the threshold of its precision.
@@ -86,25 +97,45 @@ def export(
     _check(path, writer.PRECISIONS, spec, images, calibration)
     path.parent.mkdir(parents=True, exist_ok=True)
     runs_here = getattr(writer, 'runs_here', lambda: True)()
+    reference = parity.Reference(model, spec, images, masks)
+    run = load if runs_here else writer.interpret
     with tempfile.TemporaryDirectory(prefix=f'.{path.name}.', dir=path.parent) as folder:
-        best: tuple[Path, parity.Parity | None, Delegation, tuple[str, ...]] | None = None
+        if spec.precision != 'fp32':
+            twin = dataclasses.replace(spec, precision='fp32')
+            draft = Path(folder) / 'fp32' / path.name
+            draft.parent.mkdir()
+            writer.export(network, twin, draft, [])
+            seal(draft)
+            parity.judge(parity.compare(run(draft), reference, twin), 'fp32')
+        best: tuple[Path, parity.Parity, Delegation, tuple[str, ...]] | None = None
         for number, floats in enumerate(attempts(network.eval(), spec, calibration)):
             draft = Path(folder) / str(number) / path.name
             draft.parent.mkdir()
             delegation = writer.export(network, spec, draft, list(calibration), floats)
-            proof = parity.compare(load(draft), Unfused(model), spec, images, masks) if runs_here else None
-            if best is None or proof is None or best[1] is None or quality(proof) > quality(best[1]):
+            seal(draft)
+            proof = parity.compare(run(draft), reference, spec)
+            if best is None or quality(proof) > quality(best[1]):
                 best = draft, proof, delegation, floats
-            if proof is None or spec.precision != 'int8' or survived(proof):
+            if spec.precision != 'int8' or survived(proof):
                 break
         assert best is not None  # there is at least one attempt
         draft, proof, delegation, floats = best
-        if proof:
-            parity.judge(proof, spec.precision)
-        write_beside(beside(draft), spec, draft, proof.as_dict() if proof else {})
+        parity.judge(proof, spec.precision, keep_inaccurate)
+        missed = parity.inaccuracy(proof, spec.precision)
+        write_beside(beside(draft), spec, draft, dict(proof.as_dict(), inaccuracy=missed))
         _replace(draft, path)
         _replace(beside(draft), beside(path))
-    return Export(path, spec, proof, delegation, floats, files.size(path) / 1e6, time.perf_counter() - started)
+    return Export(
+        path,
+        spec,
+        proof,
+        not runs_here,
+        missed,
+        delegation,
+        floats,
+        files.size(path) / 1e6,
+        time.perf_counter() - started,
+    )
 
 
 def _check(

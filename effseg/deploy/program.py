@@ -3,6 +3,8 @@
 Its operators are those that every runtime takes into its accelerated part; ``docs/deploy.md`` lists them.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,7 +23,8 @@ class Program(nn.Module):
         spec: sizes, normalisation and output.
         channels_first: the image is (1, 3, H, W) instead of (1, H, W, 3).
         divisor: the runtime has already subtracted the mean and divided all channels by this.
-        compare: find the largest class by comparisons instead of argmax, for runtimes that delegate the former only.
+        compare: find the label by arithmetic instead of argmax and comparison, for runtimes that delegate the former
+            only.
     """
 
     def __init__(
@@ -36,6 +39,9 @@ class Program(nn.Module):
         self.network = network
         self.size = (spec.height, spec.width)
         self.labels = spec.output == 'labels'
+        self.align_corners = spec.align_corners
+        # what a logit must exceed for its sigmoid to exceed the threshold
+        self.bar = None if spec.threshold is None else math.log(spec.threshold / (1 - spec.threshold))
         self.channels_first = channels_first
         self.compare = compare
         self.divisor = divisor
@@ -49,7 +55,7 @@ class Program(nn.Module):
             image: (1, H, W, 3) RGB, 0-255, float32 or uint8; (1, 3, H, W) with ``channels_first``.
 
         Returns:
-            Logits (1, classes, H / 4, W / 4), or labels (1, H, W): int32 by argmax, whole float32 by comparisons.
+            Logits (1, channels, H / 4, W / 4), or labels (1, H, W): int32, or whole float32 with ``compare``.
         """
         x = image if image.dtype == torch.float32 else image.float()
         # contiguous: or tracing takes the whole network for channels-last, and ExecuTorch leaves its copies out of the
@@ -58,12 +64,21 @@ class Program(nn.Module):
         logits = self.network.logits((x if self.divisor else x - self.mean) * self.scale)
         if not self.labels:
             return logits
-        logits = F.interpolate(logits, size=self.size, mode='bilinear', align_corners=False)
+        logits = F.interpolate(logits, size=self.size, mode='bilinear', align_corners=self.align_corners)
+        if self.bar is not None:
+            if not self.compare:
+                return (logits > self.bar).reshape(1, *self.size).to(torch.int32)
+            return (step(logits - self.bar) * 0.5 + 0.5).reshape(1, *self.size)
         if self.compare:
             # channels last: of maps with one channel ExecuTorch loses track of the layout, and copies them outside of
             # the delegate
             return largest(logits.permute(0, 2, 3, 1), self.index).reshape(1, *self.size)
         return logits.argmax(1).to(torch.int32)
+
+
+def step(x: Tensor) -> Tensor:
+    """1 where ``x`` is positive, else -1, by the clamp that all runtimes delegate."""
+    return torch.clamp(x * _STEP - 1.0, -1, 1)
 
 
 def largest(values: Tensor, index: Tensor) -> Tensor:
@@ -77,8 +92,7 @@ def largest(values: Tensor, index: Tensor) -> Tensor:
         half = (count + 1) // 2
         a, b = values[..., : count - half], values[..., half:]
         ia, ib = index[..., : count - half], index[..., half:]
-        # -1 or 1, the clamp that all runtimes delegate; the lower half wins a tie, as in argmax
-        side = torch.clamp((b - a) * _STEP - 1.0, -1, 1)
+        side = step(b - a)  # the lower half wins a tie, as in argmax
         middle = (ia + ib) * 0.5
         winners, index_of = torch.maximum(a, b), middle + side * (ib - middle)
         if half > count - half:
@@ -90,8 +104,7 @@ def largest(values: Tensor, index: Tensor) -> Tensor:
 
 
 class Unfused(nn.Module):
-    """MMSegmentation's model as it was trained, under the name that :class:`Program` calls: the reference of every
-    proof."""
+    """MMSegmentation's model as it was trained, under the name that :class:`Program` calls."""
 
     def __init__(self, model: nn.Module):
         super().__init__()

@@ -14,13 +14,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..fusion.layers import ChannelNorm, MapNorm
-from .parity import Parity
+from .parity import Parity, inaccuracy
 from .program import Program
 from .spec import Spec
 
-# mIoU that int8 may cost on the images of the proof before layers are taken back to float, where they have masks
-LOSS = 0.5
-AGREEMENT = 0.98  # where they have none: share of the pixels with the float network's label
 SHARES = (0.05, 0.15, 0.4)  # of the layers, worst first, that are kept in float when int8 throughout misses the aim
 IMAGES = 4  # to rank the layers on; each counts every pixel of every map
 
@@ -37,14 +34,15 @@ def attempts(network: nn.Module, spec: Spec, images: Sequence[np.ndarray]) -> It
 
 def survived(proof: Parity) -> bool:
     """Whether no further layer need be taken back to float."""
-    return quality(proof) >= (AGREEMENT if proof.miou is None else -LOSS)
+    return inaccuracy(proof, 'int8') is None
 
 
-def quality(proof: Parity) -> float:
-    """What attempts are compared by, the higher the better: the mIoU gained, or without masks the agreement."""
+def quality(proof: Parity) -> tuple[bool, float]:
+    """What attempts are compared by, the higher the better: whether they survived, then the mIoU gained, or without
+    masks the agreement."""
     if proof.miou is None or proof.source_miou is None:
-        return proof.agreement
-    return proof.miou - proof.source_miou
+        return survived(proof), proof.agreement
+    return survived(proof), proof.miou - proof.source_miou
 
 
 def worst_first(network: nn.Module, spec: Spec, images: Sequence[np.ndarray]) -> list[str]:

@@ -4,17 +4,21 @@ The copy beside the file (``NAME.spec.json``) also holds the file's own hash and
 """
 
 import dataclasses
+import hashlib
 import json
+import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ArtifactError, ConfigError
-from ..files import digest
+from ..files import digest, files_of
 
-FORMAT = 1
+FORMAT = 2  # 1 knew neither align_corners nor threshold, and had no seal
 OUTPUTS = ('logits', 'labels')
 PRECISIONS = ('fp32', 'fp16', 'int8')
 STRIDE = 4  # of the logits: Semantic FPN decides at a quarter of the image
+SEAL = 'content_sha256'  # of the file, inside its own spec
 MULTIPLE = 32  # the sizes at which every level of the pyramid is exactly half the one below
 
 
@@ -33,6 +37,9 @@ class Spec:
         checkpoint_sha256: of the file the weights came from.
         effseg: the version that wrote the artifact.
         colour_order: of the input image; always RGB.
+        align_corners: of the resize from logits to labels.
+        threshold: of a segmenter with one logit for two classes: label 1 where its sigmoid exceeds this; None for one
+            logit per class.
     """
 
     backend: str
@@ -47,11 +54,14 @@ class Spec:
     checkpoint_sha256: str
     effseg: str
     colour_order: str = 'RGB'
+    align_corners: bool = False
+    threshold: float | None = None
 
     def __post_init__(self):
         for name in ('mean', 'std', 'classes'):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         object.__setattr__(self, 'palette', tuple(tuple(colour) for colour in self.palette))
+        self._check_types()
         if self.output not in OUTPUTS:
             raise ConfigError(f'output={self.output!r} is unknown; use one of {OUTPUTS}')
         if self.precision not in PRECISIONS:
@@ -63,8 +73,34 @@ class Spec:
             )
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise ConfigError(f'mean {self.mean} and std {self.std} must be three numbers each, std above 0')
+        if self.threshold is not None and (len(self.classes) != 2 or not 0 < self.threshold < 1):
+            raise ConfigError(
+                f'threshold={self.threshold} with {len(self.classes)} classes: one logit decides between two classes, '
+                'by a threshold between 0 and 1'
+            )
         if len(self.palette) != len(self.classes):
             raise ConfigError(f'{len(self.palette)} colours for {len(self.classes)} classes')
+
+    def _check_types(self) -> None:
+        """A spec comes out of a file: every field has the type it is used as."""
+        numbers = (*self.mean, *self.std, *([] if self.threshold is None else [self.threshold]))
+        if not all(_is_number(value) for value in numbers):
+            raise ConfigError(f'mean, std and threshold must be finite numbers; {numbers} came')
+        sides = (self.height, self.width)
+        if not all(isinstance(value, int) and not isinstance(value, bool) for value in sides):
+            raise ConfigError(f'height and width must be whole numbers; {sides} came')
+        texts = (self.backend, self.checkpoint_sha256, self.effseg, self.colour_order, *self.classes)
+        if not all(isinstance(value, str) for value in texts):
+            raise ConfigError('backend, checkpoint_sha256, effseg, colour_order and the names of classes must be text')
+        if not isinstance(self.align_corners, bool):
+            raise ConfigError(f'align_corners={self.align_corners!r} must be true or false')
+        if not all(len(color) == 3 and all(value in range(256) for value in color) for color in self.palette):
+            raise ConfigError('a palette must hold three whole numbers of 0 to 255 for each class')
+
+    @property
+    def channels(self) -> int:
+        """How many maps the logits have: one per class, or one alone for two classes that a threshold divides."""
+        return len(self.classes) if self.threshold is None else 1
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -73,14 +109,14 @@ class Spec:
 
     @property
     def result_shape(self) -> tuple[int, ...]:
-        """(classes, H / 4, W / 4) of the logits, or (H, W) of the labels."""
+        """(channels, H / 4, W / 4) of the logits, or (H, W) of the labels."""
         if self.output == 'labels':
             return self.height, self.width
-        return len(self.classes), self.height // STRIDE, self.width // STRIDE
+        return self.channels, self.height // STRIDE, self.width // STRIDE
 
     def to_json(self) -> str:
-        """The spec as it is kept inside artifacts."""
-        return json.dumps({'effseg_spec': FORMAT, **dataclasses.asdict(self)}, sort_keys=True)
+        """The spec as it is kept inside artifacts, with a place for the seal: see :func:`seal`."""
+        return json.dumps({'effseg_spec': FORMAT, **dataclasses.asdict(self), SEAL: '0' * 64}, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str, origin: str) -> 'Spec':
@@ -95,14 +131,19 @@ class Spec:
         """
         try:
             values = json.loads(text)
-            if values.pop('effseg_spec') != FORMAT:
+            if values.pop('effseg_spec') not in range(1, FORMAT + 1):
                 raise ValueError('written by another version of effseg')
             fields = {field.name for field in dataclasses.fields(cls)}
             return cls(**{name: value for name, value in values.items() if name in fields})
-        except (ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ConfigError) as error:
             raise ArtifactError(
                 f'{origin} is not the spec of an effseg artifact ({error}); export the model again'
             ) from error
+
+
+def lost_seal(text: str) -> bool:
+    """Whether the spec inside a file is of a format that has a seal, for a file where none was found."""
+    return json.loads(text)['effseg_spec'] > 1
 
 
 def beside(artifact: Path) -> Path:
@@ -113,6 +154,7 @@ def beside(artifact: Path) -> Path:
 def write_beside(path: Path, spec: Spec, artifact: Path, proof: dict) -> None:
     """Writes the spec to ``path``, with the hash of ``artifact`` and the numbers of its proof."""
     values = {**json.loads(spec.to_json()), 'artifact_sha256': digest(artifact), 'proof': proof}
+    del values[SEAL]  # is the file's alone
     path.write_text(json.dumps(values, indent=1, sort_keys=True) + '\n')
 
 
@@ -128,7 +170,7 @@ def read_beside(artifact: Path) -> Spec | None:
     try:
         text = path.read_text()
         expected = json.loads(text).get('artifact_sha256')
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise ArtifactError(f'{path} is not JSON ({error}); export the model again') from error
     spec = Spec.from_json(text, str(path))
     if (actual := digest(artifact)) != expected:
@@ -137,3 +179,60 @@ def read_beside(artifact: Path) -> Spec | None:
             f'says {str(expected)[:12]}... It was cut, changed or exchanged; copy both files again'
         )
     return spec
+
+
+def seal(path: Path) -> None:
+    """Writes the SHA-256 of an artifact into its spec, so that it travels with the file.
+
+    The digest is of the file, or the folder, as it is with zeros in the place of the digest.
+    """
+    file, start = _find_seal(path)
+    with file.open('r+b') as stream:
+        stream.seek(start)
+        stream.write(_digest_but(path, file, start).encode())
+
+
+def check_seal(path: Path) -> bool:
+    """Compares an artifact with the digest inside it.
+
+    Returns:
+        Whether there is one: files of format 1, and foreign ones, have none.
+
+    Raises:
+        ArtifactError: for a file that was changed after it was written.
+    """
+    if (place := _find_seal(path)) is None:
+        return False
+    file, start = place
+    with file.open('rb') as stream:
+        stream.seek(start)
+        expected = stream.read(64).decode('latin1')
+    if (actual := _digest_but(path, file, start)) != expected:
+        raise ArtifactError(
+            f'{path} was changed after it was written: its SHA-256 is {actual[:12]}..., the one inside it '
+            f'{expected[:12]!r}...; it is cut or corrupted, copy it again'
+        )
+    return True
+
+
+def _find_seal(path: Path) -> tuple[Path, int] | None:
+    """The file of an artifact that holds the digest, and where in it the digest starts."""
+    for file in files_of(path):
+        if found := re.search(rb'"%s": "(?=.{64}")' % SEAL.encode(), file.read_bytes(), re.DOTALL):
+            return file, found.end()
+    return None
+
+
+def _digest_but(path: Path, sealed: Path, start: int) -> str:
+    """SHA-256 of an artifact with zeros for the 64 characters at ``start`` of its file ``sealed``."""
+    sha = hashlib.sha256()
+    for file in files_of(path):
+        content = file.read_bytes()
+        if path.is_dir():
+            sha.update(file.relative_to(path).as_posix().encode())
+        sha.update(content[:start] + b'0' * 64 + content[start + 64 :] if file == sealed else content)
+    return sha.hexdigest()
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,6 +1,7 @@
 """An artifact in the place of the model: MMSegmentation's test loop and IoUMetric score the file itself."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -61,8 +62,8 @@ class ArtifactSegmentor(EncoderDecoder):
     """MMSegmentation's segmenter around an artifact; only testing is possible.
 
     Images of the artifact's size, and smaller ones behind padding with the mean colour, take one run. Larger ones are
-    cut into overlapping windows as in MMSegmentation's ``mode='slide'``, and very large ones as in
-    :func:`effseg.segmentors.windows.label_in_windows`.
+    cut into overlapping windows: the logits are averaged as in MMSegmentation's ``mode='slide'``; labels, and very
+    large pictures, go through :func:`effseg.segmentors.windows.label_in_windows`.
 
     Args:
         artifact: the loaded file.
@@ -78,8 +79,10 @@ class ArtifactSegmentor(EncoderDecoder):
         BaseSegmentor.__init__(self, data_preprocessor=data_preprocessor)
         self.artifact, spec = artifact, artifact.spec
         self.size = (spec.height, spec.width)
-        self.num_classes = self.out_channels = len(spec.classes)
-        self.align_corners = False
+        self.num_classes, self.out_channels = len(spec.classes), spec.channels
+        self.align_corners = spec.align_corners
+        # its threshold is all that postprocess_result reads of the head
+        self.decode_head = SimpleNamespace(threshold=spec.threshold)
         self.train_cfg = None
         self.test_cfg = Config(dict(test_cfg))._cfg_dict
         if self.test_cfg.get('mode') == 'slide':
@@ -98,41 +101,56 @@ class ArtifactSegmentor(EncoderDecoder):
             )
 
     def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
-        """As MMSegmentation's; large pictures get labels alone, in memory that does not grow with the number of
-        classes."""
-        if data_samples is None or not is_large(inputs.shape[2:], *(sample.ori_shape[:2] for sample in data_samples)):
+        """As MMSegmentation's; a file that returns labels, and any file on large pictures, gives labels alone."""
+        large = data_samples is not None and is_large(inputs.shape[2:], *(one.ori_shape[:2] for one in data_samples))
+        if not (large or self.artifact.spec.output == 'labels'):
             return super().predict(inputs, data_samples)
-        for index, sample in enumerate(data_samples):
-            steps = resize_steps(data_samples[0].metainfo, sample.metainfo)
-            picture = inputs[index : index + 1]
-            if is_large(inputs.shape[2:]):
-                say_windows(self.size)
-                labels = at_size(label_in_windows(picture, self._label, self.size), steps)
+        samples = [SegDataSample() for _ in inputs] if data_samples is None else data_samples
+        for picture, sample in zip(inputs.split(1), samples):
+            meta = sample.metainfo
+            steps = [] if data_samples is None else resize_steps(samples[0].metainfo, meta)
+            if self.artifact.spec.output == 'labels' or is_large(inputs.shape[2:]):
+                if large:
+                    say_windows(self.size)
+                # of overlapping windows one decides: averaged labels would tie, and ties go to the lower class
+                labels = at_size(label_in_windows(picture, self._label, tuple(self.test_cfg.crop_size)), steps)
             else:
-                labels = label_map(self.inference(picture, [sample.metainfo]), steps)
-            sample.set_data(dict(pred_sem_seg=PixelData(data=unflipped(labels, sample.metainfo))))
-        return data_samples
-
-    def _label(self, window: Tensor) -> Tensor:
-        """(1, 3, h, w) -> (1, h, w), of a window that is not larger than the artifact."""
-        return self._run(window[0]).argmax(0)[None]
+                logits = self.inference(picture, [meta])
+                labels = label_map(logits, steps, self.align_corners, self.decode_head.threshold)
+            sample.set_data(dict(pred_sem_seg=PixelData(data=unflipped(labels, meta))))
+        return samples
 
     def inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
-        """(N, 3, H, W) RGB 0-255 -> (N, classes, H, W): logits, or ones at the labels of a file that returns labels."""
+        """(N, 3, H, W) RGB 0-255 -> logits (N, channels, H, W).
+
+        Raises:
+            ConfigError: for a file that returns labels, which cannot be averaged.
+        """
+        if self.artifact.spec.output == 'labels':
+            raise ConfigError(
+                f'{self.artifact.path.name} returns labels, and logits are to be averaged; export it with '
+                '--output logits'
+            )
         return self.slide_inference(inputs, batch_img_metas)
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """As :meth:`inference`, for a window that is not larger than the artifact."""
-        return torch.stack([self._run(image) for image in inputs])
+        return torch.stack([self._logits(image) for image in inputs])
 
-    def _run(self, image: Tensor) -> Tensor:
-        spec, (height, width) = self.artifact.spec, image.shape[1:]
-        window = np.empty(spec.image_shape, dtype=np.uint8)
-        window[:] = np.round(spec.mean)
-        window[:height, :width] = image.round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
-        result = torch.from_numpy(np.array(self.artifact(window)))
-        if spec.output == 'labels':
-            result = F.one_hot(result.long(), self.num_classes).permute(2, 0, 1).float()
-        else:
-            result = F.interpolate(result[None], size=self.size, mode='bilinear', align_corners=False)[0]
-        return result[:, :height, :width].to(image.device)
+    def _logits(self, image: Tensor) -> Tensor:
+        logits = torch.from_numpy(np.array(self.artifact(self._window(image))))[None]
+        logits = F.interpolate(logits, size=self.size, mode='bilinear', align_corners=self.align_corners)[0]
+        return logits[:, : image.shape[1], : image.shape[2]].to(image.device)
+
+    def _label(self, window: Tensor) -> Tensor:
+        """(1, 3, h, w) -> (1, h, w), of a window that is not larger than the artifact."""
+        labels = torch.from_numpy(np.array(self.artifact.labels(self._window(window[0]))))[None].long()
+        return labels[:, : window.shape[2], : window.shape[3]].to(window.device)
+
+    def _window(self, image: Tensor) -> np.ndarray:
+        """The artifact's image with (3, h, w) in its corner, the rest in the mean color."""
+        window = np.empty(self.artifact.spec.image_shape, dtype=np.uint8)
+        window[:] = np.round(self.artifact.spec.mean)
+        pixels = image.round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
+        window[: image.shape[1], : image.shape[2]] = pixels
+        return window

@@ -13,6 +13,7 @@ from effseg.deploy.spec import Spec
 
 CAMVID = Path(os.environ.get('CAMVID_ROOT') or Path(__file__).parents[3] / 'shared' / 'data' / 'camvid')
 SIZE = (64, 96)
+MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 MODULES = {
     'onnx': ('onnx', 'onnxscript', 'onnxruntime'),
     'executorch': ('executorch',),
@@ -30,19 +31,19 @@ def need(runtime: str) -> None:
         pytest.skip(f"needs pip install 'effseg[{runtime}]'")
 
 
-@pytest.fixture(scope='session')
-def model(random_stats):
-    """MMSegmentation's model around two EfficientFormer blocks, one pooling and one attending, with lived-in
-    statistics."""
+def build(channels: int = 12, **head) -> torch.nn.Module:
+    """MMSegmentation's model around two EfficientFormer blocks, one pooling and one attending."""
     pytest.importorskip('mmseg')
+    from mmengine.config import ConfigDict
     from mmengine.registry import init_default_scope
     from mmseg.registry import MODELS
 
     init_default_scope('mmseg')
     dims = (8, 12, 16, 24)
-    model = MODELS.build(
+    return MODELS.build(
         dict(
             type='EncoderDecoder',
+            data_preprocessor=dict(type='SegDataPreProcessor', mean=MEAN, std=STD, bgr_to_rgb=True),
             backbone=dict(
                 type='EfficientFormer', arch=dict(depths=(1, 0, 0, 1), embed_dims=dims, num_vit=1), resolution=3
             ),
@@ -52,15 +53,18 @@ def model(random_stats):
                 in_channels=[16] * 4,
                 in_index=[0, 1, 2, 3],
                 feature_strides=[4, 8, 16, 32],
-                channels=12,
-                num_classes=3,
-                norm_cfg=dict(type='BN'),
-                align_corners=False,
+                channels=channels,
+                **{'num_classes': 3, 'norm_cfg': dict(type='BN'), 'align_corners': False, **head},
             ),
-            test_cfg=dict(mode='whole'),
+            test_cfg=ConfigDict(mode='whole'),
         )
     )
-    return random_stats(model).float()
+
+
+@pytest.fixture(scope='session')
+def model(random_stats):
+    """A model of three classes with lived-in statistics."""
+    return random_stats(build()).float()
 
 
 @pytest.fixture(scope='session')
@@ -68,6 +72,37 @@ def fused(model):
     import effseg
 
     return effseg.fuse(model, size=SIZE).exportable()
+
+
+@pytest.fixture(scope='session')
+def scenes() -> list[tuple[np.ndarray, np.ndarray]]:
+    """Drawn landscapes of :data:`SIZE` and their masks, eight classes."""
+    from effseg.demo.scenes import draw_scene
+
+    rng = np.random.default_rng(0)
+    return [draw_scene(SIZE, rng) for _ in range(24)]
+
+
+@pytest.fixture(scope='session')
+def trained(scenes):
+    """A model that has learnt the eight classes of the scenes: its labels are regions, not noise."""
+    torch.manual_seed(0)
+    model = build(channels=24, num_classes=8).train()
+    pictures = torch.stack([torch.from_numpy(image) for image, _ in scenes]).permute(0, 3, 1, 2).float()
+    pictures = (pictures - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    truth = torch.stack([torch.from_numpy(mask[2::4, 2::4].astype(np.int64)) for _, mask in scenes])
+    weights = 1 / (torch.bincount(truth[truth < 8], minlength=8) / truth.numel()).sqrt()
+    optimizer = torch.optim.AdamW(model.parameters(), 5e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, total_steps=80)
+    for _ in range(80):
+        chosen = torch.randperm(len(scenes))[:8]
+        logits = model.decode_head(model.extract_feat(pictures[chosen]))
+        loss = torch.nn.functional.cross_entropy(logits, truth[chosen], weights, ignore_index=255)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return model.eval().requires_grad_(False)
 
 
 @pytest.fixture(scope='session')
@@ -93,7 +128,12 @@ def make_spec():
 
 
 def spec_of(
-    backend: str, output: str = 'logits', precision: str = 'fp32', size: tuple[int, int] = SIZE, classes: int = 3
+    backend: str,
+    output: str = 'logits',
+    precision: str = 'fp32',
+    size: tuple[int, int] = SIZE,
+    classes: int = 3,
+    **others,
 ) -> Spec:
     return Spec(
         backend=backend,
@@ -101,12 +141,13 @@ def spec_of(
         width=size[1],
         output=output,
         precision=precision,
-        mean=(123.675, 116.28, 103.53),
-        std=(58.395, 57.12, 57.375),
+        mean=MEAN,
+        std=STD,
         classes=[f'class {i}' for i in range(classes)],
         palette=[(i, i, i) for i in range(classes)],
         checkpoint_sha256='0' * 64,
         effseg='0',
+        **others,
     )
 
 

@@ -1,6 +1,7 @@
 """What every runtime promises. A subclass names the runtime and inherits the tests; full-size L1 is in the slow
 tier."""
 
+import copy
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,6 @@ import torch
 
 from effseg import deploy
 from effseg.deploy import backends, parity, quantize
-from effseg.deploy.program import Program, Unfused
 from effseg.deploy.spec import beside
 from effseg.errors import ArtifactError, ConfigError, DataError, MissingRuntimeError, ParityError
 
@@ -44,7 +44,8 @@ class BackendContract:
             patch.setattr(
                 quantize, 'SHARES', ()
             )  # one attempt: a network without training has labels on the edge everywhere
-            return deploy.export(model, fused, spec_of(self.runtime, output, precision), path, images, images)
+            spec = spec_of(self.runtime, output, precision)
+            return deploy.export(model, fused, spec, path, images, images, keep_inaccurate=True)
 
     @pytest.fixture
     def copied(self, exported, tmp_path) -> Path:
@@ -70,10 +71,9 @@ class BackendContract:
     def test_loaded_artifact_equals_torch(self, exported, model, images):
         artifact = deploy.load(exported.path)
         assert artifact.spec == exported.spec
-        reference = Program(Unfused(model), exported.spec)
-        for image in images[:2]:
-            with torch.no_grad():
-                expected = reference(torch.from_numpy(image[None]))[0].numpy()
+        reference = parity.Reference(model, exported.spec, images[:2])
+        for number, image in enumerate(images[:2]):
+            expected = reference.labels[number] if exported.spec.output == 'labels' else reference.logits(number)
             result = artifact(image)
             assert result.shape == exported.spec.result_shape == expected.shape
             if exported.spec.output == 'labels':
@@ -99,12 +99,13 @@ class BackendContract:
         self, exported, model, fused, images, copied, monkeypatch
     ):
         before = copied.read_bytes()
-        other = torch.nn.Sequential()
-        other.logits = lambda x: Unfused(model).logits(x).flip(1)
+        other = copy.deepcopy(model)
+        with torch.no_grad():
+            other.decode_head.conv_seg.weight.copy_(model.decode_head.conv_seg.weight.flip(0))
+            other.decode_head.conv_seg.bias.copy_(model.decode_head.conv_seg.bias.flip(0))
         monkeypatch.setattr(backends.backend(self.runtime), 'export', _copy_of(exported))
-        monkeypatch.setattr('effseg.deploy.exporting.Unfused', lambda model: other)
         with pytest.raises(ParityError, match='same label at'):
-            deploy.export(model, fused, exported.spec, copied, images, images)
+            deploy.export(other, fused, exported.spec, copied, images, images)
         assert copied.read_bytes() == before
         assert len(list(copied.parent.iterdir())) == 2
 
@@ -161,6 +162,22 @@ class BackendContract:
         with pytest.raises(ArtifactError, match='cannot read'):
             deploy.load(copied)
 
+    def test_a_flipped_bit_is_noticed_without_the_spec_beside_it(self, copied):
+        beside(copied).unlink()
+        content = copied.read_bytes()
+        for number in np.random.default_rng(0).integers(0, 8 * len(content), 40):
+            flipped = bytearray(content)
+            flipped[number // 8] ^= 1 << number % 8
+            copied.write_bytes(flipped)
+            with pytest.raises(ArtifactError, match='corrupted'):
+                deploy.load(copied)
+
+    def test_a_digest_that_was_lost_is_noticed(self, copied):
+        beside(copied).unlink()
+        copied.write_bytes(copied.read_bytes().replace(b'content_sha256', b'content_sha257'))
+        with pytest.raises(ArtifactError, match='has lost the digest'):
+            deploy.load(copied)
+
     def test_spec_of_another_file_is_refused(self, copied):
         beside(copied).write_text(beside(copied).read_text().replace('"class 1"', '"class one"'))
         with pytest.raises(ArtifactError, match='contradict'):
@@ -177,7 +194,7 @@ class BackendContract:
 
 
 def _copy_of(exported):
-    def export(network, spec, path, images, floats):
+    def export(network, spec, path, images, floats=()):
         shutil.copy(exported.path, path)
         return exported.delegation
 

@@ -1,5 +1,7 @@
-"""Core ML off macOS: converted, checked, and evaluated by the interpreter in mil.py."""
+"""Core ML off macOS: converted, checked, and evaluated in torch."""
 
+import copy
+import dataclasses
 import shutil
 
 import numpy as np
@@ -9,11 +11,10 @@ import torch
 from effseg import deploy
 from effseg.deploy import parity
 from effseg.deploy.backends import coreml
-from effseg.deploy.program import Program, Unfused
-from effseg.deploy.spec import beside
-from effseg.errors import MissingRuntimeError, ParityError
+from effseg.deploy.spec import beside, check_seal
+from effseg.errors import ArtifactError, MissingRuntimeError, ParityError
+from effseg.fusion.layers import Attention
 
-from . import mil
 from .conftest import need, spec_of
 
 
@@ -29,27 +30,11 @@ def converted(fused):
     return coreml.convert(fused, spec_of('coreml'))
 
 
-def test_export_says_that_it_was_not_run(exported):
-    if coreml.runs_here():
-        assert exported.parity.agreement >= parity.THRESHOLDS['fp32'].agreement
-    else:
-        assert exported.parity is None and 'converted, not run' in str(exported)
+def test_export_is_proved_and_says_how(exported):
+    assert exported.parity.agreement >= parity.THRESHOLDS['fp32'].agreement
+    assert exported.interpreted is not coreml.runs_here()
+    assert ('interpreted in torch, not run' in str(exported)) is exported.interpreted
     assert exported.path.is_dir() and beside(exported.path).is_file()
-
-
-def test_converted_program_computes_what_torch_computes(converted, model, images):
-    spec = spec_of('coreml')
-    declared = converted.get_spec().description.input[0].type.imageType
-    assert (declared.width, declared.height) == (spec.width, spec.height)
-    for image in images[:3]:
-        # the scale and bias of the picture are operators of the converted program
-        picture = image.astype(np.float32).transpose(2, 0, 1)[None]
-        with torch.no_grad():
-            result = mil.run(converted._mil_program, np.ascontiguousarray(picture))
-            expected = Program(Unfused(model), spec)(torch.from_numpy(image[None]))
-        torch.testing.assert_close(
-            result, expected, rtol=0, atol=parity.THRESHOLDS['fp32'].difference * expected.abs().max().item()
-        )
 
 
 def test_picture_is_declared_with_mean_and_scale(converted):
@@ -64,20 +49,63 @@ def test_picture_is_declared_with_mean_and_scale(converted):
     assert picture.bias == pytest.approx([-mean / divisor for mean in spec.mean])
 
 
-def test_weights_of_another_network_are_refused(exported, fused):
-    import copy
+def biases_zeroed(network):
+    for name, parameter in network.named_parameters():
+        if name.endswith('bias'):
+            parameter.zero_()
 
+
+def attention_biases_zeroed(network):
+    (layer,) = [layer for layer in network.modules() if isinstance(layer, Attention)]
+    layer.bias.zero_()
+
+
+def another_checkpoint(network):
+    for parameter in network.parameters():
+        parameter.mul_(1.05)
+
+
+@pytest.mark.parametrize(
+    'sabotage',
+    [
+        biases_zeroed,
+        pytest.param(attention_biases_zeroed, marks=pytest.mark.medium),
+        pytest.param(another_checkpoint, marks=pytest.mark.medium),
+    ],
+)
+def test_another_network_is_refused(sabotage, model, fused, images, tmp_path):
+    need('coreml')
     other = copy.deepcopy(fused)
     with torch.no_grad():
-        for parameter in other.parameters():
-            parameter.add_(0.01)
-    with pytest.raises(ParityError, match='not in the network'):
-        coreml.check(exported.path, other, exported.spec)
+        sabotage(other)
+    with pytest.raises(ParityError, match='does not compute'):
+        deploy.export(model, other, spec_of('coreml'), tmp_path / 'model.mlpackage', images)
+    assert not list(tmp_path.iterdir())
 
 
-def test_size_that_contradicts_the_spec_is_refused(exported, fused):
+@pytest.mark.medium
+def test_another_normalisation_is_refused(model, fused, images, tmp_path):
+    need('coreml')
+    spec = dataclasses.replace(spec_of('coreml', 'labels', 'fp16'), mean=(0, 0, 0), std=(1, 1, 1))
+    with pytest.raises(ParityError, match='does not compute'):
+        deploy.export(model, fused, spec, tmp_path / 'model.mlpackage', images)
+
+
+@pytest.mark.parametrize('place', ['Data/com.apple.CoreML/weights/weight.bin', 'Data/com.apple.CoreML/model.mlmodel'])
+def test_a_flipped_bit_in_a_package_is_noticed(exported, tmp_path, place):
+    package = tmp_path / 'model.mlpackage'
+    shutil.copytree(exported.path, package)
+    check_seal(package)
+    content = bytearray((package / place).read_bytes())
+    content[len(content) // 2] ^= 1
+    (package / place).write_bytes(content)
+    with pytest.raises(ArtifactError, match='corrupted'):
+        check_seal(package)
+
+
+def test_size_that_contradicts_the_spec_is_refused(exported):
     with pytest.raises(ParityError, match='the spec says otherwise'):
-        coreml.check(exported.path, fused, spec_of('coreml', size=(96, 96)))
+        coreml.check(exported.path, spec_of('coreml', size=(96, 96)))
 
 
 @pytest.mark.skipif(coreml.runs_here(), reason='macOS runs it')

@@ -9,8 +9,7 @@ import torch
 
 from effseg import deploy
 from effseg.deploy import backends, exporting, quantize
-from effseg.deploy.parity import Parity, compare
-from effseg.deploy.program import Program, Unfused
+from effseg.deploy.parity import Parity, Reference, compare
 
 from .conftest import need, spec_of
 
@@ -76,24 +75,33 @@ def test_the_best_attempt_is_kept(model, fused, spec, images, tmp_path, monkeypa
     need('onnx')
     left, tried = iter(proofs), []
 
-    def compared(run, network, spec, images, masks):
-        return dataclasses.replace(compare(run, network, spec, images[:1]), **next(left))
+    def compared(run, reference, spec):
+        proof = dataclasses.replace(compare(run, reference, spec), classes=())
+        return proof if spec.precision == 'fp32' else dataclasses.replace(proof, **next(left))
 
-    backends.backend('onnx').export(fused, spec, tmp_path / 'done.onnx', images[:1])
+    for precision in ('fp32', 'int8'):
+        of_precision = dataclasses.replace(spec, precision=precision)
+        backends.backend('onnx').export(fused, of_precision, tmp_path / f'{precision}.onnx', images[:1])
 
-    def export(network, spec, path, images, floats):
-        tried.append(floats)
-        shutil.copy(tmp_path / 'done.onnx', path)
+    def export(network, spec, path, images, floats=()):
+        if spec.precision == 'int8':
+            tried.append(floats)
+        shutil.copy(tmp_path / f'{spec.precision}.onnx', path)
         return backends.Delegation('ONNX Runtime CPU', 1)
 
     monkeypatch.setattr(backends.backend('onnx'), 'export', export)
     monkeypatch.setattr(exporting.parity, 'compare', compared)
-    done = deploy.export(model, fused, spec, tmp_path / 'model.onnx', images, images[:2])
+    done = deploy.export(model, fused, spec, tmp_path / 'model.onnx', images, images[:2], keep_inaccurate=True)
     assert (
         len(tried) == len(proofs) and done.floats == tried[best] and done.parity.agreement == proofs[best]['agreement']
     )
     assert 'kept in float, as measured: ' in str(done)
-    assert {file.name for file in tmp_path.iterdir()} == {'done.onnx', 'model.onnx', 'model.onnx.spec.json'}
+    assert {file.name for file in tmp_path.iterdir()} == {
+        'fp32.onnx',
+        'int8.onnx',
+        'model.onnx',
+        'model.onnx.spec.json',
+    }
 
 
 @pytest.mark.parametrize(
@@ -120,9 +128,10 @@ def test_what_is_kept_in_float_is_float_in_the_file(runtime, fused, images, tmp_
 
 def test_scores_of_both_networks_are_counted(model, spec, images):
     spec = dataclasses.replace(spec, output='labels')
-    reference = Program(Unfused(model), spec)
-    with torch.no_grad():
-        labels = reference(torch.from_numpy(images[0][None]))[0].numpy()
-    proof = compare(lambda image: np.roll(labels, 3, 1), Unfused(model), spec, images[:1], [labels.astype(np.uint8)])
+    reference = Reference(model, spec, images[:1])
+    (labels,) = reference.labels
+    reference.masks = [labels.astype(np.uint8)]
+    proof = compare(lambda image: np.roll(labels, 3, 1), reference, spec)
     assert proof.source_miou == 100 and 0 < proof.miou < 100
-    assert compare(lambda image: labels, Unfused(model), spec, images[:1], [np.full_like(labels, 255)]).miou is None
+    reference.masks = [np.full_like(labels, 255)]
+    assert compare(lambda image: labels, reference, spec).miou is None

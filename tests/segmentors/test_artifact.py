@@ -1,15 +1,20 @@
 """An artifact in MMSegmentation's place gives MMSegmentation's labels, whatever the size of the image."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from engine.conftest import TINY, scenes, tool  # noqa: F401
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 
 from effseg import deploy
 from effseg.deploy.program import Unfused
 from effseg.deploy.spec import Spec
 from effseg.errors import ArtifactError, ConfigError
+
+pytest.importorskip('mmseg')
+from mmseg.structures import SegDataSample
 
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 
@@ -40,7 +45,7 @@ def segmenter():
                 norm_cfg=dict(type='BN'),
                 align_corners=False,
             ),
-            test_cfg=dict(mode='whole'),
+            test_cfg=ConfigDict(mode='whole'),
         )
     ).eval()
 
@@ -142,3 +147,44 @@ def test_every_tool_refuses_a_file_of_another_class_count(tool, scenes, artifact
     outcome = tool(name, TINY, artifact, *added)
     assert outcome.status == 2 and outcome.err.startswith('error: ') and len(outcome.err.splitlines()) == 1
     assert '3 classes' in outcome.err and '8' in outcome.err
+
+
+@pytest.mark.parametrize('shown', [(100, 230), (50, 115), (33, 77)])
+def test_labels_in_windows_favor_no_class(artifact, shown):
+    """Where windows disagree, averaged labels would tie, and ties go to the lower class: numbering the classes the
+    other way round must change nothing but the numbers."""
+    from effseg.segmentors.artifact import use_artifact
+
+    cfg = config()
+    use_artifact(cfg, str(artifact))
+    scored = build(cfg)
+    spec = dataclasses.replace(scored.artifact.spec, output='labels')
+
+    class File:
+        def __init__(self, numbers):
+            self.spec, self.numbers, self.random = spec, np.array(numbers), np.random.default_rng(0)
+
+        def labels(self, image):
+            return self.numbers[self.random.integers(0, 3, image.shape[:2])]
+
+        __call__ = labels
+
+    def predict(numbers):
+        scored.artifact = File(numbers)
+        meta = dict(img_shape=(100, 230), ori_shape=shown, pad_shape=(100, 230), padding_size=[0, 0, 0, 0])
+        (sample,) = scored.predict(torch.zeros(1, 3, 100, 230), [SegDataSample(metainfo=meta)])
+        return sample.pred_sem_seg.data
+
+    assert predict([0, 1, 2]).shape == (1, *shown)
+    assert torch.equal(predict([0, 1, 2]), 2 - predict([2, 1, 0]))
+
+
+def test_labels_are_not_averaged(artifact):
+    from effseg.segmentors.artifact import use_artifact
+
+    cfg = config()
+    use_artifact(cfg, str(artifact))
+    scored = build(cfg)
+    scored.artifact.spec = dataclasses.replace(scored.artifact.spec, output='labels')
+    with pytest.raises(ConfigError, match='--output logits'):
+        scored.inference(torch.zeros(1, 3, 64, 96), [{}])

@@ -1,9 +1,10 @@
 """Core ML: an .mlpackage that takes an RGB picture, mean and scale set. Converts anywhere, runs on macOS only.
 
-Off macOS the export checks what can be checked without running: :func:`check`.
+Off macOS the export checks what is declared (:func:`check`) and evaluates the program in torch (:func:`interpret`).
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ def export(network, spec: Spec, path: Path, images: list[np.ndarray], floats: tu
         package.user_defined_metadata[METADATA] = spec.to_json()
         package.short_description = f'Semantic segmentation, {len(spec.classes)} classes; returns {spec.output}'
         package.save(str(path))
-    check(path, network, spec)
+    check(path, spec)
     return Delegation('Core ML', 1)
 
 
@@ -72,28 +73,20 @@ def convert(network, spec: Spec):
     )
 
 
-def check(path: Path, network, spec: Spec) -> None:
-    """What can be proved of a package without running it.
+def check(path: Path, spec: Spec) -> None:
+    """What a package declares.
 
-    Every operator is one that Core ML has at :data:`TARGET`; the input is an RGB picture and the output is named and
-    shaped as the spec says; every conv's weights are the network's, bit for bit at the file's precision (int8
-    excepted).
+    Every operator is one that Core ML has at :data:`TARGET`; the input is an RGB picture and the output is named as
+    the spec says.
 
     Raises:
         ParityError: naming what differs.
     """
     import coremltools as ct
-    from coremltools.converters.mil.frontend.milproto.load import load as load_mil
     from coremltools.converters.mil.mil.ops.registry import SSAOpRegistry
 
-    proto = ct.utils.load_spec(str(path))
+    proto, program = _read(path)
     target = getattr(ct.target, TARGET)
-    with quiet():
-        program = load_mil(
-            model_spec=proto,
-            specification_version=proto.specificationVersion,
-            file_weights_dir=str(path / 'Data' / 'com.apple.CoreML' / 'weights'),
-        )
     operators = program.functions['main'].operations
     unknown = sorted(
         {
@@ -114,8 +107,38 @@ def check(path: Path, network, spec: Spec) -> None:
         raise ParityError(
             f'the package takes {layout.width}x{layout.height} and returns {result.name!r}; the spec says otherwise'
         )
-    if spec.precision != 'int8':
-        _check_weights(operators, network, np.float16 if spec.precision == 'fp16' else np.float32)
+
+
+def interpret(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """A package evaluated in torch, off macOS: slow, and in float32 throughout, but with the operators, the weights and
+    the scaling of the picture that are in the file.
+
+    Returns:
+        What gives for (H, W, 3) uint8 RGB what the package returns, without the batch.
+    """
+    from . import mil
+
+    _, program = _read(path)
+
+    def run(image: np.ndarray) -> np.ndarray:
+        return mil.run(program, np.ascontiguousarray(image.transpose(2, 0, 1)[None]).astype(np.float32))[0].numpy()
+
+    return run
+
+
+def _read(path: Path):
+    """The description of a package, and its program with its weights."""
+    import coremltools as ct
+    from coremltools.converters.mil.frontend.milproto.load import load
+
+    proto = ct.utils.load_spec(str(path))
+    with quiet():
+        program = load(
+            model_spec=proto,
+            specification_version=proto.specificationVersion,
+            file_weights_dir=str(path / 'Data' / 'com.apple.CoreML' / 'weights'),
+        )
+    return proto, program
 
 
 def load(path: Path, threads: int | None = None) -> Session:
@@ -143,24 +166,6 @@ def load(path: Path, threads: int | None = None) -> Session:
         shapes=((1, layout.height, layout.width, 3), (1, *spec.result_shape) if spec else ()),
         run=lambda array: np.asarray(package.predict({'image': Image.fromarray(array)})[output]),
     )
-
-
-def _check_weights(operators, network, dtype) -> None:
-    """Each conv's kernel is a parameter of the network or rows of one, as it is or with its sides exchanged."""
-    own = [tensor.detach().cpu().numpy() for tensor in network.state_dict().values() if tensor.dim() == 4]
-    own = [form.astype(dtype).tobytes() for tensor in own for form in (tensor, tensor.swapaxes(2, 3))]
-    count = 0
-    for op in operators:
-        if op.op_type not in ('conv', 'conv_transpose') or op.inputs['weight'].val is None:
-            continue
-        kernel = np.asarray(op.inputs['weight'].val)
-        if np.ptp(np.abs(kernel)) == 0:  # averages and differences are ours, not the network's
-            continue
-        count += 1
-        if not any(kernel.astype(dtype).tobytes() in tensor for tensor in own):
-            raise ParityError(f'the weights of {op.name} {kernel.shape} are not in the network that was converted')
-    if not count:
-        raise ParityError('the package holds no conv with weights')
 
 
 def _int8(package, network, floats: tuple[str, ...]):

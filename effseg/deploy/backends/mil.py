@@ -1,11 +1,22 @@
 """A small interpreter of Core ML's MIL programs in torch operators, so that a wrong conversion does not wait for a
-Mac."""
+Mac.
+
+It knows the operators that the exported networks are converted to, and refuses every other.
+"""
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-UNARY = {'relu': F.relu, 'sqrt': torch.sqrt, 'exp': torch.exp, 'sigmoid': torch.sigmoid, 'identity': lambda x: x}
+from ...errors import ParityError
+
+UNARY = {
+    'relu': F.relu,
+    'sqrt': torch.sqrt,
+    'exp': torch.exp,
+    'sigmoid': torch.sigmoid,
+    'identity': lambda x: x,
+}
 BINARY = {
     'add': torch.add,
     'sub': torch.sub,
@@ -14,12 +25,23 @@ BINARY = {
     'maximum': torch.maximum,
     'minimum': torch.minimum,
     'pow': torch.pow,
+    'greater': torch.gt,
 }
+# half precision is computed in float32: what is proved of it is its weights and its program, not its rounding
 TYPES = {'fp32': torch.float32, 'fp16': torch.float32, 'int32': torch.int32, 'bool': torch.bool}
 
 
+@torch.no_grad()
 def run(program, image: np.ndarray) -> torch.Tensor:
-    """The first output of ``main`` for an input tensor; half precision is computed in float32."""
+    """The first output of a program's ``main``.
+
+    Args:
+        program: as coremltools converted or loaded it.
+        image: of the program's input, float32.
+
+    Raises:
+        ParityError: for an operator that is not known here, or a result of another shape than the program declares.
+    """
     function = program.functions['main']
     values = {name: torch.from_numpy(image) for name in function.inputs}
 
@@ -36,7 +58,8 @@ def run(program, image: np.ndarray) -> torch.Tensor:
             continue
         arguments = {name: value(var) for name, var in op.inputs.items() if var is not None}
         result = _apply(op.op_type, arguments)
-        assert tuple(result.shape) == tuple(op.outputs[0].shape), f'{op.op_type} {op.name}'
+        if tuple(result.shape) != tuple(op.outputs[0].shape):
+            raise ParityError(f'{op.op_type} {op.name} gives {tuple(result.shape)}, not {op.outputs[0].shape}')
         values[op.outputs[0].name] = result
     return values[function.outputs[0].name]
 
@@ -56,15 +79,20 @@ def _apply(kind: str, a: dict) -> torch.Tensor:
     if kind in BINARY:
         return BINARY[kind](a['x'], a['y'])
     handler = globals().get(f'_{kind}')
-    assert handler, f'the interpreter has no {kind}; add it'
+    if handler is None:
+        raise ParityError(
+            f'the program has the operator {kind}, which cannot be evaluated off macOS; run the export there, or add '
+            'it to effseg/deploy/backends/mil.py'
+        )
     return handler(a)
 
 
 def _padding(a: dict, x: torch.Tensor) -> torch.Tensor:
     kind = a.get('pad_type', 'valid')
-    assert kind in ('valid', 'custom'), kind
     if kind == 'valid':
         return x
+    if kind != 'custom':
+        raise ParityError(f'padding {kind} cannot be evaluated off macOS; run the export there')
     top, bottom, left, right = _ints(a['pad'])
     return F.pad(x, (left, right, top, bottom))
 
@@ -86,7 +114,8 @@ def _conv_transpose(a):
 
 
 def _avg_pool(a):
-    assert bool(a['exclude_padding_from_average'])
+    if not bool(a['exclude_padding_from_average']):
+        raise ParityError('an average over padding cannot be evaluated off macOS; run the export there')
     pad = _ints(a['pad'])
     return F.avg_pool2d(
         a['x'], _ints(a['kernel_sizes']), _ints(a['strides']), (pad[0], pad[2]), count_include_pad=False
@@ -182,3 +211,12 @@ def _slice_by_index(a):
 
 def _cast(a):
     return a['x'].to(TYPES[a['dtype']])
+
+
+def _constexpr_affine_dequantize(a):
+    """int8 weights as the float ones they stand for, a scale for each index of one axis."""
+    data, axis = a['quantized_data'], int(a['axis'])
+    shape = [-1 if number == axis else 1 for number in range(data.dim())]
+    scale, zero = (torch.as_tensor(a[name]).float().reshape(-1) for name in ('scale', 'zero_point'))
+    scale, zero = (x.reshape(shape) if x.numel() > 1 else x for x in (scale, zero))
+    return (data.float() - zero) * scale
