@@ -49,7 +49,7 @@ class Export:
     def __str__(self):
         proof = f'{self.parity}'
         if self.interpreted:
-            proof += '\ninterpreted in torch, not run: Core ML runs on macOS only. Run the same command there to compare'
+            proof += '\ninterpreted in torch, not run: Core ML runs on macOS only. There the same command compares'
         if self.inaccuracy:
             proof += f'\nINACCURATE, kept because you said so: {self.inaccuracy}'
         if self.spec.precision == 'int8':
