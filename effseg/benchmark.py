@@ -145,8 +145,7 @@ def compare_artifacts(
         ((height, width, _),) = specs
         resized = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
         contestants = {
-            path: (lambda artifact=artifact, image=resized: _labels(artifact, image))
-            for path, artifact in loaded.items()
+            path: (lambda artifact=artifact, image=resized: artifact.labels(image)) for path, artifact in loaded.items()
         }
         if model is not None:
             contestants = {'MMSegmentation predict': lambda image=resized: _predict(model, image), **contestants}
@@ -309,12 +308,6 @@ def _read_labels(path: str) -> np.ndarray:
             f'{path} holds {labels.dtype} of shape {labels.shape}; 8-bit class numbers (H, W) were expected'
         )
     return labels
-
-
-def _labels(artifact: deploy.Artifact, image: np.ndarray) -> np.ndarray:
-    """The labels of the image's size, whichever of both the artifact returns."""
-    result = artifact(image)
-    return result if artifact.spec.output == 'labels' else deploy.label_map(result, image.shape[:2])
 
 
 def _model_line(name: str, model: nn.Module, fused: FusedSegmentor, x: Tensor, runs: int) -> str:

@@ -106,6 +106,8 @@ def test(
             return segmenter.model
         # test-time augmentation averages logits, which only artifacts and the network as it was trained give
         averaged = segmenter.model if is_artifact(checkpoint) else segmenter.trained
+        if is_artifact(checkpoint) and averaged.artifact.spec.output == 'labels':
+            raise ConfigError(f'--tta averages logits, and {checkpoint} returns labels; export it with --output logits')
         return MODELS.build(dict(cfg.tta_model, module=averaged))
 
     runner = build_runner(protect(cfg) if protection else cfg, launcher, opened)

@@ -18,7 +18,7 @@ from .folding import Affine, linear_part
 from .layers import Conv, Layer, MapNorm, Sequential, conv_module
 from .upsample import plus_doubled
 
-# lines of a level that a collapsed border needs; with images of 32 pixels, the first two levels have them
+# lines of a level that a collapsed border needs; smaller maps go step by step
 SMALLEST_GRID = 4
 COLLAPSIBLE = 2
 
@@ -60,7 +60,7 @@ class SemanticFpn(Layer):
         Returns:
             (N, classes, H_0, W_0).
         """
-        levels = self._levels(halving([x.shape[2:] for x in maps]))
+        levels = self._levels([x.shape[2:] for x in maps])
         # a collapsed level reads P of the level behind the last map it takes, a plain one its own
         tops = [index if level is None else index + len(level.above) for index, level in enumerate(levels)]
         pyramid = self._top_down(maps, min(tops))
@@ -77,17 +77,18 @@ class SemanticFpn(Layer):
             scales.append(y)
         return self._classify(*scales)
 
-    def _levels(self, collapsed: bool) -> list[CollapsedLevel | None]:
-        levels = list(self.levels) if collapsed else []
+    def _levels(self, grids: Sequence[Sequence[int]]) -> list[CollapsedLevel | None]:
+        """For maps of ``grids`` (H, W), each level's collapsed form where it is exact, else None."""
+        collapsed = list(self.levels) if halving(grids) else []
+        levels = [level if min(grid) >= SMALLEST_GRID else None for level, grid in zip(collapsed, grids)]
         return levels + [None] * (len(self.laterals) - len(levels))
 
     def strip_to(self, grids: Sequence[Sequence[int]]) -> None:
         """Drops the weights that maps of these sizes do not take; the others must go through :meth:`forward` no
         more."""
         self.strip()
-        levels = self._levels(halving(grids))
-        if not any(levels):
-            self.levels = nn.ModuleList()
+        levels = self._levels(grids)
+        self.levels = nn.ModuleList(levels if any(levels) else [])
         for index, level in enumerate(levels):
             if level is not None:  # both are inside the level's own kernels
                 self.outputs[index] = nn.Identity()

@@ -105,7 +105,8 @@ class FusedSegmentor(nn.Module):
         network.backbone.set_portable()
         network.decoder.set_portable()
         network.backbone.strip()
-        network.decoder.strip_to(_grids(self.size))
+        grids = _grids(self.size)
+        network.decoder.strip_to([grids[index] for index in self.backbone.out_indices])
         return network
 
 

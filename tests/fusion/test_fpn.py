@@ -6,6 +6,8 @@ import pytest
 import torch
 
 pytest.importorskip('mmseg')
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from mmseg.models.decode_heads import FPNHead
 from mmseg.models.necks import FPN
 from torch import nn
@@ -123,6 +125,26 @@ def test_other_settings(random_stats, neck, head, collapsed):
     assert bool(decoder.levels) == collapsed and (decoder.fallback is None) == collapsed
     for size in ((64, 96), (32, 32), (40, 56)):
         check(neck, head, decoder, maps_of(size))
+
+
+sides = st.integers(1, 40)
+
+
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    widths=st.sampled_from([(4, 6), (4, 4, 12), WIDTHS, (4, 4, 4, 12)]), built=st.tuples(sides, sides), run=st.data()
+)
+@torch.no_grad()
+def test_any_grid_of_any_depth(random_stats, widths, built, run):
+    """Grids of the finest map down to one pixel, whatever the stride of the first map that is read."""
+    neck, head = network(random_stats, widths, middle=48)
+    levels = [tuple(x.shape[2:]) for x in maps_of([4 * side for side in built], widths)]
+    decoder = fuse_semantic_fpn(neck, head, plain_norms(widths), levels)
+    size = run.draw(st.one_of(st.just(built), st.tuples(sides, sides)))
+    maps = maps_of([4 * side for side in size], widths)
+    check(neck, head, decoder, maps)
+    decoder.set_portable().strip_to([tuple(x.shape[2:]) for x in maps])
+    torch.testing.assert_close(decoder(maps), head([*neck(maps)]), **EXACT)
 
 
 @torch.no_grad()

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 pytest.importorskip('mmseg')
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 from mmengine.config import ConfigDict
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
@@ -88,6 +90,37 @@ def check(model, fused, x):
         torch.testing.assert_close(form.logits(x), logits, **EXACT)
     assert torch.equal(fused(x), predicted(model, x))
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+pixels = st.one_of(st.sampled_from([8, 16, 32, 64]), st.integers(1, 100))
+
+
+@pytest.fixture(scope='module')
+def by_stages(random_stats):
+    """Models that read consecutive stages, by the first and the number of them."""
+    return {(first, count): random_stats(stages(first, count)) for count in (2, 3, 4) for first in range(5 - count)}
+
+
+def stages(first, count):
+    model = segmentor(out_indices=tuple(range(first, first + count)))
+    widths = model.backbone.embed_dims[first : first + count]
+    head = dict(in_channels=[32] * count, in_index=list(range(count)), channels=16, num_classes=11)
+    strides = [4 * 2 ** (first + index) for index in range(count)]
+    model.neck = MODELS.build(dict(type='FPN', in_channels=list(widths), out_channels=32, num_outs=count))
+    model.decode_head = MODELS.build(
+        dict(type='FPNHead', feature_strides=strides, norm_cfg=dict(type='BN'), align_corners=False, **head)
+    )
+    return model
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(case=st.data(), size=st.tuples(pixels, pixels))
+@example(case=None, size=(32, 32))
+@torch.no_grad()
+def test_any_stages_at_any_size(by_stages, case, size):
+    for key in by_stages if case is None else [case.draw(st.sampled_from(sorted(by_stages)))]:
+        model = by_stages[key]
+        check(model, effseg.fuse(model, size), images(1, size))
 
 
 @pytest.mark.medium

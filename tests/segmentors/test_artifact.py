@@ -83,19 +83,16 @@ def config(**changes) -> Config:
     return Config(dict(model=model))
 
 
-def build(cfg):
-    from mmseg.registry import MODELS
+def build(cfg, path):
+    from effseg.segmentors.artifact import artifact_segmentor
 
-    return MODELS.build(cfg.model).eval()
+    return artifact_segmentor(cfg, str(path)).eval()
 
 
 @pytest.mark.parametrize('size', [(64, 96), (100, 150)])
 def test_windows_give_the_logits_of_mmsegmentation(segmenter, artifact, size):
-    from effseg.segmentors.artifact import use_artifact
-
     cfg = config(test_cfg=dict(mode='slide', crop_size=(64, 96), stride=(40, 64)))
-    use_artifact(cfg, str(artifact))
-    scored = build(cfg)
+    scored = build(cfg, artifact)
     image = torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     data = dict(inputs=[image], data_samples=None)
     segmenter.test_cfg = cfg.model.test_cfg
@@ -106,12 +103,9 @@ def test_windows_give_the_logits_of_mmsegmentation(segmenter, artifact, size):
 
 
 def test_smaller_images_are_padded_with_the_mean(artifact):
-    from effseg.segmentors.artifact import use_artifact
-
     cfg = config()
-    use_artifact(cfg, str(artifact))
     image = torch.randint(0, 256, (1, 3, 40, 50), generator=torch.Generator().manual_seed(1)).float()
-    assert build(cfg).inference(image, [{}]).shape == (1, 3, 40, 50)
+    assert build(cfg, artifact).inference(image, [{}]).shape == (1, 3, 40, 50)
 
 
 @pytest.mark.parametrize(
@@ -123,19 +117,14 @@ def test_smaller_images_are_padded_with_the_mean(artifact):
     ],
 )
 def test_a_config_that_feeds_something_else_is_refused(artifact, changes, error):
-    from effseg.segmentors.artifact import use_artifact
-
     with pytest.raises(error):
-        use_artifact(config(**changes), str(artifact))
+        build(config(**changes), artifact)
 
 
 def test_windows_larger_than_the_file_are_refused(artifact):
-    from effseg.segmentors.artifact import use_artifact
-
     cfg = config(test_cfg=dict(mode='slide', crop_size=(128, 128), stride=(64, 64)))
-    use_artifact(cfg, str(artifact))
     with pytest.raises(ConfigError, match='larger than'):
-        build(cfg)
+        build(cfg, artifact)
 
 
 @pytest.mark.parametrize(
@@ -153,11 +142,8 @@ def test_every_tool_refuses_a_file_of_another_class_count(tool, scenes, artifact
 def test_labels_in_windows_favor_no_class(artifact, shown):
     """Where windows disagree, averaged labels would tie, and ties go to the lower class: numbering the classes the
     other way round must change nothing but the numbers."""
-    from effseg.segmentors.artifact import use_artifact
-
     cfg = config()
-    use_artifact(cfg, str(artifact))
-    scored = build(cfg)
+    scored = build(cfg, artifact)
     spec = dataclasses.replace(scored.artifact.spec, output='labels')
 
     class File:
@@ -180,11 +166,8 @@ def test_labels_in_windows_favor_no_class(artifact, shown):
 
 
 def test_labels_are_not_averaged(artifact):
-    from effseg.segmentors.artifact import use_artifact
-
     cfg = config()
-    use_artifact(cfg, str(artifact))
-    scored = build(cfg)
+    scored = build(cfg, artifact)
     scored.artifact.spec = dataclasses.replace(scored.artifact.spec, output='labels')
     with pytest.raises(ConfigError, match='--output logits'):
         scored.inference(torch.zeros(1, 3, 64, 96), [{}])
