@@ -1,5 +1,6 @@
 """Image files as a person sees them, opened so that a hostile one costs an error and nothing else."""
 
+import io
 import warnings
 from pathlib import Path
 from typing import BinaryIO
@@ -8,12 +9,23 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ..errors import DataError
+from .orientation import stored_layout
 
 MAX_PIXELS = 2**27  # 11585 x 11585; decoding takes up to 12 bytes for each
 _WHITE = (255, 255, 255, 255)
 Image.init()
 # what people photograph and label in, as far as this Pillow has it; PostScript, say, would start a program
 FORMATS = tuple({'JPEG', 'PNG', 'BMP', 'DIB', 'TIFF', 'WEBP', 'GIF', 'AVIF', 'JPEG2000', 'PPM'} & Image.OPEN.keys())
+
+
+def read_file(path: str | Path) -> bytes:
+    """The content of a file.
+
+    Raises:
+        OSError: when there is no such file, or it cannot be read.
+    """
+    _check_kind(path)
+    return Path(path).read_bytes()
 
 
 def open_image(source: str | Path | BinaryIO) -> Image.Image:
@@ -24,8 +36,8 @@ def open_image(source: str | Path | BinaryIO) -> Image.Image:
         OSError: when there is no such file, or it is no image of these formats.
         Image.DecompressionBombError: when it has more than :data:`MAX_PIXELS`.
     """
-    if isinstance(source, (str, Path)) and Path(source).exists() and not Path(source).is_file():
-        raise OSError('it is a folder, a pipe or a device')
+    if isinstance(source, (str, Path)):
+        _check_kind(source)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', Image.DecompressionBombWarning)  # ours is the limit
         image = Image.open(source, formats=FORMATS)
@@ -46,24 +58,39 @@ def read_image(path: str | Path) -> np.ndarray:
         DataError: when the file is not an image, a truncated one, or too large.
     """
     try:
-        with open_image(path) as image:
+        # of the bytes: from a path, Pillow maps some TIFF files into memory, and turns those by EXIF wrongly
+        with open_image(io.BytesIO(read_file(path))) as image:
             image.load()
             return np.asarray(_eight_bits(ImageOps.exif_transpose(image)).convert('RGB'))
     except (OSError, SyntaxError, ValueError, EOFError, MemoryError, Image.DecompressionBombError) as error:
         raise DataError(f'{path} cannot be read as an image: {error or type(error).__name__}') from error
 
 
-def is_transparent(path: str | Path) -> bool:
-    """Whether what is seen of an image depends on what lies behind it.
+def read_for_opencv(path: str | Path) -> bytes:
+    """The bytes of an image file that OpenCV, which drops transparency, turns some formats by EXIF and not others, and
+    may lack others yet, decodes to what :func:`read_image` reads: the file's own, or those of a BMP file.
 
     Raises:
-        DataError: when the file is not an image, or too large.
+        DataError: when the file is not an image, a truncated one, or too large.
     """
     try:
-        with open_image(path) as image:
-            return 'A' in image.mode or 'transparency' in image.info
+        content = read_file(path)
+        with open_image(io.BytesIO(content)) as image:
+            _, orientation = stored_layout(image)
+            opaque = 'A' not in image.mode and 'transparency' not in image.info
+            plain = opaque and orientation == 1 and image.format not in ('AVIF', 'GIF')
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f'{path} cannot be read as an image: {error}') from error
+    if plain:
+        return content
+    bitmap = io.BytesIO()
+    Image.fromarray(read_image(path)).save(bitmap, 'BMP')
+    return bitmap.getvalue()
+
+
+def _check_kind(path: str | Path) -> None:
+    if Path(path).exists() and not Path(path).is_file():  # reading a pipe or a device may never end
+        raise OSError('it is a folder, a pipe or a device')
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -13,6 +13,7 @@ TURN = {
     8: Image.Transpose.ROTATE_90,
 }
 _TIFF_SIZE = (256, 257)  # the tags of width and height
+_PNG_MARKS = (b'eXIf', b'Raw profile type exif', b'XML:com.adobe.xmp')  # one of which tells how a PNG file is turned
 
 
 def stored_layout(image: Image.Image) -> tuple[tuple[int, int], int]:
@@ -24,11 +25,21 @@ def stored_layout(image: Image.Image) -> tuple[tuple[int, int], int]:
     size = image.size
     if hasattr(image, 'tag_v2'):
         size = tuple(image.tag_v2.get(tag, edge) for tag, edge in zip(_TIFF_SIZE, size))
+    if image.format == 'PNG' and not _has_any(image, _PNG_MARKS):
+        return size, 1  # Pillow would decode all of it to see
     try:
         orientation = image.getexif().get(TAG, 1)
     except (OSError, SyntaxError, ValueError):
         orientation = 1
     return size, orientation if orientation in TURN else 1
+
+
+def _has_any(image: Image.Image, marks: tuple[bytes, ...]) -> bool:
+    place = image.fp.tell()
+    image.fp.seek(0)
+    content = image.fp.read()
+    image.fp.seek(place)
+    return any(mark in content for mark in marks)
 
 
 def turn_of_label_map(stored: tuple[int, int], orientation: int, size: tuple[int, int]) -> Image.Transpose | None:

@@ -9,27 +9,20 @@ from mmseg.registry import TRANSFORMS
 from PIL import Image
 
 from ..errors import DataError
-from .images import is_transparent, open_image, read_image
-from .orientation import stored_layout, turn_of_label_map
+from .images import open_image, read_file, read_for_opencv
+from .labels import class_numbers
+from .orientation import TURN, stored_layout, turn_of_label_map
 
 ONE_CHANNEL = ('L', 'P', '1')
 
 
 class OnWhiteBackend(LocalBackend):
-    """Image files, of which transparent ones come on white, as people see them: LoadImageFromFile drops their
-    transparency alone. For its ``backend_args``."""
+    """Image files as people see them, upright and on white where they are transparent, in whatever format: for the
+    ``backend_args`` of LoadImageFromFile, which sees them otherwise."""
 
     def get(self, filepath: str) -> bytes:
-        """The bytes of a file; a BMP file in memory for a transparent image.
-
-        Raises:
-            DataError: for what is no image, or too large, and for a transparent one that cannot be read to its end.
-        """
-        if not is_transparent(filepath):
-            return super().get(filepath)
-        content = io.BytesIO()
-        Image.fromarray(read_image(filepath)).save(content, 'BMP')
-        return content.getvalue()
+        """See :func:`effseg.datasets.images.read_for_opencv`."""
+        return read_for_opencv(filepath)
 
 
 register_backend('on_white', OnWhiteBackend, force=True)
@@ -39,7 +32,7 @@ register_backend('on_white', OnWhiteBackend, force=True)
 class LoadLabelMap(LoadAnnotations):
     """MMSegmentation's LoadAnnotations; a label map that does not belong over its image is an error with both names.
 
-    A picture that its EXIF tag turns is loaded upright. Its label map is turned along, unless its size shows that it is
+    An image that its EXIF tag turns is loaded upright. Its label map is turned along, unless its size shows that it is
     upright already.
 
     Raises:
@@ -55,25 +48,31 @@ class LoadLabelMap(LoadAnnotations):
     def _load_seg_map(self, results: dict) -> None:
         path = results['seg_map_path']
         try:
-            with open_image(path) as label_map:
-                mode, size = label_map.mode, label_map.size
+            with open_image(io.BytesIO(read_file(path))) as label_map:
+                if label_map.mode not in ONE_CHANNEL:
+                    raise DataError(
+                        f'{path} is a {label_map.mode} image; a label map has one 8-bit channel of class numbers'
+                    )
+                # as it is loaded, Pillow turns a TIFF file by its own tag
+                turned = label_map.format == 'TIFF' and stored_layout(label_map)[1] in TURN
+                label_map.load()
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise DataError(f'{path} cannot be read as a label map: {error}') from error
-        if mode not in ONE_CHANNEL:
-            raise DataError(f'{path} is a {mode} image; a label map has one 8-bit channel of class numbers')
-        super()._load_seg_map(results)
-        results['gt_seg_map'] = results['gt_seg_map'].reshape(size[::-1])  # MMSegmentation drops axes of one pixel
-        turn = None
-        if 'img_path' in results:
+        if 'img_path' in results and not turned:
             with open_image(results['img_path']) as image:
-                turn = turn_of_label_map(*stored_layout(image), size)
-        if turn is not None:
-            upright = Image.fromarray(results['gt_seg_map']).transpose(turn)
-            results['gt_seg_map'] = np.asarray(upright).copy()
-        shown = tuple(results.get('ori_shape', results['gt_seg_map'].shape)[:2])
-        if results['gt_seg_map'].shape != shown:
-            height, width = results['gt_seg_map'].shape
+                turn = turn_of_label_map(*stored_layout(image), label_map.size)
+            label_map = label_map if turn is None else label_map.transpose(turn)
+        shown = tuple(results.get('ori_shape', label_map.size[::-1])[:2])
+        if label_map.size != shown[::-1]:
             raise DataError(
-                f'{path} is {width} x {height}, its image {results.get("img_path")} {shown[1]} x {shown[0]}; they '
-                'must be of one size'
+                f'{path} is {label_map.width} x {label_map.height}, its image {results.get("img_path")} {shown[1]} x '
+                f'{shown[0]}; they must be of one size'
             )
+        if self.reduce_zero_label not in (None, results['reduce_zero_label']):
+            raise DataError(
+                f'reduce_zero_label is {results["reduce_zero_label"]} in the data set and {self.reduce_zero_label} in '
+                'LoadLabelMap; set it in the data set alone'
+            )
+        numbers = class_numbers(results['reduce_zero_label'], results.get('label_map'))
+        results['gt_seg_map'] = numbers[np.asarray(label_map).astype(np.uint8)]
+        results['seg_fields'].append('gt_seg_map')

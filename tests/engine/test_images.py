@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from effseg.datasets.check.pair import Rules, check_pair
-from effseg.datasets.images import is_transparent, read_image
+from effseg.datasets.images import read_image
 from effseg.datasets.orientation import TAG, TURN
 from effseg.datasets.transforms import LoadLabelMap, OnWhiteBackend
 from effseg.errors import DataError
@@ -109,7 +109,6 @@ def test_formats_that_start_programs_or_fill_the_memory_are_not_opened(disguised
     for name, path in disguised.items():
         for load in (
             read_image,
-            is_transparent,
             lambda path: OnWhiteBackend().get(str(path)),
             lambda path: LoadLabelMap().transform(dict(seg_map_path=str(path), seg_fields=[])),
         ):

@@ -6,13 +6,14 @@ import os
 import tempfile
 import warnings
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from ..images import FORMATS, open_image
+from ..images import FORMATS, open_image, read_file
+from ..labels import class_numbers
 from ..orientation import TURN, stored_layout, turn_of_label_map
 from .findings import ERROR, WARNING, Finding, finding
 
@@ -45,15 +46,14 @@ class Rules:
     crop: tuple[int, int] | None = None
     scale: tuple[float, float] | None = None
 
-    def mapped(self, raw: int) -> int:
-        """What a raw value, 0 to 255, becomes; as LoadAnnotations does it."""
-        if self.reduce_zero_label:
-            raw = 255 if raw in (0, 255) else raw - 1
-        return (self.label_map or {}).get(raw, raw)
+    @cached_property
+    def numbers(self) -> list[int]:
+        """What each raw value, 0 to 255, becomes."""
+        return class_numbers(self.reduce_zero_label, self.label_map).tolist()
 
     def meaning(self, raw: int) -> str | None:
         """The class that a raw value becomes, ``'ignored'``, or None when it is out of range."""
-        value = self.mapped(raw)
+        value = self.numbers[raw]
         if value in self.ignored:
             return 'ignored'
         return self.classes[value] if value < len(self.classes) else None
@@ -115,12 +115,10 @@ def _decoded(path: str, what: str, findings: list[Finding]) -> _File | None:
     def bad(kind, message):
         findings.append(finding(f'{what}: {kind}', path, message))
 
-    if Path(path).exists() and not Path(path).is_file():  # reading a pipe or a device may never end
-        return bad('unreadable', 'is a folder, a pipe or a device')
     try:
-        content = Path(path).read_bytes()
+        content = read_file(path)
     except OSError as error:
-        return bad('unreadable', f'cannot be read: {error.strerror}')
+        return bad('unreadable', f'cannot be read: {error.strerror or error}')
     if not content:
         return bad('empty', 'the file has 0 bytes')
     try:
@@ -256,7 +254,7 @@ def _check_palette(file: _File, seen: list[int], rules: Rules, findings: list[Fi
     own = np.array(file.image.getpalette('RGB') or [], dtype=int).reshape(-1, 3).tolist()
     wanted = [list(map(int, color)) for color in rules.palette]
     for value in seen:
-        number = rules.mapped(value)
+        number = rules.numbers[value]
         if value >= len(own) or number >= len(wanted) or own[value] == wanted[number]:
             continue
         if wanted.count(own[value]) == 1:
@@ -275,6 +273,10 @@ def _check_overlay(image: _File, label_map: _File, findings: list[Finding]) -> N
         hint = ' (height and width exchanged)' if size == stored[::-1] else ''
         message = f'is {size[0]} x {size[1]}{hint}, its image {image.path} {upright[0]} x {upright[1]}'
         findings.append(finding('pair: sizes differ', label_map.path, message))
+    elif label_map.orientation in TURN:
+        if label_map.orientation != orientation:
+            message = f'is turned by EXIF (orientation {label_map.orientation}), and its image is not, or otherwise'
+            findings.append(finding('pair: turned by EXIF', label_map.path, message))
     elif orientation in TURN:
         turned = f'is turned when it is shown (EXIF orientation {orientation})'
         if upright == stored:
