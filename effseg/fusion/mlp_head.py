@@ -10,6 +10,8 @@ one with the first where nothing stands between them:
     y = act(sum over levels of resize(W_i x_i + b_i)).
 """
 
+import functools
+import itertools
 from collections.abc import Sequence
 
 import torch.nn.functional as F
@@ -55,11 +57,14 @@ class MlpHead(Layer):
             (N, classes, H, W), H and W those of the first map that is read.
         """
         finest, *coarser = [level(maps[index]) for index, level in zip(self.in_index, self.levels)]
-        y = finest
-        for x in coarser:
-            x = F.interpolate(x, size=finest.shape[2:], mode='bilinear', align_corners=self.align_corners)
-            y = y + x if self.portable else y.add_(x)
+        options = dict(size=finest.shape[2:], mode='bilinear', align_corners=self.align_corners)
+        resized = (F.interpolate(x, **options) for x in reversed(coarser))
+        # the finest last: runtimes add what is there already, and apply the activation, inside its conv
+        y = functools.reduce(self._plus, itertools.chain(resized, [finest]))
         return self.classifier(self.mixing(y) if self.mixing else activate(y, self.act, self.portable))
+
+    def _plus(self, x: Tensor, y: Tensor) -> Tensor:
+        return x + y if self.portable else x.add_(y)
 
     def strip_to(self, grids: Sequence[Sequence[int]]) -> None:
         """Drops the weights that maps of these sizes do not take: none."""
