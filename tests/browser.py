@@ -105,6 +105,13 @@ def complaints(window) -> list[str]:
     return [entry['message'] for entry in window.get_log('browser') if entry['level'] in ('SEVERE', 'WARNING')]
 
 
+def wait_for(window, condition, seconds: float = 60):
+    """What ``condition(window)`` gives as soon as that is true; a failure if it never is."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    return WebDriverWait(window, seconds, poll_frequency=0.1).until(condition)
+
+
 def overflow(window) -> int:
     """By how many pixels the page is wider than the screen."""
     return window.execute_script('return document.documentElement.scrollWidth - innerWidth')

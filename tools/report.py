@@ -22,7 +22,7 @@ def main(argv: list[str]) -> None:
         type=int,
         default=PICTURES,
         metavar='N',
-        help='how many of the worst, and of the best (default: %(default)s)',
+        help='how many images of the worst, and of the best (default: %(default)s)',
     )
     cli.add_trust_option(parser)
     cli.add_cfg_options(parser)

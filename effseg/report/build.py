@@ -11,11 +11,11 @@ from mmengine.config import Config
 
 from ..errors import ConfigError
 from ..outputs import OutputFolder
-from . import charts, page
+from . import page
 from .candidates import find_candidates, measure, open_candidates
 from .curve import read_curve
 from .facts import environment
-from .images import choose, picture
+from .images import choose, layers
 from .scoring import read_config, score
 
 PAGE = 'report.html'
@@ -48,7 +48,7 @@ def report(
     Raises:
         EffsegError: for a config, data set, checkpoint or artifact that cannot be used.
     """
-    charts.plotly()
+    page.check_packages()
     if pictures < 0:
         raise ConfigError(f'pictures={pictures} must be 0 or more')
     cfg = read_config(config, cfg_options)
@@ -68,7 +68,7 @@ def report(
         rows = measure(opened, scores)
         classes, palette = rows[0].classes, np.array(rows[0].palette, dtype=np.uint8)
         worst, best = choose(first.scenes, pictures)
-        gallery = [[picture(scene, classes, palette) for scene in group] for group in (worst, best)]
+        gallery = [[layers(scene, classes, palette) for scene in group] for group in (worst, best)]
     content = page.Content(
         config=config,
         data=f'{cfg.test_dataloader.dataset.get("data_root", "")}',

@@ -44,7 +44,7 @@ class Row:
         candidate: what it is.
         metrics: see :class:`~effseg.report.scoring.Score`.
         agreement: share of all pixels with the first candidate's label, in percent.
-        milliseconds: from picture to label map, median.
+        milliseconds: from image to label map, median.
         megabytes: of the file; of a fused network, of its numbers.
         parameters, gmacs: of a torch network; None for an artifact.
         size: (H, W) the work was counted at, or that an artifact takes.
@@ -115,7 +115,7 @@ def open_candidates(
 
 
 def measure(opened: dict[Candidate, Segmenter], scores: dict[Candidate, Score]) -> list[Row]:
-    """The rows of the table; all candidates are timed in turn on the same pictures, in this process."""
+    """The rows of the table; all candidates are timed in turn on the same images, in this process."""
     candidates, segmenters = list(opened), list(opened.values())
     first = scores[candidates[0]].scenes
     chosen = np.linspace(0, len(first) - 1, min(TIMED_IMAGES, len(first))).round().astype(int)
@@ -137,7 +137,7 @@ def _row(candidate: Candidate, own: Score, segmenter: Segmenter, milliseconds: f
         spec = artifact.spec
         size, numbers, work = (spec.height, spec.width), None, None
         notes = [
-            f'{spec.backend}, {spec.precision}, returns {spec.output}, resized to the picture',
+            f'{spec.backend}, {spec.precision}, returns {spec.output}, resized to the image',
             f'weights of the checkpoint {spec.checkpoint_sha256[:12]}',
         ]
     else:
@@ -182,13 +182,13 @@ def _agreement(scenes: list[Scene], first: list[Scene]) -> float:
     return 100 * same / max(total, 1)
 
 
-def _times(segmenters: list[Segmenter], pictures: list[np.ndarray]) -> list[float]:
-    """Median milliseconds per picture of each."""
+def _times(segmenters: list[Segmenter], images: list[np.ndarray]) -> list[float]:
+    """Median milliseconds per image of each."""
 
     def run(segmenter):
-        return lambda: [segmenter(picture) for picture in pictures]
+        return lambda: [segmenter(image) for image in images]
 
     timings = time_in_turn(
         {number: run(segmenter) for number, segmenter in enumerate(segmenters)}, runs=ROUNDS, warmup=1
     )
-    return [1000 * timing.median / len(pictures) for timing in timings.values()]
+    return [1000 * timing.median / len(images) for timing in timings.values()]

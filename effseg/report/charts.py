@@ -7,28 +7,13 @@ from itertools import cycle, islice
 
 import numpy as np
 
-from ..errors import MissingRuntimeError
 from .curve import Curve
 from .recorder import iou
 
 PALETTE, GREY = ('#2f7ed8', '#e8833a', '#2ca58d', '#b14aed', '#d64570', '#c9a227', '#3fb8d4'), '#8a8d91'
 BAR = 22  # pixels per class: a line of small text
+LABELLED = 20  # classes: more make cells too small for a number
 ABSENT = '–'  # of a class that is in neither truth nor prediction
-
-
-def plotly():
-    """The module.
-
-    Raises:
-        MissingRuntimeError: when it is not installed.
-    """
-    try:
-        import plotly.graph_objects
-    except ImportError as error:
-        raise MissingRuntimeError(
-            "the report draws with plotly, which is not installed; pip install 'effseg[report]'"
-        ) from error
-    return plotly.graph_objects
 
 
 def class_bars(classes: Sequence[str], confusions: dict[str, np.ndarray]) -> dict:
@@ -38,7 +23,8 @@ def class_bars(classes: Sequence[str], confusions: dict[str, np.ndarray]) -> dic
         classes: names.
         confusions: by candidate.
     """
-    go = plotly()
+    import plotly.graph_objects as go
+
     classes, confusions = _as_text(classes), dict(zip(_as_text(confusions), confusions.values()))
     scores = {name: 100 * iou(matrix) for name, matrix in confusions.items()}
     (first, values), *others = scores.items()
@@ -127,7 +113,8 @@ def class_bars(classes: Sequence[str], confusions: dict[str, np.ndarray]) -> dic
 
 def confusion_map(classes: Sequence[str], confusion: np.ndarray) -> dict:
     """Of the pixels of each true class (row), the share of each predicted class (column); zoomed into by dragging."""
-    go = plotly()
+    import plotly.graph_objects as go
+
     shares, classes = row_shares(confusion), _as_text(classes)
     gap = 0 if len(classes) > 30 else 1
     named = {f'{index}': name for index, name in enumerate(classes)}
@@ -141,17 +128,24 @@ def confusion_map(classes: Sequence[str], confusion: np.ndarray) -> dict:
             xgap=gap,
             ygap=gap,
             colorbar=dict(tickformat='.0%', thickness=10, len=0.5),
+            text=_cell_texts(shares) if len(classes) <= LABELLED else None,
+            texttemplate='%{text}' if len(classes) <= LABELLED else None,
             hovertemplate='true %{y}<br>predicted %{x}<br>%{z:.1%}<extra></extra>',
         )
     )
     axis = dict(type='category', labelalias=named, automargin=True, showgrid=False, showline=True, mirror=True)
     figure.update_layout(
         height=620,
-        margin=dict(l=8, r=8, t=10, b=8),
+        margin=dict(l=8, r=8, t=44, b=8),  # the zoom bar lies above the cells
         xaxis=dict(axis, title=dict(text='predicted', standoff=6), tickangle=-60),
         yaxis=dict(axis, title=dict(text='true', standoff=6), autorange='reversed'),
     )
     return _plain(figure)
+
+
+def _cell_texts(shares: np.ndarray) -> list[list[str]]:
+    """The shares in percent; nothing in the row of a class that is not in the truth."""
+    return [['' if np.isnan(share) else f'{100 * share:.1f}' for share in row] for row in shares]
 
 
 def row_shares(confusion: np.ndarray) -> np.ndarray:
@@ -162,7 +156,8 @@ def row_shares(confusion: np.ndarray) -> np.ndarray:
 
 def training_curve(curve: Curve) -> dict:
     """Loss and validation mIoU over the iterations."""
-    go = plotly()
+    import plotly.graph_objects as go
+
     steps, losses = zip(*curve.loss)
     window = max(len(losses) // 50, 1)
     smooth = np.convolve(

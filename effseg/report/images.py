@@ -15,7 +15,7 @@ IGNORED, WRONG = (128, 128, 128, 190), (225, 29, 72, 235)
 
 
 @dataclass(frozen=True)
-class Picture:
+class Layers:
     """A scene for the page; layers are data URLs of one size.
 
     Attributes:
@@ -47,7 +47,7 @@ def choose(scenes: list[Scene], count: int) -> tuple[list[Scene], list[Scene]]:
     return worst, ordered[len(worst) :][::-1][:count]
 
 
-def picture(scene: Scene, classes: list[str], palette: np.ndarray) -> Picture:
+def layers(scene: Scene, classes: list[str], palette: np.ndarray) -> Layers:
     """Makes the layers of a scene.
 
     Args:
@@ -67,7 +67,7 @@ def picture(scene: Scene, classes: list[str], palette: np.ndarray) -> Picture:
     errors = np.where(ignored, 1, np.where(wrong, 2, 0)).astype(np.uint8)
     counts = np.bincount(np.concatenate([truth[~ignored], labels[~ignored]]), minlength=len(classes))
     present = [int(index) for index in np.argsort(-counts) if counts[index]]
-    return Picture(
+    return Layers(
         name=scene.image.name,
         iou=100 * scene.iou,
         accuracy=100 * scene.accuracy,

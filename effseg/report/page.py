@@ -1,5 +1,6 @@
 """The page: one HTML file that takes nothing from anywhere."""
 
+import importlib.util
 import json
 import shlex
 from dataclasses import dataclass
@@ -8,10 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from .. import files
+from ..errors import MissingRuntimeError
 from . import charts
 from .candidates import Row
 from .curve import Curve
-from .images import Picture
+from .images import Layers
 from .recorder import iou
 
 WORST_PAIRS = 15
@@ -29,7 +31,7 @@ class Content:
         rows: candidates; the first is shown in full.
         confusion: the first one's.
         confusions: all, by name.
-        worst, best: pictures.
+        worst, best: images.
         curve: of the training, if known.
         environment: by name.
         command: that made the report.
@@ -44,13 +46,25 @@ class Content:
     rows: list[Row]
     confusion: np.ndarray
     confusions: dict[str, np.ndarray]
-    worst: list[Picture]
-    best: list[Picture]
+    worst: list[Layers]
+    best: list[Layers]
     curve: Curve | None
     environment: dict[str, str]
     command: str
     setting: dict[str, str]
     options: dict
+
+
+def check_packages() -> None:
+    """
+    Raises:
+        MissingRuntimeError: when what the page is made with is not installed.
+    """
+    for package in ('plotly', 'jinja2'):
+        if not importlib.util.find_spec(package):
+            raise MissingRuntimeError(
+                f"the report is made with {package}, which is not installed; pip install 'effseg[report]'"
+            )
 
 
 def write(content: Content, path: Path) -> None:
@@ -77,6 +91,7 @@ def write(content: Content, path: Path) -> None:
         first=content.rows[0],
         pairs=worst_pairs(content.confusion, content.classes),
         weakest=weakest(content),
+        never=never_predicted(content),
         series=list(zip((row.name for row in content.rows), charts.colours(len(content.rows)))),
         figures=_script_safe(figures),
         plotly=get_plotlyjs(),
@@ -101,10 +116,16 @@ def worst_pairs(confusion: np.ndarray, classes: list[str]) -> list[tuple[str, st
 
 
 def weakest(content: Content) -> list[str]:
-    """The up to three classes of lowest IoU among those that are in the truth."""
+    """The classes of lowest IoU among those that are in the truth: up to three, and fewer than half of them."""
     scores = iou(content.confusion)
     known = [index for index in np.argsort(scores) if content.confusion[index].sum()]
-    return [content.classes[index] for index in known[:3]]
+    return [content.classes[index] for index in known[: min(3, len(known) // 2)]]
+
+
+def never_predicted(content: Content) -> list[str]:
+    """The classes that are in the truth and that no pixel was labelled as."""
+    truth, predicted = content.confusion.sum(1), content.confusion.sum(0)
+    return [name for name, pixels, own in zip(content.classes, truth, predicted) if pixels and not own]
 
 
 def commands(content: Content) -> list[str]:

@@ -17,7 +17,7 @@ class Scene:
     """One test image.
 
     Attributes:
-        image: the picture.
+        image: the file.
         labels: PNG of the predicted labels.
         truth: PNG of the true labels, 255 where ignored.
         iou: mean IoU over the classes that are in the truth or the prediction, 0 to 1.
@@ -56,13 +56,14 @@ class SceneRecorder(BaseMetric):
         """Takes down a batch.
 
         Raises:
-            DataError: for a true label that no class has.
+            DataError: for a true or predicted label that no class has.
         """
         classes = len(self.dataset_meta['classes'])
         if self.confusion is None:
             self.confusion = np.zeros((classes, classes), dtype=np.int64)
         for sample in data_samples:
-            predicted = sample['pred_sem_seg']['data'].squeeze(0).cpu().numpy()
+            # a head of one channel gives its labels, 0 and 1, as floating-point numbers
+            predicted = sample['pred_sem_seg']['data'].squeeze(0).cpu().numpy().astype(np.int64)
             truth = sample['gt_sem_seg']['data'].squeeze(0).cpu().numpy()
             counted = truth != self.ignore_index
             if counted.any() and not 0 <= truth[counted].min() <= truth[counted].max() < classes:
@@ -70,6 +71,11 @@ class SceneRecorder(BaseMetric):
                 raise DataError(
                     f'{sample["seg_map_path"]} holds the labels {", ".join(map(str, strange[:5]))}; the config knows '
                     f'0 to {classes - 1} and {self.ignore_index} (ignored)'
+                )
+            if predicted.max() >= classes:
+                raise DataError(
+                    f'the model labels pixels of {sample["img_path"]} as class {predicted.max()}; the data set knows 0 '
+                    f'to {classes - 1} (model.decode_head.num_classes is not the number of its classes)'
                 )
             matrix = np.bincount(
                 truth[counted].astype(np.int64) * classes + predicted[counted], minlength=classes**2

@@ -6,14 +6,17 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from engine.conftest import TINY
 
 from effseg.apis.opening import Segmenter, open_segmenter
+from effseg.errors import DataError, MissingRuntimeError
 from effseg.report import charts, page
+from effseg.report.build import report
 from effseg.report.candidates import Candidate
 from effseg.report.curve import read_curve
 from effseg.report.images import choose
-from effseg.report.recorder import Scene, iou
+from effseg.report.recorder import Scene, SceneRecorder, iou
 from effseg.report.scoring import score
 
 pytestmark = pytest.mark.usefixtures('scenes')
@@ -87,6 +90,39 @@ def test_names_are_shown_as_they_are():
         text = json.dumps(page._without_nan(figure))
         assert '<a' not in text and '<b>' not in text and '&lt;a href=' in text
     assert 'm.pth' in json.dumps(page._without_nan(charts.class_bars([name], {file: np.eye(1)})))
+
+
+def test_three_classes_have_numbers_and_one_weakest():
+    matrix = np.array([[90, 10, 0], [30, 70, 0], [5, 5, 0]])
+    cells = charts.confusion_map(['a', 'b', 'c'], matrix)['data'][0]
+    assert cells['texttemplate'] == '%{text}'
+    assert cells['text'][0] == ['90.0', '10.0', '0.0'] and cells['text'][2] == ['50.0', '50.0', '0.0']
+    content = SimpleNamespace(confusion=matrix, classes=['a', 'b', 'c'])
+    assert page.weakest(content) == ['c'] and page.never_predicted(content) == ['c']
+    many = SimpleNamespace(confusion=np.diag(np.arange(150)), classes=list(map(str, range(150))))
+    assert len(page.weakest(many)) == 3 and not page.never_predicted(many)
+    assert charts.confusion_map(many.classes, many.confusion)['data'][0].get('text') is None
+
+
+def test_a_head_of_one_channel_is_taken_down(tmp_path):
+    recorder = SceneRecorder(str(tmp_path))
+    recorder.dataset_meta = dict(classes=('rest', 'road'))
+    truth = torch.tensor([[[0, 1], [1, 255]]])
+    sample = dict(
+        img_path='a.jpg', pred_sem_seg=dict(data=torch.tensor([[[0.0, 1.0], [0.0, 1.0]]])), gt_sem_seg=dict(data=truth)
+    )
+    recorder.process({}, [sample])
+    assert recorder.confusion.tolist() == [[1, 0], [1, 1]]
+    sample['pred_sem_seg'] = dict(data=torch.tensor([[[0, 5], [0, 1]]]))
+    with pytest.raises(DataError, match='a.jpg as class 5; the data set knows 0 to 1'):
+        recorder.process({}, [sample])
+
+
+@pytest.mark.parametrize('package', ['plotly', 'jinja2'])
+def test_a_missing_package_is_said_before_the_work(monkeypatch, package):
+    monkeypatch.setattr(page.importlib.util, 'find_spec', lambda name: None if name == package else name)
+    with pytest.raises(MissingRuntimeError, match=f'made with {package}.*effseg.report'):
+        report('no_such.py', ['none.pth'])
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,19 @@
 """One command, one file: everything in it, nothing from elsewhere, readable on every screen."""
 
 import re
+import shutil
 
 import numpy as np
 import pytest
 import torch
-from browser import PHONE, complaints, overflow, requests, resize
+from browser import PHONE, complaints, overflow, requests, resize, wait_for
 from deploy.conftest import need
 from engine.conftest import TINY
+from mmengine.registry import init_default_scope
+from mmseg.registry import MODELS
 from PIL import Image
+
+from effseg.engine.config import load_config
 
 pytestmark = pytest.mark.usefixtures('scenes')
 
@@ -58,12 +63,16 @@ def test_fused_scores_as_the_trained_form(html):
 @pytest.mark.parametrize('dark', [False, True], ids=['light', 'dark'])
 def test_it_opens_from_disk(html, browser, size, dark):
     resize(browser, size, dark)
+    browser.get('about:blank')
     complaints(browser), requests(browser)
     browser.get(html.as_uri())
+    # the charts are drawn and the log is written after the page is there
+    wait_for(browser, lambda window: window.execute_script('return document.querySelectorAll(".main-svg").length') >= 4)
+    asked = []
+    wait_for(browser, lambda window: asked.extend(requests(window)) or html.as_uri() in asked)
+    assert asked == [html.as_uri()]
     assert not complaints(browser)
-    assert requests(browser) == [html.as_uri()]
-    assert overflow(browser) <= 0
-    assert browser.execute_script('return document.querySelectorAll(".main-svg").length') >= 4
+    wait_for(browser, lambda window: overflow(window) <= 0)
     paper = browser.execute_script('return getComputedStyle(document.body).backgroundColor')
     assert (sum(map(int, re.findall(r'\d+', paper)[:3])) < 200) == dark
 
@@ -86,6 +95,28 @@ def test_the_slider_fades_and_a_click_enlarges(html, browser):
     assert browser.execute_script(visible) == ['truth', 'errors']
     browser.execute_script('document.querySelector("figure .layers").click()')
     assert browser.execute_script('return document.getElementById("large").open')
+
+
+def test_a_head_of_one_channel(tool, scenes, tmp_path):
+    shutil.copytree(scenes, tmp_path / 'data')
+    for file in (tmp_path / 'data' / 'annotations').rglob('*.png'):
+        Image.fromarray((np.array(Image.open(file)) > 2).astype(np.uint8)).save(file)
+    config = tmp_path / 'sigmoid.py'
+    config.write_text(
+        f"""_base_ = [{TINY!r}]
+model = dict(decode_head=dict(num_classes=2, out_channels=1, loss_decode=dict(_delete_=True, type='CrossEntropyLoss',
+    use_sigmoid=True)))
+data_root = {str(tmp_path / 'data')!r}
+metainfo = dict(classes=('rest', 'thing'), palette=[(0, 0, 0), (255, 0, 0)])
+test_dataloader = dict(dataset=dict(data_root=data_root, metainfo=metainfo))
+"""
+    )
+    init_default_scope('mmseg')
+    model = MODELS.build(load_config(str(config)).model)
+    torch.save({'state_dict': model.state_dict()}, tmp_path / 'm.pth')
+    outcome = tool('report', config, tmp_path / 'm.pth', '--out', tmp_path / 'report')
+    assert outcome.status == 0, outcome
+    assert 'rest' in (tmp_path / 'report' / 'report.html').read_text()
 
 
 def refused(outcome, *words):
@@ -123,8 +154,6 @@ def test_an_empty_folder(tool, checkpoint, tmp_path):
 
 
 def test_a_label_that_no_class_has(tool, checkpoint, scenes, tmp_path):
-    import shutil
-
     root = tmp_path / 'data'
     shutil.copytree(scenes, root)
     file = root / 'annotations' / 'val' / '0001.png'

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import PHONE, complaints, overflow, resize
+from browser import PHONE, complaints, overflow, resize, wait_for
 from selenium.webdriver import ActionChains
 from selenium.webdriver.common.by import By
 
 from effseg.report import page
 from effseg.report.candidates import Candidate, Row
 from effseg.report.curve import Curve
-from effseg.report.images import picture
+from effseg.report.images import layers
 from effseg.report.recorder import Scene
 
 FILES = ('best.pth', 'model.onnx', 'model.pte', 'model.tflite', 'model_int8.onnx')
@@ -59,7 +59,7 @@ def html(classes, tmp_path_factory):
     root = write_ade20k(folder / 'data', train=1, val=2)
     image = next((root / 'images' / 'validation').iterdir())
     labels = root / 'annotations' / 'validation' / f'{image.stem}.png'
-    scene = picture(
+    scene = layers(
         Scene(image, labels, labels, 0.5, 0.9), [*names, 'no class'], np.array([*palette, (0, 0, 0)], dtype=np.uint8)
     )
     content = page.Content(
@@ -87,6 +87,11 @@ def opened(html, browser):
     resize(browser)
     complaints(browser)
     browser.get(html.as_uri())
+    drawn = (
+        'return document.querySelectorAll("[data-figure=bars] .textpoint").length == 150 && '
+        'document.querySelectorAll("[data-figure=confusion] .ytick text").length > 0'
+    )
+    wait_for(browser, lambda window: window.execute_script(drawn))
     assert not complaints(browser)
     return browser
 
@@ -136,7 +141,8 @@ def test_dragging_zooms_into_the_matrix_until_each_class_is_named(opened):
     ActionChains(opened).move_to_element_with_offset(area, -60, -60).click_and_hold().move_by_offset(
         50, 50
     ).move_by_offset(50, 50).release().perform()
-    names, narrow = opened.execute_script(shown), opened.execute_script(ratio)
+    narrow = wait_for(opened, lambda window: (found := window.execute_script(ratio)) < wide and found)
+    names = opened.execute_script(shown)
     assert len(before) < 150 <= round(wide) and narrow < wide / 3
     assert abs(len(names) - narrow) <= 2
 
