@@ -21,8 +21,8 @@ RUNTIMES = {
     # what its XNNPACK delegate takes is proved on 1.5, which asks for this torchao, the home of its quantizer
     'executorch': ['executorch>=1.5.1,<1.6', 'torchao>=0.18,<0.19'],
     # 9.0 is the first to read torch.export programs of current torch; newer cattrs wants a typing-extensions that
-    # litert-torch refuses
-    'coreml': ['coremltools>=9.0,<10', 'cattrs<25.3'],
+    # litert-torch refuses; no wheels for Python 3.14, where the other extras are usable without it
+    'coreml': ['coremltools>=9.0,<10; python_version < "3.14"', 'cattrs<25.3'],
     # released together, pinning each other
     'litert': ['litert-torch>=0.10,<0.11', 'ai-edge-litert>=2.3,<2.4', 'ai-edge-quantizer>=0.10,<0.11'],
 }

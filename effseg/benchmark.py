@@ -9,6 +9,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +83,7 @@ def compare_fused(
     works = {'MMSegmentation': work(lambda: model(x, mode='tensor')), 'fused': work(lambda: fused.logits(x))}
     print(f'work         {works["MMSegmentation"]:.1f} GMAC unfused, {works["fused"]:.1f} GMAC fused')
     _print_agreement(model, fused, x, logits)
-    networks = {'fused': fused}
+    networks: dict[str, nn.Module] = {'fused': fused}
     if compiled:
         networks['fused, torch.compile'] = compile_network(fused)
     for count in _each(threads):
@@ -90,10 +91,10 @@ def compare_fused(
         rate = _print_rates(runs)
         with torch.inference_mode():
             whole = {'MMSegmentation': lambda: model.predict(x)}
-            whole |= {name: (lambda network=network: network(x)) for name, network in networks.items()}
+            whole |= {name: partial(network, x) for name, network in networks.items()}
             _print_timings('image to label map', time_in_turn(whole, runs))
             alone = {'MMSegmentation': lambda: model(x, mode='tensor')}
-            alone |= {name: (lambda network=network: network.logits(x)) for name, network in networks.items()}
+            alone |= {name: partial(network.logits, x) for name, network in networks.items()}
             timings = time_in_turn(alone, runs)
             shares = {
                 name: f"  {works.get(name, works['fused']) / timing.median / rate:4.0%} of the conv's rate"
@@ -144,11 +145,10 @@ def compare_artifacts(
             )
         ((height, width, _),) = specs
         resized = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
-        contestants = {
-            path: (lambda artifact=artifact, image=resized: artifact.labels(image)) for path, artifact in loaded.items()
-        }
+        contestants: dict[str, Callable[[], object]] = {}
         if model is not None:
-            contestants = {'MMSegmentation predict': lambda image=resized: _predict(model, image), **contestants}
+            contestants['MMSegmentation predict'] = partial(_predict, model, resized)
+        contestants |= {path: partial(artifact.labels, resized) for path, artifact in loaded.items()}
         timings = time_in_turn(contestants, runs)
         print(f'image to labels, {height}x{width}, {count} thread(s), {runs} runs in turn')
         first = next(iter(timings.values())).median

@@ -110,8 +110,8 @@ def predict(
             overlays.append(overlay)
             count += 1
         for video in videos + [int(camera) for camera in cameras]:
-            stem = out / (f'camera{video}' if isinstance(video, int) else names[video])
-            result = label_video(segmenter, video, stem, opacity, frames, frame_labels, show)
+            to = out / (f'camera{video}' if isinstance(video, int) else names[video])
+            result = label_video(segmenter, video, to, opacity, frames, frame_labels, show)
             overlays.append(result.overlay)
             shares[str(video)] = class_shares(result.counts, segmenter.classes)
             count += result.frames

@@ -24,11 +24,11 @@ def export_weights(config: str, checkpoint: str, path: str | None = None, cfg_op
     Raises:
         EffsegError: for a config or checkpoint that cannot be used.
     """
-    path = Path(path) if path else Path(checkpoint).with_suffix('.safetensors')
-    if path.suffix != '.safetensors' or path == Path(checkpoint):
-        raise ConfigError(f'--out {path} must end in .safetensors and be another file than the checkpoint')
+    target = Path(path) if path else Path(checkpoint).with_suffix('.safetensors')
+    if target.suffix != '.safetensors' or target == Path(checkpoint):
+        raise ConfigError(f'--out {target} must end in .safetensors and be another file than the checkpoint')
     model = open_segmenter(config, checkpoint, cfg_options=cfg_options, device='cpu').trained
-    path.parent.mkdir(parents=True, exist_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
     meta = {key: list(model.dataset_meta[key]) for key in ('classes', 'palette') if model.dataset_meta.get(key)}
-    write_safetensors(path, model.state_dict(), meta)
-    return path
+    write_safetensors(target, model.state_dict(), meta)
+    return target

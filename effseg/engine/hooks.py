@@ -90,7 +90,8 @@ class StopHook(Hook):
     priority = 'LOWEST'  # behind the hook that saves
 
     def before_train(self, runner: Runner) -> None:
-        self.asked, self.process = None, os.getpid()
+        self.asked: signal.Signals | None = None
+        self.process = os.getpid()
         # signals are the main thread's; what nohup ignores stays ignored
         main = threading.current_thread() is threading.main_thread()
         here = [number for number in SIGNALS if main and signal.getsignal(number) is not signal.SIG_IGN]
@@ -111,15 +112,16 @@ class StopHook(Hook):
         last = isinstance(runner.train_loop, EpochBasedTrainLoop) and batch_idx + 1 == len(runner.train_dataloader)
         # gradients of several processes that are being accumulated are in no checkpoint
         if self.asked and not last and (get_world_size() == 1 or at_a_step(runner)):
-            self._stop(runner, runner.epoch, runner.iter + 1)
+            self._stop(runner, self.asked, runner.epoch, runner.iter + 1)
 
     def after_train_epoch(self, runner: Runner) -> None:
         if self.asked and isinstance(runner.train_loop, EpochBasedTrainLoop):
-            self._stop(runner, runner.epoch + 1, runner.iter)
+            self._stop(runner, self.asked, runner.epoch + 1, runner.iter)
 
     def after_val_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        if getattr(self, 'asked', None):
-            self._stop(runner, runner.epoch, runner.iter)
+        asked = getattr(self, 'asked', None)
+        if asked:
+            self._stop(runner, asked, runner.epoch, runner.iter)
 
     def _ask(self, number: int, frame) -> None:
         if os.getpid() != self.process:  # a worker that loads data: it ends with this process
@@ -129,11 +131,11 @@ class StopHook(Hook):
             os.kill(self.process, number)
         self.asked = signal.Signals(number)
 
-    def _stop(self, runner: Runner, epoch: int, done: int) -> None:
+    def _stop(self, runner: Runner, asked: signal.Signals, epoch: int, done: int) -> None:
         if not is_main_process():
             return  # the main process ends the others, when it has saved
-        say(f'\nstopped by {self.asked.name} after iteration {done}: {save_now(runner, epoch, done)}')
-        raise SystemExit(128 + self.asked)
+        say(f'\nstopped by {asked.name} after iteration {done}: {save_now(runner, epoch, done)}')
+        raise SystemExit(128 + asked)
 
 
 @HOOKS.register_module()

@@ -148,7 +148,7 @@ def _row(candidate: Candidate, own: Score, segmenter: Segmenter, milliseconds: f
             facts.gmacs(forward, size, next(network.parameters()).device),
             _layers(network),
         )
-    size_mb = 4e-6 * numbers if candidate.fused else files.size(candidate.path) / 1e6
+    size_mb = 4e-6 * numbers if numbers and candidate.fused else files.size(candidate.path) / 1e6
     return Row(
         candidate,
         own.metrics,
@@ -166,7 +166,7 @@ def _row(candidate: Candidate, own: Score, segmenter: Segmenter, milliseconds: f
 
 
 def _layers(network: torch.nn.Module, kinds_of: tuple[str, ...] = ('',)) -> list[str]:
-    kinds = {}
+    kinds: dict[str, int] = {}
     for module in network.modules():
         if not list(module.children()) and type(module).__name__.startswith(kinds_of):
             kinds[type(module).__name__] = kinds.get(type(module).__name__, 0) + 1
@@ -189,6 +189,6 @@ def _times(segmenters: list[Segmenter], images: list[np.ndarray]) -> list[float]
         return lambda: [segmenter(image) for image in images]
 
     timings = time_in_turn(
-        {number: run(segmenter) for number, segmenter in enumerate(segmenters)}, runs=ROUNDS, warmup=1
+        {str(number): run(segmenter) for number, segmenter in enumerate(segmenters)}, runs=ROUNDS, warmup=1
     )
     return [1000 * timing.median / len(images) for timing in timings.values()]

@@ -30,7 +30,8 @@ def read_curve(work_dir: Path, required: bool = False) -> Curve | None:
     Raises:
         DataError: when it is required and not there.
     """
-    loss, miou = {}, {}
+    loss: dict[int, float] = {}
+    miou: dict[int, float] = {}
     for file in sorted(work_dir.glob('*/vis_data/scalars.json')):
         points = [point for line in file.read_text().splitlines() if (point := _point(line)) and 'step' in point]
         losses = {point['step']: point['loss'] for point in points if 'loss' in point}

@@ -18,7 +18,7 @@ def parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def gmacs(logits, size: tuple[int, int], device: torch.device) -> float:
+def gmacs(logits, size: tuple[int, int], device: torch.device | str) -> float:
     """Billions of multiply-accumulates of convolutions and matrix products for one image, by torch's FlopCounterMode.
 
     Args:

@@ -90,12 +90,13 @@ class SceneRecorder(BaseMetric):
 
     def _keep(self, image: str, predicted: np.ndarray, truth: np.ndarray, matrix: np.ndarray) -> Scene:
         number = len(self.scenes)
-        paths = [self.folder / f'{number:05d}_{kind}.png' for kind in ('labels', 'truth')]
-        for path, labels in zip(paths, (predicted, truth)):
+        ours, theirs = (self.folder / f'{number:05d}_{kind}.png' for kind in ('labels', 'truth'))
+        for path, labels in ((ours, predicted), (theirs, truth)):
             Image.fromarray(labels.astype(np.uint8)).save(path, compress_level=1)
         return Scene(
             Path(image),
-            *paths,
+            ours,
+            theirs,
             float(np.nanmean(iou(matrix))) if matrix.any() else 1.0,
             matrix.trace() / max(matrix.sum(), 1),
         )

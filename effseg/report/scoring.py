@@ -74,6 +74,7 @@ def score(config: str, segmenter: Segmenter, folder: Path, cfg_options: dict | N
     with torch.no_grad(), named_errors():
         numbers = runner.test()
     recorder = next(metric for metric in runner.test_evaluator.metrics if isinstance(metric, SceneRecorder))
+    assert recorder.confusion is not None  # the data set holds at least one image
     return Score(
         {name: float(value) for name, value in numbers.items() if isinstance(value, Real)},
         recorder.confusion,

@@ -5,6 +5,7 @@ import functools
 import logging
 import time
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -60,7 +61,8 @@ class LabelSegmentor(EncoderDecoder):
         for name in ('cfg', 'dataset_meta'):
             if hasattr(model, name):
                 setattr(self, name, getattr(model, name))
-        self.images, self.seconds, self.peak, self._steps = 0, 0.0, None, 0
+        self.images, self.seconds, self._steps = 0, 0.0, 0
+        self.peak: int | None = None
         self.eval()
 
     def test_step(self, data: dict) -> list[SegDataSample]:
@@ -70,7 +72,10 @@ class LabelSegmentor(EncoderDecoder):
             with peak_memory() as peak:
                 samples = super().test_step(data)
             # the first step may build the network, which is not what an image takes
-            self.peak = peak.bytes if self._steps < 2 or peak.bytes is None else max(self.peak, peak.bytes)
+            if self._steps < 2 or self.peak is None or peak.bytes is None:
+                self.peak = peak.bytes
+            else:
+                self.peak = max(self.peak, peak.bytes)
         else:
             samples = super().test_step(data)
         if torch.cuda.is_available():
@@ -92,10 +97,10 @@ class LabelSegmentor(EncoderDecoder):
         large = is_large(inputs.shape[2:])
         if self.test_cfg.get('mode', 'whole') != 'whole' and not large:
             return super().predict(inputs, data_samples)
-        logits = None if large else self.network.logits(inputs)
+        logits: Any = None if large else self.network.logits(inputs)
         samples = data_samples if data_samples is not None else [SegDataSample() for _ in inputs]
         for index, sample in enumerate(samples):
-            steps = [Resize(*inputs.shape[2:])]
+            steps: Steps = [Resize(*inputs.shape[2:])]
             if data_samples is not None:
                 steps = resize_steps(samples[0].metainfo, sample.metainfo)
             if large:
@@ -185,8 +190,10 @@ class _Fused(nn.Module):
 def label_segmentor(model: nn.Module) -> nn.Module:
     """A trained model that skips full-size logits; the model itself where its labels do not come from them."""
     head = getattr(model, 'decode_head', None)
-    own = isinstance(head, BaseDecodeHead) and type(head).predict is BaseDecodeHead.predict
-    if type(model) is not EncoderDecoder or not own or type(head).predict_by_feat is not BaseDecodeHead.predict_by_feat:
+    kept = isinstance(head, BaseDecodeHead) and all(
+        getattr(type(head), name) is getattr(BaseDecodeHead, name) for name in ('predict', 'predict_by_feat')
+    )
+    if type(model) is not EncoderDecoder or not kept:
         return model
     return LabelSegmentor(model, _Unfused(model))
 
