@@ -35,10 +35,11 @@ def stored_layout(image: Image.Image) -> tuple[tuple[int, int], int]:
 
 
 def _has_any(image: Image.Image, marks: tuple[bytes, ...]) -> bool:
-    place = image.fp.tell()
-    image.fp.seek(0)
-    content = image.fp.read()
-    image.fp.seek(place)
+    file = getattr(image, 'fp')  # noqa: B009, of images that come from files alone
+    place = file.tell()
+    file.seek(0)
+    content = file.read()
+    file.seek(place)
     return any(mark in content for mark in marks)
 
 

@@ -16,7 +16,7 @@ from effseg.datasets.check.split import find_splits
 from effseg.datasets.check.survey import survey
 from effseg.demo.dataset import write_demo_data
 from effseg.engine.config import load_config
-from effseg.errors import DataError
+from effseg.errors import ConfigError, DataError
 
 CONFIG = str(Path(__file__).with_name('scenes_config.py'))
 SHARED = Path(__file__).parents[3] / 'shared' / 'data'
@@ -451,6 +451,31 @@ def test_a_test_split_without_labels_is_sound(root, tmp_path):
     sound, report = look(root, options, tmp_path)
     assert sound and not report['findings']
     assert [split['split'] for split in report['splits']] == ['train', 'val', 'test']
+
+
+@pytest.mark.parametrize(
+    'option, value',
+    [
+        ('ignore_index', '255'),
+        ('ignore_index', [1]),
+        ('metainfo.classes', None),
+        ('data_prefix', 1),
+        ('pipeline', None),
+        ('pipeline', [dict(crop_size=3)]),
+        ('pipeline', [dict(type='RandomResize', scale=(9, None))]),
+        ('pipeline', [dict(type='RandomCrop', crop_size=dict(a=1))]),
+    ],
+)
+def test_an_option_of_the_wrong_kind_is_an_error_of_the_config(root, option, value):
+    cfg = load_config(CONFIG, {'data_root': str(root), f'train_dataloader.dataset.{option}': value})
+    with pytest.raises(ConfigError, match='train_dataloader'):
+        survey(find_splits(cfg, ('train',))[0], workers=0)
+
+
+def test_a_crop_of_one_number_is_a_square(root):
+    options = {'train_dataloader.dataset.pipeline.2.crop_size': 64}
+    (split,) = find_splits(load_config(CONFIG, {'data_root': str(root), **options}), ('train',))
+    assert {found.kind for found in survey(split, workers=0).findings} == {'image: smaller than the crop'}
 
 
 def test_there_are_never_more_processes_than_work(root, monkeypatch):

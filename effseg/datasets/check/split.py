@@ -75,14 +75,14 @@ def _leaves(dataset: Config) -> Iterator[Config]:
 def _split(name: str, number: str, dataset_cfg: Config, cfg: Config) -> Split:
     from mmseg.registry import DATASETS
 
+    findings: list[Finding] = []
     try:
         dataset = DATASETS.build(dict(dataset_cfg, lazy_init=True, pipeline=[], test_mode=False))
+        rules = _rules(name, dataset, dataset_cfg, cfg, findings)
     except Exception as error:  # a data set is a user's class: whatever it raises is the user's to see
         raise ConfigError(
             f'the data set of {name}_dataloader cannot be built: {type(error).__name__}: {shorten(str(error), 300)}'
         ) from error
-    findings: list[Finding] = []
-    rules = _rules(name, dataset, dataset_cfg, cfg, findings)
     pairs = [] if _folders_missing(name, dataset, dataset_cfg, findings) else _pairs(dataset, findings)
     return Split(name + number, rules, pairs, findings)
 
@@ -102,19 +102,21 @@ def _rules(name: str, dataset, dataset_cfg: Config, cfg: Config, findings: list[
         findings.append(finding('config: ignore_index', name, message))
     pipeline = {step['type']: step for step in dataset_cfg.get('pipeline', []) if isinstance(step, dict)}
     resize = pipeline.get('RandomResize') or pipeline.get('Resize') or {}
-    scale = resize.get('scale')
+    scale, crop = resize.get('scale'), pipeline.get('RandomCrop', {}).get('crop_size')
+    scale, crop = (
+        edges if isinstance(edges, (list, tuple)) or not edges else (edges, edges) for edges in (scale, crop)
+    )
     if scale and not isinstance(scale[0], (list, tuple)):
         scale = tuple(edge * max(resize.get('ratio_range', (1, 1))) for edge in scale)
     else:
         scale = None
-    crop = pipeline.get('RandomCrop', {}).get('crop_size')
     return Rules(
         classes,
         tuple(sorted(ignored)),
         bool(getattr(dataset, 'reduce_zero_label', False)),
         getattr(dataset, 'label_map', None),
         tuple(map(tuple, dataset.metainfo.get('palette') or ())),
-        tuple(crop) if crop else None,
+        tuple(map(int, crop)) if crop else None,
         scale,
     )
 
@@ -211,8 +213,8 @@ def _left_over(dataset, pairs: list[tuple[str, str]], findings: list[Finding]) -
     for path in _images_in(images):
         if path in used:
             continue
-        if not path.exists():
-            findings.append(finding('image: missing', path, 'is a link to no file'))
+        if not path.is_file():
+            findings.append(finding('image: missing', path, 'is no file, or a link to none'))
             continue
         # in a folder of both, an image is among the files that may be label maps
         is_labelled = labelled[path.relative_to(images).with_suffix('')] > (images == labels)
