@@ -20,7 +20,7 @@ from .errors import ConfigError, DataError
 
 VIDEO_SUFFIXES = ('.mp4', '.mov', '.m4v', '.mkv', '.avi', '.webm')
 MP4 = ('.mp4', '.mov', '.m4v')  # their sound fits into .mp4 as it is; Matroska takes any
-TIMED_FRAMES = 5  # a camera's film runs at the rate that its first frames were labelled at
+TIMED_FRAMES = 5  # a camera's video runs at the rate that its first frames were labelled at
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def label_video(
 ) -> VideoResult:
     """Writes the overlay of a video or camera as ``STEM_overlay.mp4`` (.mkv where the sound takes it).
 
-    Ctrl-C ends a camera, and the film so far is kept.
+    Ctrl-C ends a camera, and the video so far is kept.
 
     Args:
         segmenter: the segmenter.
@@ -61,7 +61,7 @@ def label_video(
         show: in a window; q closes it.
 
     Raises:
-        DataError: for a source without frames, or a film that cannot be written.
+        DataError: for a source without frames, or a video that cannot be written.
     """
     # absolute: OpenCV and ffmpeg take what starts with a name and a colon, such as http:/host/x.mp4, for an address
     source, stem = source if isinstance(source, int) else source.absolute(), stem.absolute()
@@ -84,9 +84,9 @@ def label_video(
         writer = _Writer(stem, None if isinstance(source, int) else source, rate)
         with writer, bar:
             try:
-                for number, picture in enumerate(stream):
-                    labels = segmenter(picture)
-                    overlay = segmenter.overlay(picture, labels, opacity)
+                for number, image in enumerate(stream):
+                    labels = segmenter(image)
+                    overlay = segmenter.overlay(image, labels, opacity)
                     writer.add(overlay)
                     counts += np.bincount(labels.ravel(), minlength=len(counts))
                     if frame_labels:
@@ -125,7 +125,7 @@ def _closed(overlay: np.ndarray) -> bool:
 
 
 class _Writer:
-    """A film that appears under its name when it is whole."""
+    """A video that appears under its name when it is whole."""
 
     def __init__(self, stem: Path, source: Path | None, rate: float):
         self.ffmpeg = shutil.which('ffmpeg')

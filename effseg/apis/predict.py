@@ -1,4 +1,4 @@
-"""Predictions on pictures, folders, videos and cameras: overlays, label maps, and how much of each class there is."""
+"""Predictions on images, folders, videos and cameras: overlays, label maps, and how much of each class there is."""
 
 import json
 import time
@@ -27,9 +27,9 @@ class Predictions:
     """What was written.
 
     Attributes:
-        overlays: pictures and videos.
-        shares: the JSON file: share of the pixels of each class, by picture or video.
-        images: how many pictures and frames were labelled.
+        overlays: images and videos.
+        shares: the JSON file: share of the pixels of each class, by image or video.
+        images: how many images and frames were labelled.
         seconds: for all of it, reading and writing included.
     """
 
@@ -61,20 +61,20 @@ def predict(
     frame_labels: bool = False,
     show: bool = False,
 ) -> Predictions:
-    """Writes ``NAME_overlay.jpg`` and ``NAME_labels.png`` (8-bit class numbers, with the palette) for every picture,
+    """Writes ``NAME_overlay.jpg`` and ``NAME_labels.png`` (8-bit class numbers, with the palette) for every image,
     ``NAME_overlay.mp4`` for every video, and ``shares.json`` for all.
 
     Args:
         config, checkpoint, cfg_options, device, fused: see :func:`effseg.apis.opening.open_segmenter`.
         sources: image files, video files, folders of them, and the numbers of cameras.
         out_dir: made if missing; files of an earlier call are replaced, files of others are not.
-        opacity: of the colours over the picture, 0 to 1.
+        opacity: of the colours over the image, 0 to 1.
         frames: at most so many of each video or camera.
         frame_labels: also a label map for every frame, in ``NAME_labels/``.
         show: a window with the overlay, for videos and cameras.
 
     Raises:
-        EffsegError: for a config, checkpoint, picture, video or camera that cannot be used.
+        EffsegError: for a config, checkpoint, image, video or camera that cannot be used.
     """
     if not 0 <= opacity <= 1:
         raise ConfigError(f'opacity={opacity} must lie between 0 and 1')
@@ -151,19 +151,19 @@ def class_shares(counts: np.ndarray, classes: list[str]) -> dict[str, float]:
 
 
 def _label_image(segmenter: Segmenter, path: Path, stem: Path, opacity: float) -> tuple[Path, dict[str, float]]:
-    picture = read_image(path)
+    image = read_image(path)
     try:
-        labels = segmenter(picture)
+        labels = segmenter(image)
     except FuseError:  # of the network, not of this image
         raise
     except EffsegError as error:
         raise DataError(f'{path}: {error}') from error
     except Exception as error:  # the config's test pipeline is the user's: what it cannot take is named
         raise DataError(
-            f'{path} ({picture.shape[1]} x {picture.shape[0]}) cannot go through the test pipeline: {error}'
+            f'{path} ({image.shape[1]} x {image.shape[0]}) cannot go through the test pipeline: {error}'
         ) from error
     overlay = stem.with_name(f'{stem.name}_overlay.jpg')
-    Image.fromarray(segmenter.overlay(picture, labels, opacity)).save(overlay, quality=92)
+    Image.fromarray(segmenter.overlay(image, labels, opacity)).save(overlay, quality=92)
     segmenter.label_image(labels).save(stem.with_name(f'{stem.name}_labels.png'))
     return overlay, class_shares(np.bincount(labels.ravel(), minlength=len(segmenter.classes)), segmenter.classes)
 

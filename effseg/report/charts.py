@@ -205,7 +205,7 @@ def training_curve(curve: Curve) -> dict:
 
 def _as_text(names: Iterable[str]) -> list[str]:
     """Names as plotly shows them letter by letter: it takes HTML's tags and entities in every text."""
-    return [html.escape(name) for name in names]
+    return [html.escape(name, quote=False) for name in names]
 
 
 def colours(count: int) -> list[str]:

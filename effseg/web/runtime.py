@@ -64,13 +64,13 @@ def unpack(archive: Path, folder: Path) -> None:
 
 def _fetch(path: Path) -> None:
     npm = shutil.which('npm')
-    mend = (
+    remedy = (
         'run this once on a machine with npm and a network, or give the file of '
         f'`npm pack onnxruntime-web@{VERSION}` with --runtime'
     )
     if not npm:
         raise MissingRuntimeError(
-            f'the page takes onnxruntime-web {VERSION}, which npm fetches, and there is no npm; {mend}'
+            f'the page takes onnxruntime-web {VERSION}, which npm fetches, and there is no npm; {remedy}'
         )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,6 +93,6 @@ def _fetch(path: Path) -> None:
                 if 'error' in line.lower() or 'answer' in line
             ]
             raise MissingRuntimeError(
-                f'npm could not fetch onnxruntime-web {VERSION} ({(lines or ["no reason given"])[0].strip()}); {mend}'
+                f'npm could not fetch onnxruntime-web {VERSION} ({(lines or ["no reason given"])[0].strip()}); {remedy}'
             ) from error
         os.replace(Path(folder) / path.name, path)

@@ -152,7 +152,7 @@ def test_legend_opacity_and_save(opened, images, tmp_path):
 def test_a_file_that_is_no_picture_is_said_to_be(opened, images, tmp_path):
     (tmp_path / 'notes.jpg').write_text('no picture')
     choose(opened, tmp_path / 'notes.jpg')
-    assert 'notes.jpg cannot be read as a picture' in wait(opened, 'document.getElementById("message").textContent')
+    assert 'notes.jpg cannot be read as an image' in wait(opened, 'document.getElementById("message").textContent')
     path = tmp_path / 'photo.png'
     Image.fromarray(images[0]).save(path)
     choose(opened, path)

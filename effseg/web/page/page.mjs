@@ -1,4 +1,4 @@
-// The page: a picture or the camera in, the overlay out. What the model takes is in spec.json.
+// The page: an image or the camera in, the overlay out. What the model takes is in spec.json.
 const $ = id => document.getElementById(id);
 const LONGEST = 1600;  // pixels of the longer side that are shown and saved
 const worker = new Worker(new URL('./worker.mjs', import.meta.url), {type: 'module'});
@@ -39,7 +39,7 @@ function say(text) {
   $('message').classList.toggle('shown', Boolean(text));
 }
 
-/** The whole picture in the corner of an image of the model's size; the rest has the mean colour. */
+/** The whole image in the corner of one of the model's size; the rest has the mean colour. */
 function fit(source, width, height) {
   const scale = Math.min(spec.width / width, spec.height / height);
   const w = Math.max(Math.round(width * scale), 1), h = Math.max(Math.round(height * scale), 1);
@@ -116,14 +116,14 @@ async function open(file) {
   say('');
   let picture;
   try { picture = await createImageBitmap(file); } catch {
-    return say(`${file.name || 'The file'} cannot be read as a picture. JPEG, PNG, WebP and what else this browser shows are taken.`);
+    return say(`${file.name || 'The file'} cannot be read as an image. JPEG, PNG, WebP and what else this browser shows are taken.`);
   }
   chosen = null;
   $('speed').textContent = 'Segmenting';
   try {
     const milliseconds = await segment(picture, picture.width, picture.height);
     $('speed').textContent = `${milliseconds.toFixed(0)} ms on ${provider}`;
-  } catch (error) { $('speed').textContent = ''; say(`The model failed on this picture: ${error.message}`); }
+  } catch (error) { $('speed').textContent = ''; say(`The model failed on this image: ${error.message}`); }
 }
 
 async function start() {
@@ -150,7 +150,7 @@ async function start() {
       }
       await new Promise(requestAnimationFrame);
     }
-  } catch (error) { stop(); say(`The model failed on the camera's picture: ${error.message}`); }
+  } catch (error) { stop(); say(`The model failed on the camera's image: ${error.message}`); }
 }
 
 function stop() {
