@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import FuseError
-from ..models.attention_bias import attention_bias
+from ..models.attention_bias import attention_bias, resize_table
 from .folding import Affine, fold_norm
 
 ACTIVATIONS = {'none': nn.Identity, 'relu': nn.ReLU, 'gelu': nn.GELU, 'hardswish': nn.Hardswish}
@@ -244,6 +244,10 @@ class Attention(Layer):
         mix_in: a 1 x 1 conv over the heads of the logits (talking heads), bias included.
         mix_out: the same over the heads of the probabilities.
         act: activation in front of ``proj``.
+
+    Attributes:
+        expand_when_run: expand the bias from the table even at ``grid``: for a file whose runtime does so once, when it
+            loads the file, which is smaller for it. Without a table the bias is what is stored.
     """
 
     def __init__(
@@ -269,6 +273,7 @@ class Attention(Layer):
         self.bias_resize, self.query_stride, self.act = bias_resize, query_stride, act
         self.before, self.local, self.mix_in, self.mix_out = before, local, mix_in, mix_out
         queries = -(-self.grid[0] // query_stride) * -(-self.grid[1] // query_stride)
+        self.expand_when_run = False
         self.table = empty(heads, self.resolution[0] * self.resolution[1])
         self.bias = empty(heads, queries, self.grid[0] * self.grid[1])
 
@@ -276,19 +281,22 @@ class Attention(Layer):
         """Takes over an offset table (heads, R_h * R_w) and expands it for the grid; returns the layer."""
         self.to(table.device)
         self.table.copy_(table.detach())
+        if self.mix_in is not None:  # what is added before a linear map of the heads can be added behind it
+            self.table.copy_(self.mix_in.weight[:, :, 0, 0] @ self.table)
         self.bias.copy_(self._expanded(self.grid))
         return self
 
     def strip(self) -> None:
-        """Drops the offset table, in all layers inside what only other sizes take."""
+        """Drops, in all layers inside, what only other sizes take; of the offset table it keeps the built size's."""
         super().strip()
-        self.table = None
+        if self.bias_resize == 'matrix':  # the bias has no table
+            self.table = None
+            return
+        table = resize_table(self.table, self.resolution, self.grid, self.bias_resize)
+        self.table, self.resolution = nn.Parameter(table, requires_grad=False), self.grid
 
     def _expanded(self, grid: tuple[int, int]) -> Tensor:
-        bias = attention_bias(self.table, self.resolution, grid, self.bias_resize, self.query_stride)
-        if self.mix_in is not None:  # what is added before a linear map of the heads can be added behind it
-            bias = torch.einsum('oi,iqk->oqk', self.mix_in.weight[:, :, 0, 0].to(bias.dtype), bias)
-        return bias
+        return attention_bias(self.table, self.resolution, grid, self.bias_resize, self.query_stride)
 
     def forward(self, x: Tensor) -> Tensor:
         source = x if self.before is None else self.before(x)
@@ -301,7 +309,8 @@ class Attention(Layer):
         )
         logits = torch.bmm(q.transpose(1, 2), k)
         logits = self._heads(self.mix_in, logits, batch)
-        bias = self.bias if grid == self.grid else self._expanded(grid)
+        stored = grid == self.grid and not (self.expand_when_run and self.table is not None)
+        bias = self.bias if stored else self._expanded(grid)
         if batch > 1:
             logits = (logits.unflatten(0, (batch, self.heads)) + bias).flatten(0, 1)
         else:

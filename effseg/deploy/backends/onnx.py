@@ -1,5 +1,6 @@
 """ONNX: written by torch.onnx's exporter, read by ONNX Runtime. The image is uint8 (1, H, W, 3)."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +30,13 @@ def export(network, spec: Spec, path: Path, images: list[np.ndarray], floats: tu
     import onnx
     import torch
 
+    from ...fusion.layers import Attention
     from ..program import Program
 
+    network = copy.deepcopy(network)
+    for layer in network.modules():
+        if isinstance(layer, Attention):
+            layer.expand_when_run = True  # runtimes of ONNX fold constants when they load a file
     program = Program(network, spec).eval()
     example = torch.zeros(1, *spec.image_shape, dtype=torch.uint8)
     with quiet(), torch.no_grad():
