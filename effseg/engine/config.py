@@ -1,6 +1,7 @@
 """From a config file to the Config that a Runner takes."""
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -78,23 +79,102 @@ def dataset_of(cfg: Config, loader: str) -> ConfigDict:
     return cfg[loader].dataset
 
 
+# what a part of a config must be where it is given, by its keys; {loader} stands for each dataloader
+_KINDS = {
+    'model': dict,
+    'model.backbone': dict,
+    '{loader}': (dict, type(None)),
+    '{loader}.dataset': dict,
+    '{loader}.dataset.type': (str, type),
+    '{loader}.dataset.dataset_type': (str, type),
+    '{loader}.dataset.data_root': (str, type(None)),
+    '{loader}.dataset.ann_file': (str, type(None)),
+    '{loader}.dataset.data_prefix': dict,
+    '{loader}.dataset.data_prefix.img_path': str,
+    '{loader}.dataset.data_prefix.seg_map_path': (str, type(None)),
+    '{loader}.dataset.metainfo': (dict, type(None)),
+    '{loader}.dataset.pipeline': list,
+    '{loader}.sampler': dict,
+    'train_cfg': (dict, type(None)),
+    'val_cfg': (dict, type(None)),
+    'test_cfg': (dict, type(None)),
+    'val_evaluator': (dict, list, type(None)),
+    'test_evaluator': (dict, list, type(None)),
+    'optim_wrapper': (dict, type(None)),
+    'optim_wrapper.optimizer': dict,
+    'param_scheduler': (dict, list, type(None)),
+    'default_hooks': (dict, type(None)),
+    'custom_hooks': (list, type(None)),
+    'env_cfg': dict,
+    'env_cfg.mp_cfg': dict,
+    'env_cfg.mp_cfg.mp_start_method': (str, type(None)),
+    'env_cfg.dist_cfg': dict,
+    'log_level': (str, int),
+    'log_processor': dict,
+    'visualizer': (dict, type(None)),
+    'randomness': dict,
+    'work_dir': (str, type(None)),
+    'load_from': (str, type(None)),
+    'default_scope': str,
+}
+_WORDS = {dict: 'a dict', list: 'a list', str: 'a text', int: 'a number', type: 'a class'}
+
+
 def _check_parts(cfg: Config, path: str) -> None:
     if 'model' not in cfg:
         raise ConfigError(f"{path} has no 'model'; it is not the config of a segmenter")
-    for name in ('model', *DATALOADERS, 'train_cfg', 'optim_wrapper', 'default_hooks', 'env_cfg', 'randomness'):
-        if cfg.get(name) is not None and not isinstance(cfg[name], dict):
-            raise ConfigError(f'{name}={cfg[name]!r} came in {path} or --cfg-options; a dict was expected')
+    kinds = {
+        pattern.format(loader=loader): kind
+        for pattern, kind in _KINDS.items()
+        for loader in (DATALOADERS if '{loader}' in pattern else ('',))
+    }
+    for name, kind in kinds.items():
+        _check_kind(cfg, name, kind if isinstance(kind, tuple) else (kind,), path)
     for name in DATALOADERS:
-        if cfg.get(name) and not isinstance(cfg[name].get('dataset'), dict):
+        if cfg.get(name) and 'dataset' not in cfg[name]:
             raise ConfigError(f'{name} of {path} has no dataset; a dict was expected')
-    if not isinstance(cfg.model.get('decode_head'), (dict, list)):
-        raise ConfigError(f'the model of {path} has no decode_head; it is not the config of a segmenter')
+    heads = cfg.model.get('decode_head')
+    heads = heads if isinstance(heads, list) else [heads]
+    if not heads or not all(isinstance(head, dict) and 'num_classes' in head for head in heads):
+        raise ConfigError(
+            f'the model of {path} has no decode_head with num_classes; it is not the config of a segmenter'
+        )
+    if str(cfg.get('log_level', 'INFO')) not in (*logging._nameToLevel, *map(str, logging._levelToName)):
+        raise ConfigError(
+            f'log_level={cfg.log_level!r} came in {path}; one of {", ".join(logging._nameToLevel)} was expected'
+        )
+    for name in DATALOADERS:
+        for step in (cfg[name].dataset.get('pipeline') or ()) if cfg.get(name) else ():
+            if not isinstance(step, dict) or not isinstance(step.get('type'), (str, type)):
+                raise ConfigError(f'the pipeline of {name} in {path} holds {step!r}; a dict with a type was expected')
+            crop = step.get('crop_size', 1)
+            edges = crop if isinstance(crop, (list, tuple)) and len(crop) == 2 else [crop]
+            if not all(type(edge) is int and edge > 0 for edge in edges):
+                raise ConfigError(
+                    f'crop_size={crop!r} came in {name} of {path}; (height, width) in pixels was expected'
+                )
     for name in ('val_evaluator', 'test_evaluator'):
         metrics = cfg.get(name) or []
         for metric in metrics if isinstance(metrics, list) else [metrics]:
-            unknown = set(metric.get('iou_metrics', ())) - {'mIoU', 'mDice', 'mFscore'}
+            if not isinstance(metric, dict):
+                raise ConfigError(f'{name} of {path} holds {metric!r}; a dict was expected')
+            measures = metric.get('iou_metrics', ())
+            unknown = set(map(str, measures)) - {'mIoU', 'mDice', 'mFscore'} if isinstance(measures, list) else ()
             if unknown and metric.get('type') == 'IoUMetric':
-                raise ConfigError(f'{name}.iou_metrics names {sorted(unknown)[0]!r}; mIoU, mDice and mFscore are known')
+                raise ConfigError(f'{name}.iou_metrics names {min(unknown)!r}; mIoU, mDice and mFscore are known')
+
+
+def _check_kind(cfg: Config, name: str, kinds: tuple[type, ...], path: str) -> None:
+    part, keys = cfg, name.split('.')
+    for key in keys:
+        if not isinstance(part, (dict, Config)) or key not in part:
+            return
+        part = part[key]
+    # True is an int to Python; a tuple does where a list does
+    fits = isinstance(part, (*kinds, tuple) if list in kinds else kinds) and not isinstance(part, bool)
+    if not fits:
+        expected = ' or '.join(_WORDS[kind] for kind in kinds if kind in _WORDS)
+        raise ConfigError(f'{name}={part!r} came in {path} or --cfg-options; {expected} was expected')
 
 
 def _innermost(dataset: Config) -> Config:

@@ -3,13 +3,13 @@
 from mmengine.registry import LOOPS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop
 
-from ..errors import TrainingError
+from ..errors import ConfigError, EffsegError, TrainingError
 from .checkpoint_hook import save_now
 from .samplers import SeededSampler
 
 
 class ResumableLoop(BaseLoop):
-    """What both loops have: values that train nothing are refused, and a dead worker costs nothing."""
+    """What both loops have: values that train nothing are refused, and a dead worker costs nothing that was trained."""
 
     def __init__(self, *args, **options):
         super().__init__(*args, **options)
@@ -28,12 +28,22 @@ class ResumableLoop(BaseLoop):
 
         Raises:
             TrainingError: when a process that loads data dies; what was trained is saved first.
+            ConfigError: when the first iteration fails: the parts of the config do not fit together.
         """
+        begun = self._iter
         try:
             return super().run()
-        except RuntimeError as error:
-            if 'DataLoader worker' not in str(error):
+        except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            if isinstance(error, EffsegError):
                 raise
+            if not (isinstance(error, RuntimeError) and 'DataLoader worker' in str(error)):
+                if self._iter != begun:
+                    raise
+                said = ' '.join(f'{type(error).__name__}: {error}'.split())
+                raise ConfigError(
+                    'the first iteration failed: the parts of the config do not fit together (--debug shows where): '
+                    f'{said[:500]}'
+                ) from error
             where = save_now(self.runner, self._epoch, self._iter)
             said = str(error).splitlines()[0].rstrip('.')
             raise TrainingError(

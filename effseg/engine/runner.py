@@ -94,6 +94,11 @@ _PARTS = {
     'register_default_hooks': 'default_hooks',
     'register_custom_hooks': 'custom_hooks',
     'set_randomness': 'randomness',
+    'setup_env': 'env_cfg',
+    'build_logger': 'log_level',
+    'build_log_processor': 'log_processor',
+    'wrap_model': 'model_wrapper_cfg',
+    '__init__': 'parts',
 }
 
 
