@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from ..datasets.images import read_image
+from ..datasets.images import IMAGE_SUFFIXES, read_image
 from ..errors import ConfigError, DataError, EffsegError, FuseError
 from ..files import write
 from ..outputs import OutputFolder
@@ -19,7 +19,6 @@ from ..video import VIDEO_SUFFIXES, label_video
 from .opening import Segmenter, open_segmenter
 
 SHARES = 'shares.json'
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 
 
 @dataclass(frozen=True)

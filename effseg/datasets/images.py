@@ -11,6 +11,8 @@ from PIL import Image, ImageOps
 from ..errors import DataError
 from .orientation import stored_layout
 
+#: what image files in a folder end in, in lower case
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.avif')
 MAX_PIXELS = 2**27  # 11585 x 11585; decoding takes up to 12 bytes for each
 _WHITE = (255, 255, 255, 255)
 Image.init()

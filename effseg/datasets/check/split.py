@@ -11,10 +11,10 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from ...errors import ConfigError
+from ..images import IMAGE_SUFFIXES
 from .findings import ERROR, WARNING, Finding, finding
 from .pair import Rules
 
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.avif')
 ADE20K = (
     'get ADEChallengeData2016.zip of the MIT scene parsing benchmark, unpack it, and set ADE20K_ROOT (or --cfg-options '
     'data_root=...) to the folder that holds images/{training,validation} and annotations/{training,validation}'
@@ -116,7 +116,7 @@ def _rules(name: str, dataset, dataset_cfg: Config, cfg: Config, findings: list[
         bool(getattr(dataset, 'reduce_zero_label', False)),
         getattr(dataset, 'label_map', None),
         tuple(map(tuple, dataset.metainfo.get('palette') or ())),
-        tuple(map(int, crop)) if crop else None,
+        (int(crop[0]), int(crop[1])) if crop else None,
         scale,
     )
 

@@ -81,9 +81,7 @@ def _results(pairs: list[tuple[str, str]], rules: Rules, workers: int | None, pr
 
     bar = ProgressBar(len(pairs)) if progress and pairs else None
     count = min(os.cpu_count() or 1 if workers is None else workers, math.ceil(len(pairs) / CHUNK))
-    done = 0
     for result in _in_processes(pairs, rules, count) if count else (check_pair(*pair, rules) for pair in pairs):
-        done += 1
         if bar:
             bar.update()
         yield result
