@@ -22,10 +22,16 @@ class OutputFolder:
     Attributes:
         path: the folder, absolute, symbolic links resolved.
         written: the names on the list.
+
+    Raises:
+        ConfigError: for a path that no folder can have.
     """
 
     def __init__(self, folder: str | Path):
-        self.path = Path(folder).resolve()
+        try:
+            self.path = Path(folder).resolve()
+        except (ValueError, RuntimeError) as error:  # a null character, or a loop of symbolic links
+            raise ConfigError(f'{str(folder)!r} is no folder that can be written into: {error}') from error
         self.written = self._read()
 
     def check(self, names: Iterable[str]) -> None:

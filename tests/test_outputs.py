@@ -26,6 +26,14 @@ def test_a_record_that_is_none_gives_nothing_away(tmp_path, record):
         OutputFolder(tmp_path).claim(['thesis'])
 
 
+def test_a_path_that_no_folder_can_have_is_one_error(tmp_path):
+    (tmp_path / 'a').symlink_to(tmp_path / 'b')
+    (tmp_path / 'b').symlink_to(tmp_path / 'a')
+    for folder in ('\0', tmp_path / 'a' / 'out'):
+        with pytest.raises((ConfigError, OSError)):
+            OutputFolder(folder).claim(['x'])
+
+
 def test_a_record_cannot_lead_out_of_the_folder(tmp_path):
     (tmp_path / 'thesis').write_text('all of it')
     (tmp_path / 'out').mkdir()

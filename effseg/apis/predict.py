@@ -79,7 +79,7 @@ def predict(
         raise ConfigError(f'opacity={opacity} must lie between 0 and 1')
     if frames is not None and frames < 1:
         raise ConfigError(f'frames={frames} must be 1 or more')
-    cameras = [source for source in sources if source.isdigit() and not Path(source).exists()]
+    cameras = [source for source in sources if source.isdecimal() and len(source) < 5 and not Path(source).exists()]
     files = (
         _find(
             [source for source in sources if source not in cameras], IMAGE_SUFFIXES + VIDEO_SUFFIXES, 'image or video'

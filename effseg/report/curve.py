@@ -33,7 +33,11 @@ def read_curve(work_dir: Path, required: bool = False) -> Curve | None:
     loss: dict[int, float] = {}
     miou: dict[int, float] = {}
     for file in sorted(work_dir.glob('*/vis_data/scalars.json')):
-        points = [point for line in file.read_text().splitlines() if (point := _point(line)) and 'step' in point]
+        points = [
+            point
+            for line in file.read_text(errors='replace').splitlines()
+            if (point := _point(line)) and 'step' in point
+        ]
         losses = {point['step']: point['loss'] for point in points if 'loss' in point}
         if losses:
             first = min(losses)
@@ -52,6 +56,8 @@ def read_curve(work_dir: Path, required: bool = False) -> Curve | None:
 def _point(line: str) -> dict:
     try:
         point = json.loads(line)
-    except ValueError:  # the last line of a run that was killed
+    except (ValueError, RecursionError):  # the last line of a run that was killed
         return {}
-    return point if isinstance(point, dict) else {}
+    if not isinstance(point, dict):
+        return {}
+    return {key: value for key, value in point.items() if type(value) in (int, float)}

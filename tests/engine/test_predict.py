@@ -207,3 +207,9 @@ def test_a_pipe_in_a_folder_is_no_image(checkpoint, scenes, tmp_path):
     shutil.copy(scenes / 'images' / 'val' / '0000.jpg', tmp_path)
     os.mkfifo(tmp_path / 'a.png')
     assert predict(TINY, str(checkpoint), [str(tmp_path)], str(tmp_path / 'out')).images == 1
+
+
+@pytest.mark.parametrize('source', ['\u00b2', '9' * 5000, '99999999999'])
+def test_digits_that_are_no_camera_are_one_error(tool, checkpoint, tmp_path, source):
+    outcome = tool('predict', TINY, checkpoint, source, '--out-dir', tmp_path)
+    assert outcome.status == 2 and 'Traceback' not in outcome.err, outcome.err[-300:]

@@ -174,5 +174,18 @@ def test_a_resumed_run_takes_the_curve_over_where_it_began(tmp_path):
     assert len(charts.training_curve(curve)['data']) == 2
 
 
+def test_lines_that_are_no_points_are_passed_over(tmp_path):
+    lines = [
+        dict(step=1, loss=2.0),
+        'null',
+        '[' * 10**5,
+        dict(step='x', loss=1),
+        dict(step=2, loss=None),
+        '{"step": 3}',
+    ]
+    write_run(tmp_path, '1', [*lines, dict(step=4, loss=[1]), dict(step={}, loss=1), dict(step=5, loss=1.0)])
+    assert read_curve(tmp_path).loss == [(1, 2.0), (5, 1.0)]
+
+
 def test_a_curve_that_was_not_asked_for_may_be_missing(tmp_path):
     assert read_curve(tmp_path) is None
