@@ -1,12 +1,14 @@
 """The tables of the benchmark: every model is in them, and the figures are of the networks that are timed."""
 
+from pathlib import Path
+
 import pytest
 
 pytest.importorskip('mmseg')
 from engine.conftest import TINY
 
 from effseg.apis.opening import open_segmenter
-from effseg.benchmark import compare_fused, compare_models, shipped_models
+from effseg.benchmark import compare_fused, compare_models, compare_rivals, rivals, shipped_models
 from effseg.errors import ConfigError
 
 
@@ -32,6 +34,21 @@ def test_a_line_says_what_the_model_weighs_and_takes(tmp_path, capsys):
     model = open_segmenter(TINY, device='cpu').trained
     assert float(parameters) == pytest.approx(sum(p.numel() for p in model.parameters()) / 1e6, abs=0.05)
     assert float(fused_macs) <= float(macs) and float(ratio) > 0
+
+
+def test_the_rivals_are_configs_that_are_there():
+    assert all(Path(config).is_file() for config in rivals())
+    assert {'segformer', 'segnext'} < {Path(config).parent.name for config in rivals()}
+
+
+@pytest.mark.medium
+def test_rivals_are_exported_alike_and_drawn(tmp_path, capsys):
+    pytest.importorskip('onnxruntime')
+    compare_rivals('onnx', (64, 64), runs=2, threads=(1,), plot=str(tmp_path / 'plot.png'), models={TINY: 12.5})
+    _, header, line = capsys.readouterr().out.splitlines()
+    assert header.split()[0] == 'model'
+    assert line.split()[1] == '12.5' and line.split()[-1] == '1.00'
+    assert (tmp_path / 'plot.png').stat().st_size > 1000
 
 
 @pytest.mark.medium

@@ -2,6 +2,8 @@
 --compare
 
 All shipped models side by side, with random weights: python tools/benchmark.py --models
+
+The same beside other light segmenters, as files of a runtime: python tools/benchmark.py --rivals onnx --plot rivals.png
 """
 
 from effseg.apis import cli
@@ -19,6 +21,12 @@ def main(argv: list[str]) -> None:
     what.add_argument(
         '--artifacts', nargs='+', metavar='PATH', help='exported files in turn; with a config, against its predict'
     )
+    what.add_argument(
+        '--rivals',
+        choices=['onnx', 'executorch', 'litert'],
+        help="files of our models and of MMSegmentation's SegFormer-B0 and SegNeXt-T in turn, with random weights",
+    )
+    parser.add_argument('--plot', metavar='PATH', help='with --rivals: an image of time against published mIoU')
     parser.add_argument('--image', help='a picture (default: a drawn scene)')
     parser.add_argument(
         '--label-map', help="PNG of class numbers to time the label step on (default: the model's own labels)"
@@ -40,11 +48,14 @@ def main(argv: list[str]) -> None:
     cli.add_cfg_options(parser)
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
     args = parser.parse_args(argv)
-    from effseg.benchmark import compare_artifacts, compare_fused, compare_models
+    from effseg.benchmark import compare_artifacts, compare_fused, compare_models, compare_rivals
     from effseg.checkpoint.read import trusted
 
     if args.models:
         compare_models(None, tuple(args.size), args.runs, tuple(args.threads))
+        return
+    if args.rivals:
+        compare_rivals(args.rivals, tuple(args.size), args.runs, tuple(args.threads), args.plot)
         return
     if args.compare and not args.config:
         parser.error('--compare takes a config')

@@ -39,8 +39,8 @@ def segmenter(request, random_stats):
     'runtime',
     [
         'onnx',
-        'executorch',
-        'litert',
+        pytest.param('executorch', marks=pytest.mark.slow),
+        pytest.param('litert', marks=pytest.mark.slow),
         pytest.param('coreml', marks=pytest.mark.slow),
     ],
 )
