@@ -89,7 +89,7 @@ def load(path: str | Path, threads: int | None = None) -> Artifact:
 
 def _check_shapes(path: Path, spec: Spec, session: Session) -> None:
     image, result = session.shapes
-    if sorted(image) != sorted((1, *spec.image_shape)) or tuple(result) != (1, *spec.result_shape):
+    if sorted(map(str, image)) != sorted(map(str, (1, *spec.image_shape))) or tuple(result) != (1, *spec.result_shape):
         raise ArtifactError(
             f'{path} takes {image} and returns {result}; its spec says {(1, *spec.image_shape)} and '
             f'{(1, *spec.result_shape)}. One of them was exchanged; export the model again'

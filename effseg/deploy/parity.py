@@ -255,6 +255,7 @@ def judge(parity: Parity, precision: str, keep_inaccurate: bool = False) -> None
         raise ParityError('there was no image to compare the artifact on')
     too_far = (
         parity.largest is not None
+        and parity.scale is not None
         and threshold.difference is not None
         and parity.largest > threshold.difference * max(parity.scale, 1)
     )
@@ -288,9 +289,12 @@ def inaccuracy(parity: Parity, precision: str) -> str | None:
     if broken:
         worst = min(broken, key=lambda own: own.iou)
         return f'{len(broken)} class(es) under an IoU of {100 * threshold.iou:g}, the worst {worst}'
-    if precision != 'fp32' and parity.miou is not None and parity.miou < parity.source_miou - LOSS:
-        return f'it costs {parity.source_miou - parity.miou:.2f} mIoU, of which {LOSS:g} are allowed'
-    if precision != 'fp32' and parity.miou is None and parity.agreement < AGREEMENT:
+    if precision == 'fp32':
+        return None
+    if parity.miou is not None and parity.source_miou is not None:
+        if parity.miou < parity.source_miou - LOSS:
+            return f'it costs {parity.source_miou - parity.miou:.2f} mIoU, of which {LOSS:g} are allowed'
+    elif parity.agreement < AGREEMENT:
         return (
             f'{100 * parity.agreement:.2f} % of the pixels keep their label, of which {100 * AGREEMENT:g} % are needed'
         )

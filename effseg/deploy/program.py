@@ -37,6 +37,7 @@ class Program(nn.Module):
     ):
         super().__init__()
         self.network = network
+        self.spec = spec
         self.size = (spec.height, spec.width)
         self.labels = spec.output == 'labels'
         self.align_corners = spec.align_corners

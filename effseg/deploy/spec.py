@@ -186,7 +186,9 @@ def seal(path: Path) -> None:
 
     The digest is of the file, or the folder, as it is with zeros in the place of the digest.
     """
-    file, start = _find_seal(path)
+    place = _find_seal(path)
+    assert place is not None, 'the backend writes the spec into the file'
+    file, start = place
     with file.open('r+b') as stream:
         stream.seek(start)
         stream.write(_digest_but(path, file, start).encode())

@@ -1,6 +1,7 @@
 """What runs on the host: labels from logits in numpy, the class by comparisons, the spec, pictures made to fit."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from effseg.deploy import label_map
 from effseg.deploy.images import fit
 from effseg.deploy.program import largest
-from effseg.deploy.spec import Spec
+from effseg.deploy.spec import Spec, read_beside
 from effseg.errors import ArtifactError, ConfigError
 
 from .conftest import spec_of
@@ -63,11 +64,49 @@ def test_what_is_no_spec_is_refused(text):
         dict(precision='fp8'),
         dict(std=(1, 0, 1)),
         dict(palette=[(0, 0, 0)]),
+        dict(mean=('a', 'b', 'c')),
+        dict(mean=(0, float('nan'), 0)),
+        dict(height='64'),
+        dict(height=64.0),
+        dict(classes=(1, 2, 3)),
+        dict(palette=[(0, 0, 'x')] * 3),
+        dict(palette=[(0, 0, 256)] * 3),
+        dict(align_corners=1),
+        dict(threshold=0.5),  # of three classes
     ],
 )
 def test_spec_that_cannot_be_is_refused(change):
     with pytest.raises(ConfigError):
         dataclasses.replace(spec_of('onnx'), **change)
+
+
+@pytest.mark.parametrize('text', ['[' * 100_000, '{"effseg_spec": ' * 100_000])
+def test_deep_json_is_one_error(text, tmp_path):
+    with pytest.raises(ArtifactError, match='here is not the spec'):
+        Spec.from_json(text, 'here')
+    (tmp_path / 'model.onnx.spec.json').write_text(text)
+    with pytest.raises(ArtifactError, match='is not JSON'):
+        read_beside(tmp_path / 'model.onnx')
+
+
+def test_files_of_format_1_are_read():
+    values = json.loads(spec_of('onnx').to_json())
+    for name in ('align_corners', 'threshold', 'content_sha256'):
+        del values[name]
+    assert Spec.from_json(json.dumps({**values, 'effseg_spec': 1}), 'here') == spec_of('onnx')
+
+
+@pytest.mark.parametrize('size', [(64, 96), (61, 130), (16, 24), (9, 7)])
+@pytest.mark.parametrize('align_corners', [False, True])
+def test_label_map_of_a_threshold_and_aligned_corners(size, align_corners):
+    logits = smooth_logits(1, 16, 24)
+    expected = F.interpolate(logits, size=size, mode='bilinear', align_corners=align_corners)[0, 0].sigmoid().numpy()
+    result = label_map(logits[0].numpy(), size, align_corners, threshold=0.3)
+    decided = np.abs(expected - 0.3) > 1e-5
+    assert decided.mean() > 0.95 and 0 < result.mean() < 1
+    np.testing.assert_array_equal(result[decided], (expected > 0.3)[decided])
+    with pytest.raises(ConfigError, match='threshold'):
+        label_map(logits[0].numpy(), size)
 
 
 def test_pictures_come_in_three_sizes_of_content():

@@ -4,20 +4,22 @@ Mac.
 It knows the operators that the exported networks are converted to, and refuses every other.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from ...errors import ParityError
 
-UNARY = {
+UNARY: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     'relu': F.relu,
     'sqrt': torch.sqrt,
     'exp': torch.exp,
     'sigmoid': torch.sigmoid,
     'identity': lambda x: x,
 }
-BINARY = {
+BINARY: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     'add': torch.add,
     'sub': torch.sub,
     'mul': torch.mul,

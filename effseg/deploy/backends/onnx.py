@@ -82,7 +82,11 @@ def load(path: Path, threads: int | None = None) -> Session:
         raise ArtifactError(
             f'ONNX Runtime cannot read {path}: {str(error).splitlines()[0]}; it is cut or not an ONNX file'
         ) from error
-    image, result = session.get_inputs()[0], session.get_outputs()[0]
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    if len(inputs) != 1 or len(outputs) != 1 or inputs[0].type != 'tensor(uint8)':
+        came = ', '.join(f'{one.name} {one.type} {one.shape}' for one in inputs) or 'nothing'
+        raise ArtifactError(f'{path} takes {came}; an exported segmenter takes one image of uint8 and returns one map')
+    image, result = inputs[0], outputs[0]
     return Session(
         spec=session.get_modelmeta().custom_metadata_map.get('effseg'),
         shapes=(tuple(image.shape), tuple(result.shape)),

@@ -1,0 +1,226 @@
+"""Files that compute something else than the trained model: every one is refused, in every precision and output.
+
+In the default tier the written file is played by the program in torch, with what the precision does to its weights, so
+that a sabotage takes no conversion; the slow tier goes through every runtime.
+"""
+
+import copy
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import effseg
+from effseg import deploy
+from effseg.deploy import backends, exporting, parity
+from effseg.deploy.artifact import Artifact
+from effseg.deploy.program import Program
+from effseg.errors import ConfigError, ParityError
+
+from .conftest import SIZE, build, need, spec_of
+
+RUNTIMES = {'onnx': ('fp32', 'fp16', 'int8'), 'executorch': ('fp32', 'int8'), 'litert': ('fp32', 'int8')}
+RUNTIMES['coreml'] = RUNTIMES['onnx']
+SHOWN = 10  # scenes, in which all classes occur
+SLOW = pytest.mark.slow
+
+
+class Changed(nn.Module):
+    """A network with something done to its images or its logits."""
+
+    def __init__(self, network, before=None, after=None):
+        super().__init__()
+        self.network, self.before, self.after = network, before, after
+
+    def logits(self, x):
+        x = self.network.logits(self.before(x) if self.before else x)
+        return self.after(x) if self.after else x
+
+
+def order(*indices):
+    return lambda x: torch.cat([x[:, index : index + 1] for index in indices], 1)
+
+
+def without(label):
+    return lambda logits: logits - 1e3 * nn.functional.one_hot(torch.tensor([label]), 8).reshape(1, 8, 1, 1)
+
+
+def shifted(pixels):
+    return lambda x: torch.cat([x[:, :, :, :pixels], x[:, :, :, :-pixels]], 3)
+
+
+def edited(change):
+    def sabotage(network):
+        other = copy.deepcopy(network)
+        for name, parameter in other.named_parameters():
+            change(name, parameter)
+        return other
+
+    return sabotage
+
+
+SABOTAGES = {
+    'two classes exchanged': lambda net: Changed(net, after=order(0, 1, 2, 4, 3, 5, 6, 7)),
+    'two rare classes exchanged': lambda net: Changed(net, after=order(0, 7, 2, 3, 4, 5, 6, 1)),
+    'a class of 7 % wiped out': lambda net: Changed(net, after=without(6)),
+    'a class of 2 % wiped out': lambda net: Changed(net, after=without(7)),
+    'a class of 0.6 % wiped out': lambda net: Changed(net, after=without(1)),
+    'logits shifted by a cell': lambda net: Changed(net, after=shifted(1)),
+    'image shifted by four pixels': lambda net: Changed(net, before=shifted(4)),
+    'BGR': lambda net: Changed(net, before=order(2, 1, 0)),
+    'mean off by one': lambda net: Changed(net, before=lambda x: x + 1 / 57),
+    'std off by five percent': lambda net: Changed(net, before=lambda x: x * 1.05),
+    'another checkpoint': edited(lambda name, parameter: parameter.mul_(1.05)),
+    'biases zeroed': edited(lambda name, parameter: parameter.zero_() if name.endswith('bias') else None),
+    'a channel that is not wired': edited(
+        lambda name, p: p[0].zero_() if name == 'decoder.classifier.weight' else None
+    ),
+}
+
+
+@pytest.fixture(scope='module')
+def network(trained):
+    return effseg.fuse(trained, size=SIZE).exportable()
+
+
+@pytest.fixture
+def in_torch(monkeypatch):
+    """Runtimes are played by torch. ``changes`` is what becomes of a network in the file of a precision."""
+    changes = {}
+
+    def export(network, spec, path, images, floats=()):
+        path.write_text(spec.to_json())
+        network = changes.get(spec.precision, lambda network: network)(network)
+        files[path] = Program(network, spec).eval()
+        return backends.Delegation('torch', 1)
+
+    def load(path):
+        program = files[path]
+
+        @torch.no_grad()
+        def run(image):
+            return program(torch.from_numpy(image[None])).numpy()
+
+        return Artifact(path, program.spec, backends.Session(None, ((), ()), run))
+
+    files = {}
+    for name in ('onnx', 'litert', 'executorch'):
+        monkeypatch.setattr(backends.backend(name), 'export', export)
+    monkeypatch.setattr(exporting, 'load', load)
+    return changes
+
+
+def arguments(scenes, precision, masks):
+    scenes = scenes[:SHOWN]
+    images = [image for image, _ in scenes]
+    return dict(
+        images=images,
+        calibration=images[:4] if precision == 'int8' else [],
+        masks=[mask for _, mask in scenes] if masks else [],
+    )
+
+
+# fp16 and int8 are made of what passed in fp32: where that is refused, so are they
+@pytest.mark.parametrize('precision', ['fp32', pytest.param('fp16', marks=SLOW), pytest.param('int8', marks=SLOW)])
+@pytest.mark.parametrize('output', ['labels', 'logits'])
+def test_what_is_converted_wrong_is_refused(trained, network, scenes, tmp_path, in_torch, precision, output):
+    masks = output == 'labels'
+    spec = spec_of('onnx', output, precision, classes=8)
+    done = deploy.export(trained, network, spec, tmp_path / 'm.onnx', **arguments(scenes, precision, masks))
+    assert done.parity.agreement > 0.999 and not done.inaccuracy
+    for name, sabotage in SABOTAGES.items():
+        with torch.no_grad():
+            other = sabotage(network)
+        with pytest.raises(ParityError):
+            deploy.export(trained, other, spec, tmp_path / 'other.onnx', **arguments(scenes, precision, masks))
+            pytest.fail(f'{name} was accepted')
+    assert {file.name for file in tmp_path.iterdir()} == {'m.onnx', 'm.onnx.spec.json'}
+
+
+BY_ROUNDING = [name for name in SABOTAGES if 'class' in name or 'cell' in name or 'BGR' in name or 'pixels' in name]
+
+
+@pytest.mark.parametrize('masks', [True, pytest.param(False, marks=SLOW)])
+@pytest.mark.parametrize('precision', [pytest.param('fp16', marks=SLOW), 'int8'])
+@pytest.mark.parametrize('name', BY_ROUNDING)
+def test_what_goes_wrong_behind_fp32_is_refused(trained, network, scenes, tmp_path, in_torch, precision, masks, name):
+    in_torch[precision] = SABOTAGES[name]
+    spec = spec_of('onnx', 'labels', precision, classes=8)
+    with pytest.raises(ParityError, match='too inaccurate|does not compute') as raised:
+        deploy.export(trained, network, spec, tmp_path / 'm.onnx', **arguments(scenes, precision, masks))
+    assert 'worst class' in str(raised.value) and not list(tmp_path.iterdir())
+
+
+def test_an_inaccurate_file_is_kept_only_when_asked_and_says_so(trained, network, scenes, tmp_path, in_torch):
+    in_torch['int8'] = SABOTAGES['a class of 2 % wiped out']
+    spec = spec_of('onnx', 'labels', 'int8', classes=8)
+    given = arguments(scenes, 'int8', True)
+    with pytest.raises(ParityError, match='--keep-inaccurate'):
+        deploy.export(trained, network, spec, tmp_path / 'm.onnx', **given)
+    done = deploy.export(trained, network, spec, tmp_path / 'm.onnx', **given, keep_inaccurate=True)
+    assert "'class 7'" in done.inaccuracy and 'INACCURATE' in str(done)
+    assert '"inaccuracy": "1 class' in (tmp_path / 'm.onnx.spec.json').read_text()
+
+
+@pytest.mark.parametrize('runtime', ['onnx', 'litert'])  # by argmax and by arithmetic
+@pytest.mark.parametrize('output', ['labels', 'logits'])
+@pytest.mark.parametrize('head', [dict(align_corners=True), dict(num_classes=2, out_channels=1, threshold=0.4)])
+def test_other_heads_give_what_predict_gives(random_stats, scenes, tmp_path, in_torch, runtime, output, head):
+    model = random_stats(build(**head)).float()
+    decided = dict(align_corners=model.decode_head.align_corners, classes=model.decode_head.num_classes)
+    if model.decode_head.out_channels == 1:
+        decided['threshold'] = 0.4
+    spec = spec_of(runtime, output, **decided)
+    given = arguments(scenes, 'fp32', False)
+    with torch.no_grad():
+        network = effseg.fuse(model, size=SIZE).exportable()
+    path = tmp_path / f'm{backends.SUFFIXES[runtime]}'
+    done = deploy.export(model, network, spec, path, **given)
+    assert done.parity.agreement > 0.9999 and min(own.expected for own in done.parity.classes) > 100
+    wrong = dataclasses.replace(spec, align_corners=not spec.align_corners)
+    if 'threshold' in decided:
+        wrong = dataclasses.replace(spec, threshold=0.6)
+    with pytest.raises(ParityError):
+        deploy.export(model, network, wrong, path, **given)
+
+
+def test_a_head_of_other_classes_is_refused(trained, network, scenes, tmp_path):
+    spec = spec_of('onnx', 'labels', classes=3)
+    with pytest.raises(ConfigError, match='num_classes=8 and out_channels=8, the data set 3 classes'):
+        deploy.export(trained, network, spec, tmp_path / 'm.onnx', **arguments(scenes, 'fp32', False))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', SABOTAGES)
+@pytest.mark.parametrize('runtime, precision', [(name, one) for name, all_of in RUNTIMES.items() for one in all_of])
+def test_every_runtime_refuses(trained, network, scenes, tmp_path, runtime, precision, name):
+    need(runtime)
+    with torch.no_grad():
+        other = SABOTAGES[name](network)
+    spec = spec_of(runtime, 'labels', precision, classes=8)
+    with pytest.raises(ParityError):
+        path = tmp_path / f'm{backends.SUFFIXES[runtime]}'
+        deploy.export(trained, other, spec, path, **arguments(scenes, precision, True))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('runtime', RUNTIMES)
+@pytest.mark.parametrize('output', ['labels', 'logits'])
+@pytest.mark.parametrize('head', [dict(align_corners=True), dict(num_classes=2, out_channels=1)])
+def test_every_runtime_exports_other_heads(random_stats, images, tmp_path, runtime, output, head):
+    need(runtime)
+    model = random_stats(build(**head)).float()
+    decided = dict(align_corners=model.decode_head.align_corners, classes=model.decode_head.num_classes)
+    if model.decode_head.out_channels == 1:
+        decided['threshold'] = float(model.decode_head.threshold)
+    with torch.no_grad():
+        network = effseg.fuse(model, size=SIZE).exportable()
+    path = tmp_path / f'm{backends.SUFFIXES[runtime]}'
+    done = deploy.export(model, network, spec_of(runtime, output, **decided), path, images)
+    assert done.parity.agreement >= parity.THRESHOLDS['fp32'].agreement and done.delegation.delegates == 1
+    if runtime != 'coreml':
+        assert not done.delegation.left
+        assert np.isin(deploy.load(path).labels(images[0]), range(decided['classes'])).all()
