@@ -158,8 +158,9 @@ def _check_parts(cfg: Config, path: str) -> None:
         for metric in metrics if isinstance(metrics, list) else [metrics]:
             if not isinstance(metric, dict):
                 raise ConfigError(f'{name} of {path} holds {metric!r}; a dict was expected')
-            measures = metric.get('iou_metrics', ())
-            unknown = set(map(str, measures)) - {'mIoU', 'mDice', 'mFscore'} if isinstance(measures, list) else ()
+            measures = metric.get('iou_metrics', [])
+            measures = list(measures) if isinstance(measures, (list, tuple)) else [measures]
+            unknown = set(map(str, measures)) - {'mIoU', 'mDice', 'mFscore'}
             if unknown and metric.get('type') == 'IoUMetric':
                 raise ConfigError(f'{name}.iou_metrics names {min(unknown)!r}; mIoU, mDice and mFscore are known')
 

@@ -37,6 +37,7 @@ def test_a_part_of_a_wrong_kind_is_named(name):
         ({'train_dataloader.dataset.pipeline.3.crop_size': [None, 3]}, 'crop_size'),
         ({'train_dataloader.dataset.pipeline.0.type': [None]}, 'a dict with a type'),
         ({'train_dataloader.dataset.pipeline': [None]}, 'a dict with a type'),
+        ({'val_evaluator.iou_metrics': 'x'}, 'iou_metrics'),
         ({'val_evaluator': [None]}, 'val_evaluator'),
         ({'log_level': 'LOUD'}, 'log_level'),
         ({'model': None}, 'model'),
