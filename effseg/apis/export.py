@@ -1,6 +1,7 @@
 """From a config and a checkpoint to a proven artifact."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -128,14 +129,14 @@ def _images(
     return [image for image, _ in shown], masks if len(masks) == len(shown) else []
 
 
-def _sample(dataset, index: int) -> tuple[np.ndarray, np.ndarray | None]:
+def _sample(dataset, index: int) -> tuple[np.ndarray, Any]:
     """The picture (h, w, 3) RGB of a data set behind its pipeline, and the mask, which may have another size."""
     sample = dataset[index]
     picture, samples = sample['inputs'].permute(1, 2, 0).numpy()[..., ::-1], sample['data_samples']
     return picture, samples.gt_sem_seg.data[0].numpy().astype(np.uint8) if 'gt_sem_seg' in samples else None
 
 
-def _show(picture, mask, size: tuple[int, int], number: int, fill) -> tuple[np.ndarray, np.ndarray | None]:
+def _show(picture, mask, size: tuple[int, int], number: int, fill) -> tuple[np.ndarray, Any]:
     return fit(picture, size, number, fill), None if mask is None else fit_mask(mask, picture.shape[:2], size, number)
 
 
@@ -146,7 +147,8 @@ def _unseen(dataset, shown, size: tuple[int, int], fill) -> list[tuple[np.ndarra
 
     (load,) = (step for step in dataset.pipeline.transforms if isinstance(step, LoadAnnotations))
     masks = (load(dataset.get_data_info(index))['gt_seg_map'] for index in range(len(dataset)))
-    classes, added = len(dataset.metainfo['classes']), []
+    classes = len(dataset.metainfo['classes'])
+    added: list[tuple[np.ndarray, Any]] = []
     counts = np.array([np.bincount(mask[mask < classes], minlength=classes) for mask in masks])
     for label in np.flatnonzero(counts.any(0)):
         if any((mask == label).any() for _, mask in (*shown, *added)):

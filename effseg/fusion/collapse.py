@@ -22,6 +22,7 @@ Two things happen at the border of the image only, and are corrected there, exac
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +35,7 @@ from .upsample import Upsampled, depth_to_space, plus_doubled, space_to_depth, s
 REACH = 2  # pixels that the 5 x 5 kernel sees to each side
 
 
-def cost(inputs: Sequence[int], middle: int, out: int) -> int:
+def cost(inputs: Sequence[int], middle: int, out: int) -> float:
     """Multiplications per pixel of the level in collapsed form.
 
     Args:
@@ -42,7 +43,7 @@ def cost(inputs: Sequence[int], middle: int, out: int) -> int:
         middle: channels of P_r, half the size of the last of ``inputs``.
         out: channels of the result.
     """
-    total = 25 * inputs[0]
+    total: float = 25 * inputs[0]
     for steps, channels in enumerate([*inputs[1:], middle], 1):
         total += (6.25 if steps == 1 else (1 + 2**-steps) ** 2) * channels
     return total * out
@@ -142,7 +143,7 @@ class CollapsedLevel(Layer):
         self.own, self.above, self.border = own, nn.ModuleList(above), border
         self.grid, self.act = tuple(grid), act
         channels = own.out_channels
-        self.frame = empty(1, channels, 2 * REACH + 1, 2 * REACH + 1)
+        self.frame: Any = empty(1, channels, 2 * REACH + 1, 2 * REACH + 1)
         self.frame_rows = empty(2, 1, self.grid[1] // 2, 4 * channels)
         self.frame_columns = empty(2, self.grid[0] // 2, 1, 4 * channels)
 
@@ -160,7 +161,8 @@ class CollapsedLevel(Layer):
             act: activation behind the level.
         """
         kernel = compose(head.weight, output.weight)
-        table = bias_table(sum(part.bias for part in laterals), output, head)
+        bias: Any = sum(part.bias for part in laterals)
+        table = bias_table(bias, output, head)
         own = Conv.of(Affine(compose(kernel, laterals[0].weight), table[:, REACH, REACH]))
         uppers = [Upsampled.of(compose(kernel, part.weight), 2**steps) for steps, part in enumerate(laterals[1:], 1)]
         uppers.append(Upsampled.of(kernel, 2**above))
@@ -206,7 +208,7 @@ class CollapsedLevel(Layer):
         for x, lateral in zip(reversed(maps), reversed(laterals)):
             # the biases of the laterals are in the table
             sides = [plus_doubled(F.conv2d(own, lateral.weight), line) for own, line in zip(strips(x), lines(sides))]
-        grid = tuple(maps[0].shape[2:])
+        grid = (maps[0].shape[2], maps[0].shape[3])
         rows, columns = (self.frame_rows, self.frame_columns) if grid == self.grid else self._frame(grid)
         biases = (rows[:1], rows[1:], columns[:1], columns[1:])
         return [bias - line for bias, line in zip(biases, self.border(sides))]

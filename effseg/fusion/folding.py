@@ -60,7 +60,7 @@ def batch_norm(norm: nn.Module) -> tuple[Tensor, Tensor]:
         raise FuseError(
             f'a {type(norm).__name__} follows a conv; only a BatchNorm is a fixed scale and shift that folds into it'
         )
-    if norm.running_mean is None:
+    if norm.running_mean is None or norm.running_var is None:
         raise FuseError(
             'a BatchNorm without running statistics normalises by the batch and cannot be folded; '
             'build it with track_running_stats=True'

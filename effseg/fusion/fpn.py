@@ -96,7 +96,7 @@ class SemanticFpn(Layer):
 
     def _top_down(self, maps: Sequence[Tensor], lowest: int) -> dict[int, Tensor]:
         """P of the levels from ``lowest`` upwards."""
-        pyramid = {}
+        pyramid: dict[int, Tensor] = {}
         for index in reversed(range(lowest, len(maps))):
             y = self.laterals[index](maps[index])
             if index + 1 in pyramid:
@@ -120,8 +120,8 @@ class SemanticFpn(Layer):
         """
         size = tuple(finest.shape[2:])
         if any(tuple(2 * side for side in y.shape[2:]) != size for y in others):
-            others = [self._resize(self._double(y), size) for y in others]
-            return self.classifier(self._plus(finest, *others))
+            grown = [self._resize(self._double(y), size) for y in others]
+            return self.classifier(self._plus(finest, *grown))
         coarse = self._plus(*others)
         if self.classifier.out_channels >= self.classifier.in_channels:
             return self.classifier(self._plus(finest, self._double(coarse)))
@@ -157,8 +157,8 @@ def fuse_semantic_fpn(
     """
     check_neck(neck)
     check_head(head, len(neck.lateral_convs))
-    laterals, acts = zip(*(conv_module(module) for module in neck.lateral_convs))
-    laterals = [part.after(*norm.release()) for part, norm in zip(laterals, norms)]
+    parts, acts = zip(*(conv_module(module) for module in neck.lateral_convs))
+    laterals = [part.after(*norm.release()) for part, norm in zip(parts, norms)]
     outputs, output_acts = zip(*(conv_module(module) for module in neck.fpn_convs))
     heads = [[conv_module(module) for module in scale if hasattr(module, 'conv')] for scale in head.scale_heads]
     fallback = None
@@ -209,7 +209,7 @@ def check_neck(neck: nn.Module | None) -> None:
     Raises:
         FuseError: saying what was found.
     """
-    if type(neck).__name__ != 'FPN':
+    if neck is None or type(neck).__name__ != 'FPN':
         raise FuseError(f"the neck is a {type(neck).__name__}; only MMSegmentation's FPN has a fused form here")
     if any(module.conv.kernel_size != (1, 1) for module in neck.lateral_convs):
         raise FuseError('a lateral conv of the FPN is larger than 1 x 1, which has no fused form here')

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -118,7 +119,7 @@ class Axis:
     def mix(self, values: Tensor, axis: int) -> Tensor:
         """The weighted sums along ``axis`` of ``values``."""
         shape = [-1 if position == axis else 1 for position in range(values.dim())]
-        result = 0
+        result: Any = 0
         for k in range(self.weights.shape[1]):
             source = (self.start + k).clamp(max=self.length - 1)
             result = result + values.index_select(axis, source) * self.weights[:, k].reshape(shape)

@@ -16,7 +16,7 @@ those are.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -185,10 +185,12 @@ def _mix(labels: Tensor, values: Tensor, classes: Tensor, windows: Tensor, rows:
     image, row, column = windows.unbind(1)
     line_window, y = rows.members(row)  # one entry per window and line
     weights = rows.weights.index_select(0, y)
-    lines = sum(weights[:, k, None, None] * values[:, k].index_select(0, line_window) for k in range(values.shape[1]))
+    lines: Any = sum(
+        weights[:, k, None, None] * values[:, k].index_select(0, line_window) for k in range(values.shape[1])
+    )
     pixel_line, x = columns.members(column.index_select(0, line_window))  # one entry per window and pixel
     weights = columns.weights.index_select(0, x)
-    mixed = sum(weights[:, k, None] * lines[:, k].index_select(0, pixel_line) for k in range(values.shape[2]))
+    mixed: Any = sum(weights[:, k, None] * lines[:, k].index_select(0, pixel_line) for k in range(values.shape[2]))
     window = line_window.index_select(0, pixel_line)
     winner = (mixed[:, 1] > mixed[:, 0]).long() if mixed.shape[1] == 2 else mixed.argmax(1)
     place = ((image.index_select(0, line_window) * labels.shape[1] + y) * labels.shape[2]).index_select(

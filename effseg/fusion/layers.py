@@ -9,6 +9,7 @@ rounds once, at the end.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -146,7 +147,7 @@ class PoolMixer(Layer):
         return layer
 
     @staticmethod
-    def _factor(grid: tuple[int, int], like: Tensor) -> Tensor:
+    def _factor(grid: Sequence[int], like: Tensor) -> Tensor:
         ones = torch.ones(1, 1, *grid, dtype=like.dtype, device=like.device)
         return 1 / F.avg_pool2d(ones, 3, stride=1, padding=1)
 
@@ -170,14 +171,14 @@ class MapNorm(Layer):
     def __init__(self, channels: int, groups: int, eps: float, affine: bool):
         super().__init__()
         self.channels, self.groups, self.eps, self.affine = channels, groups, eps, affine
-        self.scale = empty(channels) if affine else None
-        self.shift = empty(channels) if affine else None
+        self.scale: Any = empty(channels) if affine else None
+        self.shift: Any = empty(channels) if affine else None
 
     @classmethod
     def of(cls, channels: int, groups: int, eps: float, scale: Tensor | None, shift: Tensor | None) -> 'MapNorm':
         """The norm with this scale and shift (C,), or none."""
         layer = cls(channels, groups, eps, affine=scale is not None)
-        if scale is not None:
+        if scale is not None and shift is not None:
             layer.to(scale.device)
             layer.scale.copy_(scale.detach())
             layer.shift.copy_(shift.detach())
@@ -269,12 +270,12 @@ class Attention(Layer):
     ):
         super().__init__()
         self.query, self.key, self.value, self.proj = query, key, value, proj
-        self.heads, self.grid, self.resolution = heads, tuple(grid), tuple(resolution)
+        self.heads, self.grid, self.resolution = heads, (grid[0], grid[1]), (resolution[0], resolution[1])
         self.bias_resize, self.query_stride, self.act = bias_resize, query_stride, act
         self.before, self.local, self.mix_in, self.mix_out = before, local, mix_in, mix_out
         queries = -(-self.grid[0] // query_stride) * -(-self.grid[1] // query_stride)
         self.expand_when_run = False
-        self.table = empty(heads, self.resolution[0] * self.resolution[1])
+        self.table: Any = empty(heads, self.resolution[0] * self.resolution[1])
         self.bias = empty(heads, queries, self.grid[0] * self.grid[1])
 
     def set_table(self, table: Tensor) -> 'Attention':
@@ -300,7 +301,7 @@ class Attention(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         source = x if self.before is None else self.before(x)
-        batch, grid = len(x), tuple(source.shape[2:])
+        batch, grid = len(x), (source.shape[2], source.shape[3])
         query, value = self.query(source), self.value(source)
         size = query.shape[2:]
         q, k, v = (
@@ -343,7 +344,7 @@ class FusedBackbone(Layer):
         self.out_indices = tuple(out_indices)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        maps = []
+        maps: list[Tensor] = []
         x = self.stem(x)
         for index, stage in enumerate(self.stages):
             x = stage(x)

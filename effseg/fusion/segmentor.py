@@ -7,6 +7,7 @@ would take.
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -199,13 +200,13 @@ def check_model(model: nn.Module) -> None:
 
 def describe_data(model: nn.Module) -> dict:
     """What the model knows of its data, as plain data: see :class:`FusedSegmentor`."""
-    meta = {}
+    meta: dict[str, Any] = {}
     data = getattr(model, 'dataset_meta', None) or {}
     if data.get('classes'):
         meta['classes'] = [str(name) for name in data['classes']]
     if data.get('palette'):
         meta['palette'] = [[int(value) for value in colour] for colour in data['palette']]
-    preprocessor = getattr(model, 'data_preprocessor', None)
+    preprocessor: Any = getattr(model, 'data_preprocessor', None)
     if getattr(preprocessor, '_enable_normalize', False):
         meta.update(
             mean=preprocessor.mean.flatten().tolist(),
