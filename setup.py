@@ -36,6 +36,7 @@ EXTRAS = {
         'onedl-mmengine>=0.10.12',
         'onedl-mmcv>=2.3.6',
         'opencv-python',  # as mmcv asks for it; the headless one would be installed over it
+        'matplotlib',  # as mmengine asks for it
     ],
     **RUNTIMES,
     'report': REPORT,

@@ -392,7 +392,7 @@ def _read_labels(path: str) -> np.ndarray:
 def _spec(model: nn.Module, runtime: str, size: tuple[int, int]) -> deploy.Spec:
     """The spec of a file of logits that is timed and thrown away."""
     data = describe_data(model)
-    classes = [str(index) for index in range(model.num_classes)]
+    classes = tuple(str(index) for index in range(model.num_classes))
     return deploy.Spec(
         backend=runtime,
         height=size[0],
@@ -402,7 +402,7 @@ def _spec(model: nn.Module, runtime: str, size: tuple[int, int]) -> deploy.Spec:
         mean=data['mean'],
         std=data['std'],
         classes=classes,
-        palette=[(0, 0, 0)] * len(classes),
+        palette=((0, 0, 0),) * len(classes),
         checkpoint_sha256='',
         effseg='',
     )

@@ -107,7 +107,8 @@ def _rules(name: str, dataset, dataset_cfg: Config, cfg: Config, findings: list[
         edges if isinstance(edges, (list, tuple)) or not edges else (edges, edges) for edges in (scale, crop)
     )
     if scale and not isinstance(scale[0], (list, tuple)):
-        scale = tuple(edge * max(resize.get('ratio_range', (1, 1))) for edge in scale)
+        largest = max(resize.get('ratio_range', (1, 1)))
+        scale = (scale[0] * largest, scale[1] * largest)
     else:
         scale = None
     return Rules(
