@@ -1,7 +1,9 @@
 """MMEngine's training loops, which go on where an interrupted run was without loading what it has seen."""
 
+from traceback import walk_tb
+
 from mmengine.registry import LOOPS
-from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, ValLoop
 
 from ..errors import ConfigError, EffsegError, TrainingError
 from .checkpoint_hook import save_now
@@ -28,7 +30,8 @@ class ResumableLoop(BaseLoop):
 
         Raises:
             TrainingError: when a process that loads data dies; what was trained is saved first.
-            ConfigError: when the first iteration fails: the parts of the config do not fit together.
+            ConfigError: when the first iteration fails: the parts of the config do not fit together; or a validation,
+                and what was trained is saved first.
         """
         begun = self._iter
         try:
@@ -37,9 +40,18 @@ class ResumableLoop(BaseLoop):
             if isinstance(error, EffsegError):
                 raise
             if not (isinstance(error, RuntimeError) and 'DataLoader worker' in str(error)):
-                if self._iter != begun:
+                validating = any(
+                    isinstance(frame.f_locals.get('self'), ValLoop) for frame, _ in walk_tb(error.__traceback__)
+                )
+                if self._iter != begun and not validating:
                     raise
                 said = ' '.join(f'{type(error).__name__}: {error}'.split())
+                if validating:
+                    where = save_now(self.runner, self._epoch, self._iter)
+                    raise ConfigError(
+                        f'the validation after iteration {self._iter} failed (--debug shows where): {said[:500]}. The '
+                        f'training was {where}'
+                    ) from error
                 raise ConfigError(
                     'the first iteration failed: the parts of the config do not fit together (--debug shows where): '
                     f'{said[:500]}'
