@@ -141,11 +141,9 @@ class CollapsedLevel(Layer):
     def __init__(self, own: Conv, above: Sequence[Upsampled], border: BorderCorrection, grid: Sequence[int], act: str):
         super().__init__()
         self.own, self.above, self.border = own, nn.ModuleList(above), border
-        self.grid, self.act = tuple(grid), act
-        channels = own.out_channels
-        self.frame: Any = empty(1, channels, 2 * REACH + 1, 2 * REACH + 1)
-        self.frame_rows = empty(2, 1, self.grid[1] // 2, 4 * channels)
-        self.frame_columns = empty(2, self.grid[0] // 2, 1, 4 * channels)
+        self.act = act
+        self.frame: Any = empty(1, own.out_channels, 2 * REACH + 1, 2 * REACH + 1)
+        self.lay_out(grid)
 
     @classmethod
     def of(
@@ -168,10 +166,15 @@ class CollapsedLevel(Layer):
         uppers.append(Upsampled.of(kernel, 2**above))
         layer = cls(own, uppers, BorderCorrection.of(head.weight, output.weight), grid, act).to(kernel.device)
         layer.frame.copy_(table - table[:, REACH, REACH, None, None])
-        rows, columns = layer._frame(layer.grid)
-        layer.frame_rows.copy_(rows)
-        layer.frame_columns.copy_(columns)
+        layer.lay_out(grid)
         return layer
+
+    def lay_out(self, grid: Sequence[int]) -> None:
+        """Stores the border's biases for maps of ``grid`` = (H, W), at least 4 x 4, both even."""
+        self.grid = (grid[0], grid[1])
+        rows, columns = self._frame(self.grid)
+        self.frame_rows = nn.Parameter(rows, requires_grad=False)
+        self.frame_columns = nn.Parameter(columns, requires_grad=False)
 
     def strip(self) -> None:
         """Drops the table of the border's biases that is laid out for the grid."""

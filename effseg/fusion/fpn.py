@@ -86,8 +86,11 @@ class SemanticFpn(Layer):
     def strip_to(self, grids: Sequence[Sequence[int]]) -> None:
         """Drops the weights that maps of these sizes do not take; the others must go through :meth:`forward` no
         more."""
-        self.strip()
         levels = self._levels(grids)
+        for level, grid in zip(levels, grids):
+            if level is not None:
+                level.lay_out(grid)
+        self.strip()
         self.levels = nn.ModuleList(levels if any(levels) else [])
         for index, level in enumerate(levels):
             if level is not None:  # both are inside the level's own kernels
