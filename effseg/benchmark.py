@@ -415,7 +415,7 @@ def _plot(path: str, milliseconds: dict[str, float], published: list[float | Non
     axes = figure.subplots()
     lowest = min(filter(None, published), default=0.0) - 1
     for (name, took), score in zip(milliseconds.items(), published):
-        label = name.split('-160k')[0].removeprefix('segformer_').removeprefix('segnext_')
+        label = name if 'effformer' in name else '_'.join(name.split('_')[:2])
         axes.plot(took, score or lowest, 'o' if score else '|', color='C0' if 'effformer' in name else 'C1', ms=9)
         axes.annotate(
             label, (took, score or lowest), (4, 6), textcoords='offset points', rotation=0 if score else 50, size=8
