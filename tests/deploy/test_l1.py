@@ -8,7 +8,7 @@ from effseg import deploy
 from effseg.deploy import backends, parity
 from effseg.deploy.images import fit
 
-from .conftest import need, spec_of
+from .conftest import MEAN, STD, need, spec_of
 
 SIZE = (512, 512)
 
@@ -16,6 +16,7 @@ SIZE = (512, 512)
 @pytest.fixture(scope='module')
 def l1(random_stats):
     pytest.importorskip('mmseg')
+    from mmengine.config import ConfigDict
     from mmengine.registry import init_default_scope
     from mmseg.registry import MODELS
 
@@ -24,6 +25,7 @@ def l1(random_stats):
         MODELS.build(
             dict(
                 type='EncoderDecoder',
+                data_preprocessor=dict(type='SegDataPreProcessor', mean=MEAN, std=STD, bgr_to_rgb=True),
                 backbone=dict(type='EfficientFormer', arch='l1'),
                 neck=dict(type='FPN', in_channels=[48, 96, 224, 448], out_channels=256, num_outs=4),
                 decode_head=dict(
@@ -36,7 +38,7 @@ def l1(random_stats):
                     norm_cfg=dict(type='BN'),
                     align_corners=False,
                 ),
-                test_cfg=dict(mode='whole'),
+                test_cfg=ConfigDict(mode='whole'),
             )
         )
     ).float()

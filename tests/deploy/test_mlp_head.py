@@ -7,7 +7,7 @@ import effseg
 from effseg import deploy
 from effseg.deploy import backends, parity, quantize
 
-from .conftest import SIZE, need, spec_of
+from .conftest import MEAN, SIZE, STD, need, spec_of
 
 DIMS = (8, 12, 16, 24)
 
@@ -15,6 +15,7 @@ DIMS = (8, 12, 16, 24)
 @pytest.fixture(scope='module', params=['SegformerHead', 'DepthwiseSegformerHead'])
 def segmenter(request, random_stats):
     pytest.importorskip('mmseg')
+    from mmengine.config import ConfigDict
     from mmengine.registry import init_default_scope
     from mmseg.registry import MODELS
 
@@ -23,11 +24,12 @@ def segmenter(request, random_stats):
     model = MODELS.build(
         dict(
             type='EncoderDecoder',
+            data_preprocessor=dict(type='SegDataPreProcessor', mean=MEAN, std=STD, bgr_to_rgb=True),
             backbone=dict(
                 type='EfficientFormer', arch=dict(depths=(1, 0, 0, 1), embed_dims=DIMS, num_vit=1), resolution=3
             ),
             decode_head=dict(norm_cfg=dict(type='BN'), act_cfg=None, **head),
-            test_cfg=dict(mode='whole'),
+            test_cfg=ConfigDict(mode='whole'),
         )
     )
     return random_stats(model).float()
@@ -50,8 +52,6 @@ def test_export_is_one_delegate_and_equal(runtime, output, precision, segmenter,
     spec = spec_of(runtime, output, precision)
     network, path = effseg.fuse(segmenter, size=SIZE).exportable(), tmp_path / f'mlp{backends.SUFFIXES[runtime]}'
     with torch.no_grad():
-        exported = deploy.export(segmenter, network, spec, path, images, images)
-    if exported.parity is None:
-        pytest.skip('converted and checked; Core ML runs on macOS only')
+        exported = deploy.export(segmenter, network, spec, path, images, images, keep_inaccurate=True)
     assert exported.parity.agreement >= parity.THRESHOLDS[precision].agreement
     assert exported.delegation.delegates == 1 and not exported.delegation.left
