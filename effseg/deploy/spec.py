@@ -114,9 +114,13 @@ class Spec:
             return self.height, self.width
         return self.channels, self.height // STRIDE, self.width // STRIDE
 
+    def as_dict(self) -> dict:
+        """The spec as plain data, with the format's number."""
+        return {'effseg_spec': FORMAT, **dataclasses.asdict(self)}
+
     def to_json(self) -> str:
         """The spec as it is kept inside artifacts, with a place for the seal: see :func:`seal`."""
-        return json.dumps({'effseg_spec': FORMAT, **dataclasses.asdict(self), SEAL: '0' * 64}, sort_keys=True)
+        return json.dumps({**self.as_dict(), SEAL: '0' * 64}, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str, origin: str) -> 'Spec':
@@ -153,8 +157,7 @@ def beside(artifact: Path) -> Path:
 
 def write_beside(path: Path, spec: Spec, artifact: Path, proof: dict) -> None:
     """Writes the spec to ``path``, with the hash of ``artifact`` and the numbers of its proof."""
-    values = {**json.loads(spec.to_json()), 'artifact_sha256': digest(artifact), 'proof': proof}
-    del values[SEAL]  # is the file's alone
+    values = {**spec.as_dict(), 'artifact_sha256': digest(artifact), 'proof': proof}
     path.write_text(json.dumps(values, indent=1, sort_keys=True) + '\n')
 
 

@@ -40,6 +40,11 @@ def write_site(artifact: str, out: str, package: str | None = None) -> Path:
     if path.suffix != '.onnx':
         raise ArtifactError(f'{path} came; browsers run .onnx files: tools/export.py CONFIG CHECKPOINT --to onnx')
     spec = load(path).spec
+    if spec.output == 'logits' and (spec.align_corners or spec.threshold is not None):
+        raise ArtifactError(
+            f'{path} returns logits of a sigmoid head or with align_corners, which the page does not turn into labels; '
+            'export it with --output labels'
+        )
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f'{folder} is a file; give a folder that is new or empty')
     site = OutputFolder(folder)
@@ -67,7 +72,7 @@ def _described(spec, path: Path) -> str:
 
     return json.dumps(
         {
-            **json.loads(spec.to_json()),
+            **spec.as_dict(),
             'name': path.stem,
             'artifact_sha256': digest(path),
             'bytes': path.stat().st_size,

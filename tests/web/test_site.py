@@ -1,5 +1,6 @@
 """The folder that the tool writes, and what it refuses."""
 
+import dataclasses
 import hashlib
 import http.client
 import json
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from engine.conftest import tool  # noqa: F401
 
+from effseg.deploy import load
 from effseg.errors import ArtifactError, ConfigError, MissingRuntimeError
 from effseg.outputs import RECORD
 from effseg.web import runtime
@@ -77,6 +79,17 @@ def test_the_server_isolates_the_page_and_names_its_types(artifacts, package, tm
 def test_other_artifacts_are_refused(tmp_path):
     with pytest.raises(ArtifactError, match='--to onnx'):
         write_site(str(tmp_path / 'model.tflite'), str(tmp_path / 'site'))
+
+
+@pytest.mark.parametrize(
+    'change', [dict(align_corners=True), dict(threshold=0.3, classes=('a', 'b'), palette=[(0, 0, 0)] * 2)]
+)
+def test_logits_that_the_page_cannot_decide_are_refused(artifacts, package, tmp_path, monkeypatch, change):
+    artifact = load(artifacts['logits'])
+    artifact.spec = dataclasses.replace(artifact.spec, **change)
+    monkeypatch.setattr('effseg.web.site.load', lambda path: artifact)
+    with pytest.raises(ArtifactError, match='--output labels'):
+        write_site(str(artifacts['logits']), str(tmp_path / 'site'), package)
 
 
 def test_the_command_needs_no_training_stack_and_answers_in_one_line(tool, tmp_path):  # noqa: F811
