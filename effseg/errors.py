@@ -5,7 +5,7 @@ Tools print these as one line and exit with status 2; anything else is a defect 
 
 
 class EffsegError(Exception):
-    """Base of every error that a user can mend."""
+    """Base of every error that a user can fix."""
 
 
 class StackError(EffsegError, ImportError):

@@ -39,7 +39,7 @@ def require() -> None:
     """Makes sure that a usable MMSegmentation is there.
 
     Raises:
-        StackError: when there is none, two over each other, or one that does not import; with the command that mends
+        StackError: when there is none, two over each other, or one that does not import; with the command that fixes
             it.
     """
     found = distributions()

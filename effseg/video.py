@@ -55,7 +55,7 @@ def label_video(
         segmenter: the segmenter.
         source: a file, or the number of a camera.
         stem: of the results.
-        opacity: of the colours, 0 to 1.
+        opacity: of the colors, 0 to 1.
         frames: at most so many.
         frame_labels: also ``STEM_labels/000000.png`` and on.
         show: in a window; q closes it.

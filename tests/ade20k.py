@@ -1,4 +1,4 @@
-"""Pictures in ADE20K's folders and numbers, drawn on the spot: the data set itself cannot be had here."""
+"""Images in ADE20K's folders and numbers, drawn on the spot: the data set itself cannot be had here."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ def write_ade20k(
 ) -> Path:
     """Writes ``images/{training,validation}/*.jpg`` and ``annotations/...png``: 0 is unlabelled, class c is c + 1.
 
-    Every picture is a handful of regions in the colours of their classes; of the 150 classes the first ones are the
+    Every image is a handful of regions in the colors of their classes; of the 150 classes the first ones are the
     most frequent, as in ADE20K.
     """
     from mmseg.datasets import ADE20KDataset

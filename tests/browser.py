@@ -23,7 +23,7 @@ FLAGS = (
     'hide-scrollbars',
     'disable-dev-shm-usage',
 )
-PHONE, CAMERA = (390, 844), (64, 96)  # width and height of a screen; height and width of the camera's picture
+PHONE, CAMERA = (390, 844), (64, 96)  # width and height of a screen; height and width of the camera's image
 
 
 def find(*names: str) -> str | None:
@@ -31,7 +31,7 @@ def find(*names: str) -> str | None:
 
 
 def open_browser(folder: Path, *flags: str):
-    """Selenium's driver of a headless Chromium whose camera shows a picture; skips where there is no Chromium, fails in
+    """Selenium's driver of a headless Chromium whose camera shows an image; skips where there is no Chromium, fails in
     CI.
 
     Args:

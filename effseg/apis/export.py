@@ -130,7 +130,7 @@ def _images(
 
 
 def _sample(dataset, index: int) -> tuple[np.ndarray, Any]:
-    """The picture (h, w, 3) RGB of a data set behind its pipeline, and the mask, which may have another size."""
+    """The image (h, w, 3) RGB of a data set behind its pipeline, and the mask, which may have another size."""
     sample = dataset[index]
     picture, samples = sample['inputs'].permute(1, 2, 0).numpy()[..., ::-1], sample['data_samples']
     return picture, samples.gt_sem_seg.data[0].numpy().astype(np.uint8) if 'gt_sem_seg' in samples else None

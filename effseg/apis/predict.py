@@ -67,7 +67,7 @@ def predict(
         config, checkpoint, cfg_options, device, fused: see :func:`effseg.apis.opening.open_segmenter`.
         sources: image files, video files, folders of them, and the numbers of cameras.
         out_dir: made if missing; files of an earlier call are replaced, files of others are not.
-        opacity: of the colours over the image, 0 to 1.
+        opacity: of the colors over the image, 0 to 1.
         frames: at most so many of each video or camera.
         frame_labels: also a label map for every frame, in ``NAME_labels/``.
         show: a window with the overlay, for videos and cameras.

@@ -25,7 +25,7 @@ class LabelMapHook(Hook):
     """Writes every predicted label map as an 8-bit PNG, named after its image, in the numbers of the data set's own
     label maps.
 
-    MMSegmentation's metric does so as well, and loses the axes of a picture that is one pixel high or wide.
+    MMSegmentation's metric does so as well, and loses the axes of an image that is one pixel high or wide.
 
     Args:
         folder: made if missing; label maps of an earlier call are replaced, files of others are not.
@@ -73,7 +73,7 @@ def test(
             artifact.
         work_dir: for the log.
         out: a folder for the predicted label maps.
-        show_dir: a folder for overlay pictures.
+        show_dir: a folder for overlay images.
         tta: average over the scales and flips of the config's ``tta_pipeline``.
         cfg_options: overrides of the config.
         launcher: see :func:`effseg.engine.runner.build_runner`.

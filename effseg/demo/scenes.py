@@ -1,8 +1,8 @@
 """Little landscapes with a label for every pixel, drawn with numpy and Pillow.
 
 A scene is painted back to front, as a painter would: sky, sun, hills, grass, a road that runs to the horizon, and along
-it trees, houses and cars. Season, weather, time of day and every shape vary, so that a class has many colours and a
-colour many classes: snow is as white as a cloud, a house may be as green as a tree, and autumn leaves glow like the
+it trees, houses and cars. Season, weather, time of day and every shape vary, so that a class has many colors and a
+color many classes: snow is as white as a cloud, a house may be as green as a tree, and autumn leaves glow like the
 evening sky.
 """
 
@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 CLASSES = ('sky', 'sun', 'hill', 'grass', 'road', 'tree', 'house', 'car')
-#: one RGB colour per class for label overlays, in the order of CLASSES
+#: one RGB color per class for label overlays, in the order of CLASSES
 PALETTE = (
     [110, 180, 230],
     [255, 215, 40],
@@ -53,7 +53,7 @@ def draw_scene(size, rng):
 
 
 class Canvas:
-    """A picture in the making: `pixels` (H, W, 3) float RGB in 0..1 and `labels` (H, W)."""
+    """An image in the making: `pixels` (H, W, 3) float RGB in 0..1 and `labels` (H, W)."""
 
     def __init__(self, size, rng):
         self.height, self.width = size
@@ -116,7 +116,7 @@ class Canvas:
         self.labels[window][cover > 0.5] = label
 
     def develop(self, light):
-        """The finished photograph, (H, W, 3) uint8: coloured light, exposure, vignette and sensor noise."""
+        """The finished photograph, (H, W, 3) uint8: colored light, exposure, vignette and sensor noise."""
         y, x = np.mgrid[-1 : 1 : self.height * 1j, -1 : 1 : self.width * 1j].astype(np.float32)
         exposure = self.rng.uniform(0.8, 1.15) * (1 - self.rng.uniform(0, 0.2) * (x**2 + y**2))
         noise = self.rng.normal(0, self.rng.uniform(0.005, 0.03), self.pixels.shape).astype(np.float32)
@@ -128,9 +128,9 @@ class Canvas:
 
 
 class _Mood:
-    """Season, weather and time of day: the colours of a scene."""
+    """Season, weather and time of day: the colors of a scene."""
 
-    _SKIES = {  # zenith, horizon, colour of the light
+    _SKIES = {  # zenith, horizon, color of the light
         'noon': ((0.25, 0.50, 0.85), (0.75, 0.87, 0.95), (1.00, 1.00, 0.98)),
         'evening': ((0.35, 0.35, 0.60), (0.98, 0.66, 0.42), (1.00, 0.86, 0.72)),
         'dawn': ((0.45, 0.55, 0.75), (0.95, 0.80, 0.80), (0.98, 0.92, 0.95)),
@@ -154,12 +154,12 @@ class _Mood:
         self.cloudiness = rng.uniform(0.2, 0.9)
 
     def hazed(self, colour, depth):
-        """A colour as it looks from afar; depth 0 at the horizon, 1 at the viewer."""
+        """A color as it looks from afar; depth 0 at the horizon, 1 at the viewer."""
         return np.asarray(colour) + 0.55 * (1 - depth) ** 2 * (self.horizon - colour)
 
 
 class _Ground:
-    """The plane below the horizon and the road on it; depth 0 at the horizon, 1 at the lower edge of the picture."""
+    """The plane below the horizon and the road on it; depth 0 at the horizon, 1 at the lower edge of the image."""
 
     def __init__(self, canvas, rng):
         self.width = canvas.width
@@ -383,7 +383,7 @@ def _box(left, top, right, bottom):
 
 
 def _shifted(colour, rng, spread):
-    """The colour a little lighter or darker, and of a slightly different hue."""
+    """The color a little lighter or darker, and of a slightly different hue."""
     shift = rng.normal(0, 1.5 * spread) + rng.normal(0, 0.5 * spread, 3)
     return np.clip(np.asarray(colour) + shift, 0.02, 1).astype(np.float32)
 

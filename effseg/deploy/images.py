@@ -1,18 +1,18 @@
-"""Pictures of any size as images of an artifact's size."""
+"""Images of any size as images of an artifact's size."""
 
 import numpy as np
 
-CONTENTS = (1.0, None, 0.5)  # the picture as it is, shrunk or grown to fit, and half of that
+CONTENTS = (1.0, None, 0.5)  # the image as it is, shrunk or grown to fit, and half of that
 
 
 def fit(picture: np.ndarray, size: tuple[int, int], number: int, fill: tuple[float, ...]) -> np.ndarray:
-    """A picture in the corner of an image of one size, cut or padded.
+    """An image in the corner of an image of one size, cut or padded.
 
     Args:
         picture: (h, w, 3) uint8.
         size: (H, W) of the image.
-        number: picks one of :data:`CONTENTS` in turn, so that a set of pictures shows content of three sizes.
-        fill: the colour of the padding.
+        number: picks one of :data:`CONTENTS` in turn, so that a set of images shows content of three sizes.
+        fill: the color of the padding.
 
     Returns:
         (H, W, 3) uint8.
@@ -21,11 +21,11 @@ def fit(picture: np.ndarray, size: tuple[int, int], number: int, fill: tuple[flo
 
 
 def fit_mask(mask: np.ndarray, picture: tuple[int, int], size: tuple[int, int], number: int) -> np.ndarray:
-    """The mask of what :func:`fit` makes of a picture.
+    """The mask of what :func:`fit` makes of an image.
 
     Args:
         mask: (h, w) uint8.
-        picture: (h, w) of the picture, which a pipeline may have resized without the mask.
+        picture: (h, w) of the image, which a pipeline may have resized without the mask.
         size, number: as in :func:`fit`.
 
     Returns:

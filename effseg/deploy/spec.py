@@ -33,7 +33,7 @@ class Spec:
         precision: ``'fp32'``, ``'fp16'`` or ``'int8'``.
         mean, std: of the normalisation inside the file, R, G, B, in units of 0-255. An app must not apply them again.
         classes: their names, by label.
-        palette: their colours (R, G, B), by label.
+        palette: their colors (R, G, B), by label.
         checkpoint_sha256: of the file the weights came from.
         effseg: the version that wrote the artifact.
         colour_order: of the input image; always RGB.

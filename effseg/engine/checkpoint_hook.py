@@ -1,4 +1,4 @@
-"""Checkpoints that a kill, a full disk or a move cannot spoil: write beside, put in place whole, point, and only then
+"""Checkpoints that a kill, a full disk or a move cannot corrupt: write beside, put in place whole, point, and only then
 delete."""
 
 import contextlib

@@ -13,7 +13,7 @@ A grid larger than the table needs offsets that were never learned. ``bias_resiz
 
 - ``'interpolate'``: the table is stretched linearly so that its last offset lands on the grid's last one.
 - ``'hold'``: known offsets stay as they are, the far ones take the value of the table's edge.
-- ``'matrix'``: the original segmentation code's way, a bicubic resize of the expanded matrix as if it were a picture.
+- ``'matrix'``: the original segmentation code's way, a bicubic resize of the expanded matrix as if it were an image.
   It scrambles offsets off the table's own grid and exists only to score checkpoints that were trained with it.
 
 A grid smaller than the table reads a corner of it, exactly (except under ``'matrix'``).

@@ -1,4 +1,4 @@
-"""The charts, as plotly figures without colours of text and paper: the page gives them those of its light or dark
+"""The charts, as plotly figures without colors of text and paper: the page gives them those of its light or dark
 form."""
 
 import html
@@ -214,6 +214,6 @@ def colours(count: int) -> list[str]:
 
 
 def _plain(figure) -> dict:
-    # the default template is 7 KB of colours for light pages per chart
+    # the default template is 7 KB of colors for light pages per chart
     figure.update_layout(template='none', paper_bgcolor='rgba(0,0,0,0)', plot_bgcolor='rgba(0,0,0,0)')
     return figure.to_plotly_json()

@@ -24,7 +24,7 @@ class Layers:
         width, height: of the layers, in pixels.
         photo, truth, prediction, errors: the layers; errors are transparent where the label is right.
         missed: the largest confusions as (share of the pixels in percent, true class, predicted class).
-        classes: (name, colour) of the classes that are in truth or prediction, the most frequent first.
+        classes: (name, color) of the classes that are in truth or prediction, the most frequent first.
     """
 
     name: str
@@ -83,7 +83,7 @@ def layers(scene: Scene, classes: list[str], palette: np.ndarray) -> Layers:
 
 
 def css(colour) -> str:
-    """A colour of a palette for a style sheet."""
+    """A color of a palette for a style sheet."""
     return '#' + ''.join(f'{int(value):02x}' for value in colour)
 
 
@@ -99,7 +99,7 @@ def _missed(
 
 
 def _layer(labels: np.ndarray, size: tuple[int, int], colours: dict[int, tuple[int, ...]]) -> str:
-    """An indexed PNG: a tenth of the bytes of one in true colour."""
+    """An indexed PNG: a tenth of the bytes of one in true color."""
     image = Image.fromarray(labels).resize(size, Image.Resampling.NEAREST)
     image = Image.frombytes('P', image.size, image.tobytes())
     table = np.zeros((256, 4), dtype=np.uint8)

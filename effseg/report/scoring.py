@@ -63,7 +63,7 @@ def score(config: str, segmenter: Segmenter, folder: Path, cfg_options: dict | N
     """
     cfg = read_config(config, cfg_options)
     cfg.work_dir, cfg.load_from, cfg.launcher = str(folder), None, 'none'
-    # MMEngine keeps one visualiser per name and process, which would go on writing into the first one's folder
+    # MMEngine keeps one visualizer per name and process, which would go on writing into the first one's folder
     cfg.visualizer = dict(type='SegLocalVisualizer', vis_backends=[], name=str(folder))
     metric = cfg.test_evaluator
     ignore = metric.get('ignore_index', 255) if isinstance(metric, dict) else 255

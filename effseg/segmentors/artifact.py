@@ -61,9 +61,9 @@ def artifact_segmentor(cfg: Config, path: str) -> 'ArtifactSegmentor':
 class ArtifactSegmentor(EncoderDecoder):
     """MMSegmentation's segmenter around an artifact; only testing is possible.
 
-    Images of the artifact's size, and smaller ones behind padding with the mean colour, take one run. Larger ones are
+    Images of the artifact's size, and smaller ones behind padding with the mean color, take one run. Larger ones are
     cut into overlapping windows: the logits are averaged as in MMSegmentation's ``mode='slide'``; labels, and very
-    large pictures, go through :func:`effseg.segmentors.windows.label_in_windows`.
+    large images, go through :func:`effseg.segmentors.windows.label_in_windows`.
 
     Args:
         artifact: the loaded file.
@@ -101,7 +101,7 @@ class ArtifactSegmentor(EncoderDecoder):
             )
 
     def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
-        """As MMSegmentation's; a file that returns labels, and any file on large pictures, gives labels alone."""
+        """As MMSegmentation's; a file that returns labels, and any file on large images, gives labels alone."""
         large = data_samples is not None and is_large(inputs.shape[2:], *(one.ori_shape[:2] for one in data_samples))
         if not (large or self.artifact.spec.output == 'labels'):
             return super().predict(inputs, data_samples)

@@ -32,7 +32,7 @@ class LabelSegmentor(EncoderDecoder):
     ``seg_logits``.
 
     With ``test_cfg.mode='whole'`` full-size logits never exist. With ``'slide'`` they are what MMSegmentation averages,
-    so they are made as it makes them. Pictures of more than :data:`~effseg.segmentors.windows.LARGEST` pixels go
+    so they are made as it makes them. Images of more than :data:`~effseg.segmentors.windows.LARGEST` pixels go
     through in windows in both modes, which is said.
 
     Args:
@@ -148,7 +148,7 @@ def resize_steps(first: dict, meta: dict) -> Steps:
 
 @functools.cache
 def say_windows(size: tuple[int, int]) -> None:
-    """Says once in a process that large pictures are not labelled as MMSegmentation would."""
+    """Says once in a process that large images are not labelled as MMSegmentation would."""
     print_log(
         f'pictures of more than {LARGEST} pixels are labelled in windows of {size[0]}x{size[1]}, of each of which '
         'the middle is kept',

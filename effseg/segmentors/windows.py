@@ -1,4 +1,4 @@
-"""Pictures too large for one piece, labelled window by window: the memory they take does not grow with the number of
+"""Images too large for one piece, labelled window by window: the memory they take does not grow with the number of
 classes."""
 
 from collections.abc import Callable, Sequence
@@ -11,16 +11,16 @@ from ..fusion.labels import Crop, Resize
 LARGEST = 2048 * 1024  # pixels that go through a network in one piece
 WINDOW = (1024, 1024)  # pixels, height and width
 STRIDE = 32  # of the network: windows begin at its multiples, where its maps begin when it sees the whole
-SHARE = 8  # of a window's side that is left out at every edge that is no edge of the picture
+SHARE = 8  # of a window's side that is left out at every edge that is no edge of the image
 
 
 def is_large(*sizes: Sequence[int]) -> bool:
-    """Whether one of the (H, W) is that of a picture that goes in windows."""
+    """Whether one of the (H, W) is that of an image that goes in windows."""
     return any(height * width > LARGEST for height, width in sizes)
 
 
 def label_in_windows(picture: Tensor, label: Callable[[Tensor], Tensor], window: tuple[int, int] = WINDOW) -> Tensor:
-    """Labels a picture in windows that overlap, of each of which the middle is kept.
+    """Labels an image in windows that overlap, of each of which the middle is kept.
 
     Args:
         picture: (1, C, H, W).

@@ -44,7 +44,7 @@ def test_every_class_appears_and_only_outlines_are_ignored():
 
 
 def test_no_class_can_be_told_by_its_colour():
-    """Label each pixel by the nearest mean class colour of the same scenes: even so informed, colour alone must
+    """Label each pixel by the nearest mean class color of the same scenes: even so informed, color alone must
     fail."""
     drawn = scenes(seed=0, count=12)
     pixels = np.concatenate([image.reshape(-1, 3) for image, _ in drawn]).astype(np.float32)

@@ -1,4 +1,4 @@
-"""A two-block segmenter of three classes, real pictures, and runtimes that are skipped where a user has none."""
+"""A two-block segmenter of three classes, real images, and runtimes that are skipped where a user has none."""
 
 import importlib.util
 import os

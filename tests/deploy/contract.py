@@ -49,7 +49,7 @@ class BackendContract:
 
     @pytest.fixture
     def copied(self, exported, tmp_path) -> Path:
-        """The artifact and its spec, to be spoilt."""
+        """The artifact and its spec, to be corrupted."""
         for file in (exported.path, beside(exported.path)):
             shutil.copy(file, tmp_path / file.name)
         return tmp_path / exported.path.name

@@ -1,4 +1,4 @@
-"""What runs on the host: labels from logits in numpy, the class by comparisons, the spec, pictures made to fit."""
+"""What runs on the host: labels from logits in numpy, the class by comparisons, the spec, images made to fit."""
 
 import dataclasses
 import json

@@ -1,5 +1,5 @@
-"""Every door through which a file comes in, and every file that would run code if it could: nothing runs, unless it is
-asked for."""
+"""Every entry point through which a file comes in, and every file that would run code if it could: nothing runs,
+unless it is asked for."""
 
 import contextlib
 import copy
@@ -105,7 +105,7 @@ OTHER_DOORS = {
 
 @pytest.fixture(scope='module')
 def trained(scenes, tmp_path_factory) -> dict:
-    """A checkpoint of one iteration, from which all doors open."""
+    """A checkpoint of one iteration, from which all entry points open."""
     from effseg.apis.train import train
 
     folder = tmp_path_factory.mktemp('trained')

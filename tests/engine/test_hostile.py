@@ -1,4 +1,4 @@
-"""Hostile pictures through scoring, the trained network, its fused form and artifacts: the labels of what a person
+"""Hostile images through scoring, the trained network, its fused form and artifacts: the labels of what a person
 sees, or one error."""
 
 import io
@@ -57,7 +57,7 @@ def broken(seen: Image.Image) -> dict[str, bytes]:
 
 @pytest.fixture(scope='module')
 def shown(scenes, tmp_path_factory):
-    """A data set of the pictures that can be shown, and a folder of plain copies of what is seen on them."""
+    """A data set of the images that can be shown, and a folder of plain copies of what is seen on them."""
     root = tmp_path_factory.mktemp('hostile')
     for folder in ('data/images/val', 'data/annotations/val', 'plain'):
         (root / folder).mkdir(parents=True)
@@ -140,7 +140,7 @@ def test_the_labels_of_what_is_seen(tool, shown, weights, tmp_path, form):
         expected = labels(tmp_path / 'plain', f'{name}_labels.png')
         assert expected.shape == read_image(shown / 'plain' / f'{name}.png').shape[:2]
         assert np.array_equal(labels(tmp_path / 'data/images/val', f'{name}_labels.png'), expected), name
-        # OpenCV and Pillow differ by one in a few pixels of a CMYK picture
+        # OpenCV and Pillow differ by one in a few pixels of a CMYK image
         scored = labels(tmp_path / 'scored', f'{name}.png')
         assert scored.shape == expected.shape and (scored == expected).mean() > (0.97 if name == 'cmyk' else 0.9999), (
             name

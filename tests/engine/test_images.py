@@ -1,4 +1,4 @@
-"""Hostile pictures: the label map of what a person sees, or one error with the file's name."""
+"""Hostile images: the label map of what a person sees, or one error with the file's name."""
 
 import json
 import os
@@ -145,7 +145,7 @@ def test_the_rest_of_a_folder_is_done_and_the_failures_are_listed(tool, checkpoi
     assert len(json.loads((out / 'shares.json').read_text())) == 3
 
 
-# the windows of a picture take as much with any weights; 150 classes are those of ADE20K
+# the windows of an image take as much with any weights; 150 classes are those of ADE20K
 LARGE = """
 _base_ = ['effseg::fpn_effformer_l1_ade20k.py']
 test_pipeline = [dict(type='LoadImageFromFile'), dict(type='ResizeToMultiple', size_divisor=32),

@@ -1,4 +1,4 @@
-"""Pictures, folders, videos and cameras become overlays, label maps and shares."""
+"""Images, folders, videos and cameras become overlays, label maps and shares."""
 
 import json
 import os
@@ -27,7 +27,7 @@ needs_ffmpeg = pytest.mark.skipif(
 
 @pytest.fixture
 def film(scenes, tmp_path):
-    """The scenes as a film without sound, of odd height."""
+    """The scenes as a video without sound, of odd height."""
     path = tmp_path / 'film.mp4'
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), 5, (72, 46))
     for number in range(FRAMES):

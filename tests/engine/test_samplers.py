@@ -1,4 +1,4 @@
-"""Every draw is the same whoever makes it, a bad sample has a name, and a picture and its label map lie over each
+"""Every draw is the same whoever makes it, a bad sample has a name, and an image and its label map lie over each
 other."""
 
 import shutil

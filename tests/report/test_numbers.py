@@ -1,4 +1,4 @@
-"""The numbers of a report are MMSegmentation's own, and the pictures are of the right scenes."""
+"""The numbers of a report are MMSegmentation's own, and the images are of the right scenes."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Large pictures window by window: the labels of one piece where a network sees no further than the margin."""
+"""Large images window by window: the labels of one piece where a network sees no further than the margin."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Core ML: an .mlpackage that takes an RGB picture, mean and scale set. Converts anywhere, runs on macOS only.
+"""Core ML: an .mlpackage that takes an RGB image, mean and scale set. Converts anywhere, runs on macOS only.
 
 Off macOS the export checks what is declared (:func:`check`) and evaluates the program in torch (:func:`interpret`).
 """
@@ -76,7 +76,7 @@ def convert(network, spec: Spec):
 def check(path: Path, spec: Spec) -> None:
     """What a package declares.
 
-    Every operator is one that Core ML has at :data:`TARGET`; the input is an RGB picture and the output is named as
+    Every operator is one that Core ML has at :data:`TARGET`; the input is an RGB image and the output is named as
     the spec says.
 
     Raises:
@@ -111,7 +111,7 @@ def check(path: Path, spec: Spec) -> None:
 
 def interpret(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     """A package evaluated in torch, off macOS: slow, and in float32 throughout, but with the operators, the weights and
-    the scaling of the picture that are in the file.
+    the scaling of the image that are in the file.
 
     Returns:
         What gives for (H, W, 3) uint8 RGB what the package returns, without the batch.
