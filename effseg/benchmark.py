@@ -84,8 +84,8 @@ def compare_fused(
         f'labels of {label_map or ("the model" if checkpoint else "the drawn scene")}'
     )
     print(f'{machine()}  float32  {size[0]}x{size[1]}  {model.num_classes} classes  batch 1')
-    works = {'MMSegmentation': work(lambda: model(x, mode='tensor')), 'fused': work(lambda: fused.logits(x))}
-    print(f'work         {works["MMSegmentation"]:.1f} GMAC unfused, {works["fused"]:.1f} GMAC fused')
+    works = {'MMSegmentation logits': work(lambda: model(x, mode='tensor')), 'fused': work(lambda: fused.logits(x))}
+    print(f'work         {works["MMSegmentation logits"]:.1f} GMAC unfused, {works["fused"]:.1f} GMAC fused')
     _print_agreement(model, fused, x, logits)
     networks: dict[str, nn.Module] = {'fused': fused}
     if compiled:
@@ -94,10 +94,10 @@ def compare_fused(
         print(f'\n{count} thread{"s" if count > 1 else ""}, {runs} runs in turn')
         rate = _print_rates(runs)
         with torch.inference_mode():
-            whole = {'MMSegmentation': lambda: model.predict(x)}
+            whole = {'MMSegmentation predict': lambda: model.predict(x)}
             whole |= {name: partial(network, x) for name, network in networks.items()}
             _print_timings('image to label map', time_in_turn(whole, runs))
-            alone = {'MMSegmentation': lambda: model(x, mode='tensor')}
+            alone = {'MMSegmentation logits': lambda: model(x, mode='tensor')}
             alone |= {name: partial(network.logits, x) for name, network in networks.items()}
             timings = time_in_turn(alone, runs)
             shares = {

@@ -467,8 +467,8 @@ def test_a_test_split_without_labels_is_sound(root, tmp_path):
     ],
 )
 def test_an_option_of_the_wrong_kind_is_an_error_of_the_config(root, option, value):
-    cfg = load_config(CONFIG, {'data_root': str(root), f'train_dataloader.dataset.{option}': value})
     with pytest.raises(ConfigError, match='train_dataloader'):
+        cfg = load_config(CONFIG, {'data_root': str(root), f'train_dataloader.dataset.{option}': value})
         survey(find_splits(cfg, ('train',))[0], workers=0)
 
 

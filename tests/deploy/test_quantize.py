@@ -28,7 +28,7 @@ def test_every_layer_with_convs_is_ranked_and_norms_stay_in_float(fused, spec, i
         'backbone.stem.layers.0',
         'decoder.levels.0.own',
         'decoder.levels.0.above.0',
-        'decoder.levels.0.ring',
+        'decoder.levels.0.border',
         'decoder.classifier',
     } <= set(ranking)
     assert set(NORMS) <= set(next(quantize.attempts(fused, spec, images)))

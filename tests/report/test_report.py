@@ -27,12 +27,12 @@ def html(scenes, checkpoint, tmp_path_factory):
 
 
 def test_it_says_what_was_scored(html, checkpoint):
-    from effseg.report.facts import sha256
+    from effseg.files import digest
 
     text = html.read_text()
     for part in (
         'tiny.pth, fused',
-        sha256(checkpoint),
+        digest(checkpoint),
         'folded away',
         'BatchNorm2d',
         'GMAC',
