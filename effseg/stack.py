@@ -56,7 +56,7 @@ def require() -> None:
             versions = ', '.join(name for names in found.values() for name in names)
             raise StackError(
                 f'the installed MMSegmentation ({versions}) does not import: {module} says '
-                f'{_first_line(error)!r}. {_mend(found)}'
+                f'{_first_line(error)!r}. {_fix(found)}'
             ) from error
 
 
@@ -115,13 +115,13 @@ def _refuse_two(found: dict[str, list[str]]) -> None:
         names = ', '.join(name for group in found.values() for name in group)
         raise StackError(
             f'two MMSegmentation stacks are installed over each other ({names}); they own the same import names. '
-            f'{_mend(found)}'
+            f'{_fix(found)}'
         )
 
 
-def _mend(found: dict[str, list[str]]) -> str:
+def _fix(found: dict[str, list[str]]) -> str:
     names = ' '.join(name.split()[0] for group in found.values() for name in group)
-    return f'Mend it with: pip uninstall -y {names} && {INSTALL}'
+    return f'Fix it with: pip uninstall -y {names} && {INSTALL}'
 
 
 def _version(distribution: str) -> str | None:

@@ -32,10 +32,10 @@ def write_ade20k(
             distances = np.stack([np.hypot(rows - y, columns - x) for y, x in centres])
             nearest, second = np.sort(distances, axis=0)[:2]
             labels = classes[distances.argmin(0)] + 1
-            picture = palette[labels - 1] + rng.normal(0, 12, (*size, 3))
+            image = palette[labels - 1] + rng.normal(0, 12, (*size, 3))
             labels[second - nearest < 1] = 0
             name = f'ADE_{split[:-3]}_{number:08d}'
-            Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(
+            Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(
                 root / 'images' / split / f'{name}.jpg', quality=95
             )
             Image.fromarray(labels.astype(np.uint8)).save(root / 'annotations' / split / f'{name}.png')

@@ -27,7 +27,7 @@ def main(argv: list[str]) -> None:
         help="files of our models and of MMSegmentation's SegFormer-B0 and SegNeXt-T in turn, with random weights",
     )
     parser.add_argument('--plot', metavar='PATH', help='with --rivals: an image of time against published mIoU')
-    parser.add_argument('--image', help='a picture (default: a drawn scene)')
+    parser.add_argument('--image', help='a image (default: a drawn scene)')
     parser.add_argument(
         '--label-map', help="PNG of class numbers to time the label step on (default: the model's own labels)"
     )

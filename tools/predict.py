@@ -13,7 +13,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument('checkpoint', help='trained weights, or an exported artifact')
     parser.add_argument('images', nargs='+', help='image files, video files, folders, numbers of cameras')
     parser.add_argument('--out-dir', required=True, help='folder for overlays, label maps and shares.json')
-    parser.add_argument('--opacity', type=float, default=0.5, help='of the colours over the image')
+    parser.add_argument('--opacity', type=float, default=0.5, help='of the colors over the image')
     parser.add_argument('--fused', action='store_true', help='fuse the network first: the same labels in less time')
     parser.add_argument('--frames', type=int, metavar='N', help='at most N frames of a video or camera')
     parser.add_argument('--frame-labels', action='store_true', help='also a label map for every frame of a video')

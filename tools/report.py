@@ -5,7 +5,7 @@ from effseg.apis import cli
 
 def main(argv: list[str]) -> None:
     from effseg.checkpoint.read import trusted
-    from effseg.report.build import PICTURES, report
+    from effseg.report.build import SHOWN, report
 
     parser = cli.Parser(description=__doc__)
     parser.add_argument('config', help="config file, or 'effseg::NAME.py' for a shipped one")
@@ -20,7 +20,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument(
         '--pictures',
         type=int,
-        default=PICTURES,
+        default=SHOWN,
         metavar='N',
         help='how many images of the worst, and of the best (default: %(default)s)',
     )

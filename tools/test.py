@@ -11,7 +11,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument('config', help="config file, or 'effseg::NAME.py' for a shipped one")
     parser.add_argument('checkpoint', help='trained weights')
     parser.add_argument('--out', help='folder for the predicted label maps')
-    parser.add_argument('--show-dir', help='folder for overlay pictures')
+    parser.add_argument('--show-dir', help='folder for overlay images')
     parser.add_argument('--tta', action='store_true', help='average over scales and flips')
     parser.add_argument(
         '--fused', action='store_true', help='score the fused form of the model: the same labels, faster'

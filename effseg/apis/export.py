@@ -123,7 +123,7 @@ def _images(
     except (OSError, ValueError) as error:
         raise DataError(
             f"the config's {loader} gives no images ({error}); put the data where the config says or name a folder of "
-            'pictures with --images'
+            'images with --images'
         ) from error
     masks = [mask for _, mask in shown if mask is not None]
     return [image for image, _ in shown], masks if len(masks) == len(shown) else []
@@ -132,12 +132,12 @@ def _images(
 def _sample(dataset, index: int) -> tuple[np.ndarray, Any]:
     """The image (h, w, 3) RGB of a data set behind its pipeline, and the mask, which may have another size."""
     sample = dataset[index]
-    picture, samples = sample['inputs'].permute(1, 2, 0).numpy()[..., ::-1], sample['data_samples']
-    return picture, samples.gt_sem_seg.data[0].numpy().astype(np.uint8) if 'gt_sem_seg' in samples else None
+    image, samples = sample['inputs'].permute(1, 2, 0).numpy()[..., ::-1], sample['data_samples']
+    return image, samples.gt_sem_seg.data[0].numpy().astype(np.uint8) if 'gt_sem_seg' in samples else None
 
 
-def _show(picture, mask, size: tuple[int, int], number: int, fill) -> tuple[np.ndarray, Any]:
-    return fit(picture, size, number, fill), None if mask is None else fit_mask(mask, picture.shape[:2], size, number)
+def _show(image, mask, size: tuple[int, int], number: int, fill) -> tuple[np.ndarray, Any]:
+    return fit(image, size, number, fill), None if mask is None else fit_mask(mask, image.shape[:2], size, number)
 
 
 def _unseen(dataset, shown, size: tuple[int, int], fill) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -153,12 +153,12 @@ def _unseen(dataset, shown, size: tuple[int, int], fill) -> list[tuple[np.ndarra
     for label in np.flatnonzero(counts.any(0)):
         if any((mask == label).any() for _, mask in (*shown, *added)):
             continue
-        picture, mask = _sample(dataset, int(counts[:, label].argmax()))
-        views = [_show(picture, mask, size, number, fill) for number in range(len(CONTENTS))]
+        image, mask = _sample(dataset, int(counts[:, label].argmax()))
+        views = [_show(image, mask, size, number, fill) for number in range(len(CONTENTS))]
         if not any((view == label).any() for _, view in views):
             row, column = np.argwhere(mask == label)[0] / mask.shape
-            top, left = int(row * picture.shape[0]), int(column * picture.shape[1])
+            top, left = int(row * image.shape[0]), int(column * image.shape[1])
             mask = mask[int(row * mask.shape[0]) :, int(column * mask.shape[1]) :]
-            views.append(_show(picture[top:, left:], mask, size, 0, fill))
+            views.append(_show(image[top:, left:], mask, size, 0, fill))
         added.append(max(views, key=lambda view: (view[1] == label).sum()))
     return added

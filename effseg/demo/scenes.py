@@ -63,19 +63,19 @@ class Canvas:
         self._on_outline = np.zeros(size, bool)
         self._grain = _fractal_noise((2 * self.height, 2 * self.width), rng, coarsest=24)
 
-    def polygon(self, points, colour, label=None, grain=0.1):
+    def polygon(self, points, color, label=None, grain=0.1):
         """Fills a polygon, points (N, 2) as x, y in pixels; without a label the labels below stay (road markings)."""
         points = np.asarray(points, np.float32)
         self._fill(
             points.min(0),
             points.max(0),
             lambda draw, place: draw.polygon(place(points), fill=255),
-            colour,
+            color,
             label,
             grain,
         )
 
-    def discs(self, discs, colour, label=None, grain=0.1, opacity=1.0):
+    def discs(self, discs, color, label=None, grain=0.1, opacity=1.0):
         """Fills the union of ellipses, discs (N, 4) as centre x, centre y, radius x, radius y in pixels."""
         discs = np.asarray(discs, np.float32)
         boxes = np.concatenate([discs[:, :2] - discs[:, 2:], discs[:, :2] + discs[:, 2:]], axis=1)
@@ -84,9 +84,9 @@ class Canvas:
             for box in boxes:
                 draw.ellipse(place(box.reshape(2, 2)), fill=255)
 
-        self._fill(boxes[:, :2].min(0), boxes[:, 2:].max(0), stamp, colour, label, grain, opacity)
+        self._fill(boxes[:, :2].min(0), boxes[:, 2:].max(0), stamp, color, label, grain, opacity)
 
-    def _fill(self, low, high, stamp, colour, label, grain, opacity=1.0):
+    def _fill(self, low, high, stamp, color, label, grain, opacity=1.0):
         left, top = np.maximum(np.floor(low).astype(int), 0)
         right, bottom = np.minimum(np.ceil(high).astype(int) + 1, (self.width, self.height))
         if left >= right or top >= bottom:
@@ -98,15 +98,15 @@ class Canvas:
         cover = np.asarray(mask.reduce(_SUPERSAMPLING), np.float32) / 255
         window = np.s_[top:bottom, left:right]
         self.pixels[window] += (
-            opacity * cover[..., None] * (self._textured(colour, grain, cover.shape) - self.pixels[window])
+            opacity * cover[..., None] * (self._textured(color, grain, cover.shape) - self.pixels[window])
         )
         if label is not None:
             self._relabel(window, cover, label)
 
-    def _textured(self, colour, grain, shape):
+    def _textured(self, color, grain, shape):
         y = self.rng.integers(self._grain.shape[0] - shape[0])
         x = self.rng.integers(self._grain.shape[1] - shape[1])
-        return np.asarray(colour, np.float32) * (1 + grain * self._grain[y : y + shape[0], x : x + shape[1], None])
+        return np.asarray(color, np.float32) * (1 + grain * self._grain[y : y + shape[0], x : x + shape[1], None])
 
     def _relabel(self, window, cover, label):
         other = self.labels[window] != label
@@ -147,15 +147,15 @@ class _Mood:
     def __init__(self, rng):
         time = rng.choice(list(self._SKIES))
         season = rng.choice(list(self._SEASONS))
-        self.zenith, self.horizon, self.light = (_shifted(colour, rng, 0.04) for colour in self._SKIES[time])
-        self.grass, self.leaves = (_shifted(colour, rng, 0.04) for colour in self._SEASONS[season])
+        self.zenith, self.horizon, self.light = (_shifted(color, rng, 0.04) for color in self._SKIES[time])
+        self.grass, self.leaves = (_shifted(color, rng, 0.04) for color in self._SEASONS[season])
         self.sunny = time != 'overcast' and rng.random() < 0.85
         self.low_sun = time in ('evening', 'dawn')
         self.cloudiness = rng.uniform(0.2, 0.9)
 
-    def hazed(self, colour, depth):
+    def hazed(self, color, depth):
         """A color as it looks from afar; depth 0 at the horizon, 1 at the viewer."""
-        return np.asarray(colour) + 0.55 * (1 - depth) ** 2 * (self.horizon - colour)
+        return np.asarray(color) + 0.55 * (1 - depth) ** 2 * (self.horizon - color)
 
 
 class _Ground:
@@ -204,9 +204,9 @@ def _paint_sun(canvas, mood, ground):
     y = ground.horizon * (canvas.rng.uniform(0.45, 0.85) if mood.low_sun else canvas.rng.uniform(0.12, 0.5))
     rows, columns = np.mgrid[: canvas.height, : canvas.width].astype(np.float32)
     glow = 0.5 * np.exp(-np.hypot(rows - y, columns - x) / (2.5 * radius))[..., None]
-    colour = np.array((1, 0.72, 0.38) if mood.low_sun else (1, 0.97, 0.82), np.float32)
-    canvas.pixels += glow * (colour - canvas.pixels)
-    canvas.discs([(x, y, radius, radius)], colour, SUN, grain=0.03)
+    color = np.array((1, 0.72, 0.38) if mood.low_sun else (1, 0.97, 0.82), np.float32)
+    canvas.pixels += glow * (color - canvas.pixels)
+    canvas.discs([(x, y, radius, radius)], color, SUN, grain=0.03)
 
 
 def _paint_hills(canvas, mood, ground):
@@ -237,8 +237,8 @@ def _paint_grass(canvas, mood, ground):
 
 
 def _paint_road(canvas, mood, ground):
-    colour = _shifted(canvas.rng.choice([(0.38, 0.38, 0.40), (0.58, 0.56, 0.54), (0.56, 0.44, 0.32)]), canvas.rng, 0.04)
-    canvas.polygon(ground.strip(0, 1.02, -1, 1), colour, ROAD, grain=0.1)
+    color = _shifted(canvas.rng.choice([(0.38, 0.38, 0.40), (0.58, 0.56, 0.54), (0.56, 0.44, 0.32)]), canvas.rng, 0.04)
+    canvas.polygon(ground.strip(0, 1.02, -1, 1), color, ROAD, grain=0.1)
     if canvas.rng.random() < 0.7:
         edges = np.geomspace(0.06, 1.1, 2 * canvas.rng.integers(5, 9))
         for start, stop in zip(edges[::2], edges[1::2]):
@@ -306,12 +306,12 @@ def _paint_house(canvas, mood, ground, depth):
     width = canvas.height * (0.08 + 0.75 * depth) * rng.uniform(0.7, 1.1)
     x = _beside_road(canvas, ground, depth, 0.7 * width) - 0.5 * width
     wall, roof = width * rng.uniform(0.4, 0.7), width * rng.uniform(0.25, 0.5)
-    colour = mood.hazed(rng.uniform((0.55, 0.45, 0.35), (0.95, 0.90, 0.85)), depth)
+    color = mood.hazed(rng.uniform((0.55, 0.45, 0.35), (0.95, 0.90, 0.85)), depth)
     tiles = mood.hazed(
         rng.choice([(0.58, 0.25, 0.18), (0.30, 0.30, 0.34), (0.45, 0.33, 0.22), (0.25, 0.36, 0.34)]), depth
     )
     _paint_shadow(canvas, x + 0.5 * width, y, 0.6 * width)
-    canvas.polygon(_box(x, y - wall, x + width, y), colour, HOUSE, grain=0.06)
+    canvas.polygon(_box(x, y - wall, x + width, y), color, HOUSE, grain=0.06)
     eaves = 0.07 * width
     ridge = rng.choice((0.0, 0.35)) * width  # 0: the gable faces the viewer
     canvas.polygon(
@@ -339,7 +339,7 @@ def _paint_car(canvas, mood, ground, depth):
     lane = rng.choice((-0.5, 0.5))
     half = ground.road_half_width(depth) * 0.3
     x, y = ground.road_centre(depth) + lane * ground.road_half_width(depth), ground.y(depth)
-    colour = mood.hazed(
+    color = mood.hazed(
         rng.choice(
             [(0.75, 0.12, 0.12), (0.15, 0.25, 0.60), (0.88, 0.88, 0.88), (0.12, 0.12, 0.14), (0.85, 0.68, 0.12)]
         ),
@@ -358,7 +358,7 @@ def _paint_car(canvas, mood, ground, depth):
             (x + 0.55 * half, y - 1.3 * half),
             (x + 0.75 * half, y - 0.75 * half),
         ],
-        0.9 * colour,
+        0.9 * color,
         CAR,
     )
     canvas.polygon(
@@ -371,7 +371,7 @@ def _paint_car(canvas, mood, ground, depth):
         (0.45, 0.55, 0.62),
         CAR,
     )
-    canvas.polygon(_box(x - half, y - 0.78 * half, x + half, y - 0.12 * half), colour, CAR, grain=0.05)
+    canvas.polygon(_box(x - half, y - 0.78 * half, x + half, y - 0.12 * half), color, CAR, grain=0.05)
     lamp = (1, 0.95, 0.75) if lane < 0 else (0.9, 0.15, 0.1)  # oncoming cars show their headlights
     canvas.discs(
         [(x + side * half, y - 0.5 * half, 0.14 * half, 0.12 * half) for side in (-0.75, 0.75)], lamp, CAR, grain=0
@@ -382,10 +382,10 @@ def _box(left, top, right, bottom):
     return [(left, top), (right, top), (right, bottom), (left, bottom)]
 
 
-def _shifted(colour, rng, spread):
+def _shifted(color, rng, spread):
     """The color a little lighter or darker, and of a slightly different hue."""
     shift = rng.normal(0, 1.5 * spread) + rng.normal(0, 0.5 * spread, 3)
-    return np.clip(np.asarray(colour) + shift, 0.02, 1).astype(np.float32)
+    return np.clip(np.asarray(color) + shift, 0.02, 1).astype(np.float32)
 
 
 def _fractal_noise(size, rng, coarsest, stretch=1):

@@ -19,7 +19,7 @@ from .images import choose, layers
 from .scoring import read_config, score
 
 PAGE = 'report.html'
-PICTURES = 6  # worst ones, and as many best ones
+SHOWN = 6  # worst ones, and as many best ones
 
 
 def report(
@@ -28,7 +28,7 @@ def report(
     out: str | None = None,
     fused: bool = False,
     work_dir: str | None = None,
-    pictures: int = PICTURES,
+    shown: int = SHOWN,
     cfg_options: dict | None = None,
 ) -> Path:
     """Scores every candidate on the config's test data and writes one HTML file about them.
@@ -39,7 +39,7 @@ def report(
         out: folder for ``report.html``; ``report/`` beside the first candidate when left out.
         fused: adds the fused form of every checkpoint.
         work_dir: of the training, for its curve; the first candidate's folder when left out.
-        pictures: how many of the worst and how many of the best.
+        shown: how many of the worst and how many of the best.
         cfg_options: overrides of the config.
 
     Returns:
@@ -49,8 +49,8 @@ def report(
         EffsegError: for a config, data set, checkpoint or artifact that cannot be used.
     """
     page.check_packages()
-    if pictures < 0:
-        raise ConfigError(f'pictures={pictures} must be 0 or more')
+    if shown < 0:
+        raise ConfigError(f'--pictures {shown}: N must be 0 or more')
     cfg = read_config(config, cfg_options)
     candidates = find_candidates(weights, fused)
     folder = OutputFolder(out or candidates[0].path.parent / 'report')
@@ -67,7 +67,7 @@ def report(
         first = scores[candidates[0]]
         rows = measure(opened, scores)
         classes, palette = rows[0].classes, np.array(rows[0].palette, dtype=np.uint8)
-        worst, best = choose(first.scenes, pictures)
+        worst, best = choose(first.scenes, shown)
         gallery = [[layers(scene, classes, palette) for scene in group] for group in (worst, best)]
     content = page.Content(
         config=config,

@@ -44,7 +44,7 @@ def class_bars(classes: Sequence[str], confusions: dict[str, np.ndarray]) -> dic
             hovertemplate='%{customdata}: IoU %{x:.2f} %<extra></extra>',
         )
     )
-    for (name, other), colour in zip(others, colours(len(scores))[1:]):
+    for (name, other), color in zip(others, colors(len(scores))[1:]):
         figure.add_scatter(
             x=other[order].tolist(),
             y=places,
@@ -52,7 +52,7 @@ def class_bars(classes: Sequence[str], confusions: dict[str, np.ndarray]) -> dic
             name=name,
             customdata=names,
             hovertemplate='%{customdata}: IoU %{x:.2f} %',
-            marker=dict(color=colour, symbol='line-ns', line=dict(width=3, color=colour), size=9),
+            marker=dict(color=color, symbol='line-ns', line=dict(width=3, color=color), size=9),
         )
     texts = [ABSENT if np.isnan(values[index]) else f'{values[index]:.1f}' for index in order]
     figure.add_scatter(
@@ -208,7 +208,7 @@ def _as_text(names: Iterable[str]) -> list[str]:
     return [html.escape(name, quote=False) for name in names]
 
 
-def colours(count: int) -> list[str]:
+def colors(count: int) -> list[str]:
     """Of that many candidates, in order."""
     return [PALETTE[0], *islice(cycle(PALETTE[1:]), count - 1)]
 

@@ -82,9 +82,9 @@ def layers(scene: Scene, classes: list[str], palette: np.ndarray) -> Layers:
     )
 
 
-def css(colour) -> str:
+def css(color) -> str:
     """A color of a palette for a style sheet."""
-    return '#' + ''.join(f'{int(value):02x}' for value in colour)
+    return '#' + ''.join(f'{int(value):02x}' for value in color)
 
 
 def _missed(
@@ -98,13 +98,13 @@ def _missed(
     ]
 
 
-def _layer(labels: np.ndarray, size: tuple[int, int], colours: dict[int, tuple[int, ...]]) -> str:
+def _layer(labels: np.ndarray, size: tuple[int, int], colors: dict[int, tuple[int, ...]]) -> str:
     """An indexed PNG: a tenth of the bytes of one in true color."""
     image = Image.fromarray(labels).resize(size, Image.Resampling.NEAREST)
     image = Image.frombytes('P', image.size, image.tobytes())
     table = np.zeros((256, 4), dtype=np.uint8)
-    for index, colour in colours.items():
-        table[index] = colour if len(colour) == 4 else (*colour, 255)
+    for index, color in colors.items():
+        table[index] = color if len(color) == 4 else (*color, 255)
     image.putpalette(table[:, :3].tobytes())
     return _url(image, 'PNG', optimize=True, transparency=table[:, 3].tobytes())
 

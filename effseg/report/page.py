@@ -92,7 +92,7 @@ def write(content: Content, path: Path) -> None:
         pairs=worst_pairs(content.confusion, content.classes),
         weakest=weakest(content),
         never=never_predicted(content),
-        series=list(zip((row.name for row in content.rows), charts.colours(len(content.rows)))),
+        series=list(zip((row.name for row in content.rows), charts.colors(len(content.rows)))),
         figures=_script_safe(figures),
         plotly=get_plotlyjs(),
         commands=commands(content),

@@ -106,16 +106,16 @@ class ArtifactSegmentor(EncoderDecoder):
         if not (large or self.artifact.spec.output == 'labels'):
             return super().predict(inputs, data_samples)
         samples = [SegDataSample() for _ in inputs] if data_samples is None else data_samples
-        for picture, sample in zip(inputs.split(1), samples):
+        for image, sample in zip(inputs.split(1), samples):
             meta = sample.metainfo
             steps = [] if data_samples is None else resize_steps(samples[0].metainfo, meta)
             if self.artifact.spec.output == 'labels' or is_large(inputs.shape[2:]):
                 if large:
                     say_windows(self.size)
                 # of overlapping windows one decides: averaged labels would tie, and ties go to the lower class
-                labels = at_size(label_in_windows(picture, self._label, tuple(self.test_cfg.crop_size)), steps)
+                labels = at_size(label_in_windows(image, self._label, tuple(self.test_cfg.crop_size)), steps)
             else:
-                logits = self.inference(picture, [meta])
+                logits = self.inference(image, [meta])
                 labels = label_map(logits, steps, self.align_corners, self.decode_head.threshold)
             sample.set_data(dict(pred_sem_seg=PixelData(data=unflipped(labels, meta))))
         return samples

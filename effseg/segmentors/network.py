@@ -150,7 +150,7 @@ def resize_steps(first: dict, meta: dict) -> Steps:
 def say_windows(size: tuple[int, int]) -> None:
     """Says once in a process that large images are not labelled as MMSegmentation would."""
     print_log(
-        f'pictures of more than {LARGEST} pixels are labelled in windows of {size[0]}x{size[1]}, of each of which '
+        f'images of more than {LARGEST} pixels are labelled in windows of {size[0]}x{size[1]}, of each of which '
         'the middle is kept',
         logger='current',
         level=logging.WARNING,

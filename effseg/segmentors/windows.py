@@ -19,21 +19,21 @@ def is_large(*sizes: Sequence[int]) -> bool:
     return any(height * width > LARGEST for height, width in sizes)
 
 
-def label_in_windows(picture: Tensor, label: Callable[[Tensor], Tensor], window: tuple[int, int] = WINDOW) -> Tensor:
+def label_in_windows(image: Tensor, label: Callable[[Tensor], Tensor], window: tuple[int, int] = WINDOW) -> Tensor:
     """Labels an image in windows that overlap, of each of which the middle is kept.
 
     Args:
-        picture: (1, C, H, W).
+        image: (1, C, H, W).
         label: gives the labels (1, h, w) of a window (1, C, h, w).
         window: (h, w) of the windows; those at the end may be smaller.
 
     Returns:
         (1, H, W) int64.
     """
-    labels = torch.empty(1, *picture.shape[2:], dtype=torch.long, device=picture.device)
-    for top, bottom, keep_top, keep_bottom in pieces(picture.shape[2], window[0]):
-        for left, right, keep_left, keep_right in pieces(picture.shape[3], window[1]):
-            of_window = label(picture[:, :, top:bottom, left:right])
+    labels = torch.empty(1, *image.shape[2:], dtype=torch.long, device=image.device)
+    for top, bottom, keep_top, keep_bottom in pieces(image.shape[2], window[0]):
+        for left, right, keep_left, keep_right in pieces(image.shape[3], window[1]):
+            of_window = label(image[:, :, top:bottom, left:right])
             labels[:, keep_top:keep_bottom, keep_left:keep_right] = of_window[
                 :, keep_top - top : keep_bottom - top, keep_left - left : keep_right - left
             ]

@@ -67,13 +67,13 @@ def animated(root):
 
 def palette_in_order_of_appearance(root):
     labels = labels_of(root)
-    colours = load_config(CONFIG).train_dataloader.dataset.metainfo.palette
+    colors = load_config(CONFIG).train_dataloader.dataset.metainfo.palette
     labels[labels == 255] = 0
     seen = list(np.unique(labels))
     number = {value: (index + 1) % len(seen) for index, value in enumerate(seen)}
     image = Image.fromarray(np.vectorize(number.get)(labels).astype(np.uint8), mode='P')
     image.putpalette(
-        [channel for value, _ in sorted(number.items(), key=lambda item: item[1]) for channel in colours[value]]
+        [channel for value, _ in sorted(number.items(), key=lambda item: item[1]) for channel in colors[value]]
     )
     image.save(root / LABEL)
 
@@ -168,7 +168,7 @@ DEFECTS = {
     'label map is without image': (lambda r: (r / IMAGE).unlink(), 'label map: without image', WARNING, LABEL, {}),
     'label map is empty': (lambda r: (r / LABEL).write_bytes(b''), 'label map: empty', ERROR, LABEL, {}),
     'label map is cut': (lambda r: cut(r, LABEL), 'label map: damaged', ERROR, LABEL, {}),
-    'label map has colours': (
+    'label map has colors': (
         lambda r: Image.open(r / LABEL).convert('RGB').save(r / LABEL),
         'label map: colours',
         ERROR,

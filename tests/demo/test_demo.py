@@ -43,7 +43,7 @@ def test_every_class_appears_and_only_outlines_are_ignored():
     assert 0.001 < (labels == IGNORED).mean() < 0.03
 
 
-def test_no_class_can_be_told_by_its_colour():
+def test_no_class_can_be_told_by_its_color():
     """Label each pixel by the nearest mean class color of the same scenes: even so informed, color alone must
     fail."""
     drawn = scenes(seed=0, count=12)
@@ -59,8 +59,8 @@ def test_no_class_can_be_told_by_its_colour():
     assert np.mean(overlap) < 0.3
 
 
-def test_one_colour_per_class():
-    assert len(PALETTE) == len(CLASSES) == len({tuple(colour) for colour in PALETTE})
+def test_one_color_per_class():
+    assert len(PALETTE) == len(CLASSES) == len({tuple(color) for color in PALETTE})
 
 
 def test_the_folder_has_the_layout_mmsegmentation_reads(tmp_path):

@@ -20,7 +20,7 @@ def cfg():
 def test_classes_and_palette_are_those_drawn(cfg, split):
     metainfo = cfg[f'{split}_dataloader'].dataset.metainfo
     assert tuple(metainfo.classes) == CLASSES
-    assert [list(colour) for colour in metainfo.palette] == [list(colour) for colour in PALETTE]
+    assert [list(color) for color in metainfo.palette] == [list(color) for color in PALETTE]
     assert cfg.model.decode_head.num_classes == len(CLASSES)
 
 

@@ -88,15 +88,15 @@ def trained(scenes):
     """A model that has learnt the eight classes of the scenes: its labels are regions, not noise."""
     torch.manual_seed(0)
     model = build(channels=24, num_classes=8).train()
-    pictures = torch.stack([torch.from_numpy(image) for image, _ in scenes]).permute(0, 3, 1, 2).float()
-    pictures = (pictures - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    pixels = torch.stack([torch.from_numpy(image) for image, _ in scenes]).permute(0, 3, 1, 2).float()
+    pixels = (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
     truth = torch.stack([torch.from_numpy(mask[2::4, 2::4].astype(np.int64)) for _, mask in scenes])
     weights = 1 / (torch.bincount(truth[truth < 8], minlength=8) / truth.numel()).sqrt()
     optimizer = torch.optim.AdamW(model.parameters(), 5e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, total_steps=80)
     for _ in range(80):
         chosen = torch.randperm(len(scenes))[:8]
-        logits = model.decode_head(model.extract_feat(pictures[chosen]))
+        logits = model.decode_head(model.extract_feat(pixels[chosen]))
         loss = torch.nn.functional.cross_entropy(logits, truth[chosen], weights, ignore_index=255)
         optimizer.zero_grad()
         loss.backward()
@@ -114,12 +114,12 @@ def images() -> list[np.ndarray]:
     if not files and os.environ.get('CI'):
         pytest.fail(f'no images at {CAMVID}')
     if files:
-        pictures = [np.asarray(Image.open(file).convert('RGB')) for file in files]
+        found = [np.asarray(Image.open(file).convert('RGB')) for file in files]
     else:
         from effseg.demo.scenes import draw_scene
 
-        pictures = [draw_scene((120, 160), np.random.default_rng(seed))[0] for seed in range(6)]
-    return [fit(picture, SIZE, number, (124, 116, 104)) for number, picture in enumerate(pictures)]
+        found = [draw_scene((120, 160), np.random.default_rng(seed))[0] for seed in range(6)]
+    return [fit(image, SIZE, number, (124, 116, 104)) for number, image in enumerate(found)]
 
 
 @pytest.fixture

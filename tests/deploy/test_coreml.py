@@ -37,16 +37,16 @@ def test_export_is_proved_and_says_how(exported):
     assert exported.path.is_dir() and beside(exported.path).is_file()
 
 
-def test_picture_is_declared_with_mean_and_scale(converted):
+def test_image_is_declared_with_mean_and_scale(converted):
     spec = spec_of('coreml')
     divisor = float(np.mean(spec.std))
-    (picture,) = (
+    (image,) = (
         converted._mil_program.main_input_types
         if hasattr(converted._mil_program, 'main_input_types')
         else converted._mil_program.functions['main'].input_types
     )
-    assert picture.scale == pytest.approx(1 / divisor)
-    assert picture.bias == pytest.approx([-mean / divisor for mean in spec.mean])
+    assert image.scale == pytest.approx(1 / divisor)
+    assert image.bias == pytest.approx([-mean / divisor for mean in spec.mean])
 
 
 def biases_zeroed(network):

@@ -109,9 +109,9 @@ def test_label_map_of_a_threshold_and_aligned_corners(size, align_corners):
         label_map(logits[0].numpy(), size)
 
 
-def test_pictures_come_in_three_sizes_of_content():
-    picture = np.full((100, 300, 3), 200, np.uint8)
-    images = [fit(picture, (64, 96), number, (1, 2, 3)) for number in range(3)]
+def test_images_come_in_three_sizes_of_content():
+    image = np.full((100, 300, 3), 200, np.uint8)
+    images = [fit(image, (64, 96), number, (1, 2, 3)) for number in range(3)]
     assert all(image.shape == (64, 96, 3) for image in images)
     shown = [(image == 200).all(2).sum() for image in images]
     assert shown == [64 * 96, 32 * 96, 16 * 48]

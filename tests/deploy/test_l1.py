@@ -48,10 +48,10 @@ def l1(random_stats):
 @pytest.mark.parametrize('runtime', ['onnx', 'executorch', 'litert'])
 def test_l1_is_proven_and_delegated_whole(runtime, l1, images, tmp_path):
     need(runtime)
-    pictures = [fit(np.kron(image, np.ones((6, 6, 1), np.uint8)), SIZE, 0, (124, 116, 104)) for image in images[:2]]
+    images = [fit(np.kron(image, np.ones((6, 6, 1), np.uint8)), SIZE, 0, (124, 116, 104)) for image in images[:2]]
     network = effseg.fuse(l1, size=SIZE).exportable()
     done = deploy.export(
-        l1, network, spec_of(runtime, size=SIZE, classes=150), tmp_path / f'l1{backends.SUFFIXES[runtime]}', pictures
+        l1, network, spec_of(runtime, size=SIZE, classes=150), tmp_path / f'l1{backends.SUFFIXES[runtime]}', images
     )
     assert done.parity.agreement >= parity.THRESHOLDS['fp32'].agreement
     assert done.delegation.delegates == 1 and not done.delegation.left

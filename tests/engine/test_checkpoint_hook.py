@@ -152,7 +152,7 @@ def newest(folder):
 
 
 @pytest.mark.parametrize(
-    'spoil, expected, said',
+    'corrupt, expected, said',
     [
         (lambda f: None, 'iter_8.pth', ''),
         (
@@ -182,9 +182,9 @@ def newest(folder):
         (lambda f: [path.unlink() for path in f.glob('iter_*')], None, 'missing'),
     ],
 )
-def test_the_newest_whole_checkpoint_is_found(trained, tmp_path, spoil, expected, said):
+def test_the_newest_whole_checkpoint_is_found(trained, tmp_path, corrupt, expected, said):
     folder = shutil.copytree(trained, tmp_path / 'run')
-    spoil(folder)
+    corrupt(folder)
     name, passed_over = newest(folder)
     assert name == expected and said in passed_over and bool(said) == bool(passed_over)
 

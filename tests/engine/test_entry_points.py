@@ -60,11 +60,11 @@ def predict(tool, path, folder, *options):
 
 
 def artifact(suffix):
-    def door(tool, path, folder):
+    def entry(tool, path, folder):
         path = path.rename(path.with_suffix(suffix))
         return predict(tool, path, folder)
 
-    return door
+    return entry
 
 
 def mmengine(tool, path, folder):
@@ -80,7 +80,7 @@ def inferencer(tool, path, folder):
         MMSegInferencer(None, str(path), device='cpu')
 
 
-DOORS = {
+ENTRIES = {
     'init_cfg': init_cfg,
     'load_from': load_from,
     'resume': resume,
@@ -94,7 +94,7 @@ DOORS = {
         'report', TINY, path, '--out', folder / 'report', '--pictures', 0, *options
     ),
 }
-OTHER_DOORS = {
+OTHER_ENTRIES = {
     '.onnx': artifact('.onnx'),
     '.pte': artifact('.pte'),
     '.tflite': artifact('.tflite'),
@@ -135,31 +135,31 @@ def hostile(name, content, path, mark):
         torch.save(content, path)
 
 
-def walk_in(names, door, tool, trained, tmp_path):
+def attack(names, entry, tool, trained, tmp_path):
     for number, name in enumerate(names):
         folder = tmp_path / str(number)
         folder.mkdir()
         path = folder / 'given.pth'
         hostile(name, trained, path, folder / 'mark')
-        outcome = {**DOORS, **OTHER_DOORS}[door](tool, path, folder)
+        outcome = {**ENTRIES, **OTHER_ENTRIES}[entry](tool, path, folder)
         assert not (folder / 'mark').exists(), name
         if outcome is not None:
             # text is only text, and the names of known classes come as empty objects: neither is a reason to refuse the
             # weights
-            harmless = door in DOORS and (name in TEXTS or name == 'getattr of a namespace')
+            harmless = entry in ENTRIES and (name in TEXTS or name == 'getattr of a namespace')
             assert outcome.status == (0 if harmless else 2) and 'Traceback' not in outcome.err, (name, outcome)
             assert harmless or 'given.' in outcome.err or 'iter_1.pth' in outcome.err, (name, outcome)
 
 
-@pytest.mark.parametrize('door', [*DOORS, *OTHER_DOORS])
-def test_two_attacks_at_every_door(tool, trained, tmp_path, door):
-    walk_in(['os.system', 'config text'], door, tool, trained, tmp_path)
+@pytest.mark.parametrize('entry', [*ENTRIES, *OTHER_ENTRIES])
+def test_two_attacks_at_every_entry_point(tool, trained, tmp_path, entry):
+    attack(['os.system', 'config text'], entry, tool, trained, tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('door', [*DOORS, *OTHER_DOORS])
-def test_every_attack_at_every_door(tool, trained, tmp_path, door):
-    walk_in([*attacks(''), *TEXTS], door, tool, trained, tmp_path)
+@pytest.mark.parametrize('entry', [*ENTRIES, *OTHER_ENTRIES])
+def test_every_attack_at_every_entry_point(tool, trained, tmp_path, entry):
+    attack([*attacks(''), *TEXTS], entry, tool, trained, tmp_path)
 
 
 def test_the_texts_are_live(tmp_path):
@@ -167,16 +167,16 @@ def test_the_texts_are_live(tmp_path):
     assert (tmp_path / 'mark').exists()
 
 
-@pytest.mark.parametrize('door', DOORS)
-def test_trusted_code_runs_and_it_is_said(tool, trained, tmp_path, door):
+@pytest.mark.parametrize('entry', ENTRIES)
+def test_trusted_code_runs_and_it_is_said(tool, trained, tmp_path, entry):
     path, mark = tmp_path / 'given.pth', tmp_path / 'mark'
     text = {'config': f'open({str(tmp_path / "evaluated")!r}, "w")'}
     torch.save({**trained, 'meta': {**trained['meta'], **text}, 'extra': Runs(open, str(mark), 'w')}, path)
     for name in ('without', 'with'):
         (tmp_path / name).mkdir()
-    refused = DOORS[door](tool, path, tmp_path / 'without')
+    refused = ENTRIES[entry](tool, path, tmp_path / 'without')
     assert refused.status == 2 and '--trust-checkpoint' in refused.err and not mark.exists(), refused
-    done = DOORS[door](tool, path, tmp_path / 'with', '--trust-checkpoint')
+    done = ENTRIES[entry](tool, path, tmp_path / 'with', '--trust-checkpoint')
     assert done.status == 0 and mark.exists(), done
     assert 'it runs now, as --trust-checkpoint allows' in done.err
     assert not (tmp_path / 'evaluated').exists()

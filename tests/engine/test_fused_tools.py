@@ -32,7 +32,7 @@ def test_scores_of_both_forms_agree_to_the_last_digit(tool, checkpoint, tmp_path
     assert all(np.array_equal(fused[name], unfused[name]) for name in fused)
 
 
-def test_pictures_are_labelled_alike(tool, checkpoint, scenes, tmp_path):
+def test_images_are_labelled_alike(tool, checkpoint, scenes, tmp_path):
     for name, options in (('unfused', []), ('fused', ['--fused'])):
         outcome = tool(
             'predict',

@@ -63,7 +63,7 @@ def test_checkpoints(tmp_path, content):
 
 @FUZZ
 @given(content=damaged(['PNG', 'JPEG', 'GIF', 'BMP', 'WEBP', 'TIFF']))
-def test_pictures(tmp_path, content):
+def test_images(tmp_path, content):
     path = tmp_path / 'a.png'
     path.write_bytes(content)
     try:

@@ -16,19 +16,19 @@ pytestmark = pytest.mark.medium
 GradScaler = getattr(torch.amp, 'GradScaler', None)  # for CPUs since torch 2.3
 
 
-def spoil_loss_from(call, monkeypatch, value):
+def replace_loss_from(call, monkeypatch, value):
     calls, loss = [], EncoderDecoder.loss
 
-    def spoilt(self, inputs, data_samples):
+    def corrupted(self, inputs, data_samples):
         calls.append(0)
         losses = loss(self, inputs, data_samples)
         return {name: item * value if len(calls) >= call and 'loss' in name else item for name, item in losses.items()}
 
-    monkeypatch.setattr(EncoderDecoder, 'loss', spoilt)
+    monkeypatch.setattr(EncoderDecoder, 'loss', corrupted)
 
 
 def test_a_nan_loss_stops_and_names_iteration_files_and_learning_rate(tool, scenes, tmp_path, monkeypatch):
-    spoil_loss_from(6, monkeypatch, float('nan'))
+    replace_loss_from(6, monkeypatch, float('nan'))
     outcome = tool('train', TINY, '--work-dir', tmp_path)
     assert outcome.status == 2 and 'Traceback' not in outcome.err
     line = outcome.err.strip().splitlines()[-1]
@@ -41,11 +41,11 @@ def test_a_nan_loss_stops_and_names_iteration_files_and_learning_rate(tool, scen
 
 
 def test_weights_that_are_not_finite_are_not_saved(tool, scenes, tmp_path, monkeypatch):
-    def spoil(self, runner, *args, **kwargs):
+    def corrupt(self, runner, *args, **kwargs):
         if runner.iter == 3:
             next(runner.model.parameters()).data.fill_(float('inf'))
 
-    monkeypatch.setattr(FiniteHook, 'after_train_iter', spoil)
+    monkeypatch.setattr(FiniteHook, 'after_train_iter', corrupt)
     outcome = tool('train', TINY, '--work-dir', tmp_path)
     assert outcome.status == 2 and 'weights are NaN or infinite at iteration 4' in outcome.err
     assert (tmp_path / 'iter_2.pth').is_file() and not (tmp_path / 'iter_4.pth').exists()

@@ -27,7 +27,7 @@ def content(image, form, **options) -> bytes:
     return stream.getvalue()
 
 
-def pictures(seen: Image.Image) -> dict[str, bytes]:
+def stored(seen: Image.Image) -> dict[str, bytes]:
     """Files that can be shown, all under names that end in .png, whatever they are."""
     grey, exif = np.asarray(seen.convert('L')), Image.Exif()
     exif[TAG] = 6
@@ -62,7 +62,7 @@ def shown(scenes, tmp_path_factory):
     for folder in ('data/images/val', 'data/annotations/val', 'plain'):
         (root / folder).mkdir(parents=True)
     seen = Image.open(scenes / 'images/val/0000.jpg').convert('RGB')
-    for name, file in pictures(seen).items():
+    for name, file in stored(seen).items():
         path = root / 'data/images/val' / f'{name}.png'
         path.write_bytes(file)
         plain = read_image(path)

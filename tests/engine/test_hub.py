@@ -46,8 +46,8 @@ def stranger(saved, tmp_path):
 def test_it_comes_back_the_same(saved, checkpoint):
     model, own = hub.load(str(saved), 'cpu'), open_segmenter(TINY, str(checkpoint), device='cpu').trained
     assert all(torch.equal(value, own.state_dict()[name]) for name, value in model.state_dict().items())
-    picture = np.random.default_rng(0).integers(0, 256, (48, 72, 3), dtype=np.uint8)
-    assert (Segmenter(model)(picture) == Segmenter(own)(picture)).all()
+    image = np.random.default_rng(0).integers(0, 256, (48, 72, 3), dtype=np.uint8)
+    assert (Segmenter(model)(image) == Segmenter(own)(image)).all()
     assert model.dataset_meta['classes'] == tuple(own.dataset_meta['classes'])
     assert not effseg.fuse(model, (32, 32)).training
 
@@ -100,7 +100,7 @@ def test_a_config_that_names_more_than_models_is_refused(stranger, edit):
         (lambda c: c.pop('classes'), 'not complete'),
         (lambda c: c.update(effseg_hub=9), 'another version'),
         (lambda c: c['model']['decode_head'].update(num_classes=5), 'model.safetensors'),
-        (lambda c: c['model']['backbone'].update(colour=1), 'cannot|describes no'),
+        (lambda c: c['model']['backbone'].update(color=1), 'cannot|describes no'),
     ],
 )
 def test_a_config_that_does_not_fit_is_refused(stranger, edit, said):

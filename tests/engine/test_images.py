@@ -19,9 +19,9 @@ from effseg.errors import DataError
 
 from .conftest import ROOT, TINY
 
-COLOURS = np.zeros((6, 10, 3), np.uint8)
-COLOURS[:3, :4] = (200, 30, 60)
-COLOURS[3:, 6:] = (10, 90, 220)
+COLORS = np.zeros((6, 10, 3), np.uint8)
+COLORS[:3, :4] = (200, 30, 60)
+COLORS[3:, 6:] = (10, 90, 220)
 INVERSE = {2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}
 
 
@@ -31,48 +31,48 @@ def written(tmp_path, image, name='a.png', **options) -> Path:
 
 
 @pytest.mark.parametrize('mode', ['RGB', 'RGBA', 'P', 'CMYK'])
-def test_colours_survive_every_mode(tmp_path, mode):
-    image = Image.fromarray(COLOURS)
+def test_colors_survive_every_mode(tmp_path, mode):
+    image = Image.fromarray(COLORS)
     image = image.quantize(3) if mode == 'P' else image.convert(mode)
     seen = read_image(written(tmp_path, image, 'a.tif' if mode == 'CMYK' else 'a.png'))
-    assert np.abs(seen.astype(int) - COLOURS).max() <= 1
+    assert np.abs(seen.astype(int) - COLORS).max() <= 1
 
 
-@pytest.mark.parametrize('pixels', [COLOURS[..., 0], COLOURS[..., 0].astype(np.uint16) * 257])
+@pytest.mark.parametrize('pixels', [COLORS[..., 0], COLORS[..., 0].astype(np.uint16) * 257])
 def test_grey_of_8_and_16_bits_is_grey(tmp_path, pixels):
     seen = read_image(written(tmp_path, Image.fromarray(pixels)))
-    assert (seen == COLOURS[..., :1]).all() and seen.shape == COLOURS.shape
+    assert (seen == COLORS[..., :1]).all() and seen.shape == COLORS.shape
 
 
 def test_what_is_transparent_is_white(tmp_path):
-    pixels = np.dstack([COLOURS, np.full((6, 10), 255, np.uint8)])
+    pixels = np.dstack([COLORS, np.full((6, 10), 255, np.uint8)])
     pixels[0, 0, 3] = 0
     seen = read_image(written(tmp_path, Image.fromarray(pixels)))
-    assert (seen[0, 0] == 255).all() and (seen[1:] == COLOURS[1:]).all()
+    assert (seen[0, 0] == 255).all() and (seen[1:] == COLORS[1:]).all()
 
 
 @pytest.mark.parametrize('orientation', range(1, 9))
-def test_exif_turns_the_picture(tmp_path, orientation):
-    stored = Image.fromarray(COLOURS)
+def test_exif_turns_the_image(tmp_path, orientation):
+    stored = Image.fromarray(COLORS)
     if orientation in TURN:
         stored = stored.transpose(TURN[INVERSE[orientation]])
     exif = Image.Exif()
     exif[TAG] = orientation
-    assert (read_image(written(tmp_path, stored, exif=exif)) == COLOURS).all()
+    assert (read_image(written(tmp_path, stored, exif=exif)) == COLORS).all()
 
 
-def test_the_first_frame_of_a_moving_picture(tmp_path):
-    frames = [Image.fromarray(COLOURS), Image.fromarray(255 - COLOURS)]
+def test_the_first_frame_of_a_moving_image(tmp_path):
+    frames = [Image.fromarray(COLORS), Image.fromarray(255 - COLORS)]
     assert (
         read_image(written(tmp_path, frames[0], 'a.webp', save_all=True, append_images=frames[1:], lossless=True))
-        == COLOURS
+        == COLORS
     ).all()
 
 
 @pytest.mark.parametrize(
     'name, content', [('empty.png', b''), ('text.jpg', b'<html>'), ('cut.png', None), ('float.tiff', None)]
 )
-def test_what_is_no_whole_picture_is_named(tmp_path, name, content):
+def test_what_is_no_whole_image_is_named(tmp_path, name, content):
     path = tmp_path / name
     if name == 'cut.png':
         noise = np.random.default_rng(0).integers(0, 255, (50, 50, 3), dtype=np.uint8)
@@ -94,7 +94,7 @@ def disguised(tmp_path) -> dict[str, Path]:
     files = {name: tmp_path / f'{name}.jpg' for name in ('eps', 'pcx', 'tga', 'bomb', 'pipe')}
     files['eps'].write_bytes(POSTSCRIPT)
     for name in ('pcx', 'tga'):
-        Image.fromarray(COLOURS).save(files[name], name)
+        Image.fromarray(COLORS).save(files[name], name)
     Image.new('1', (12000, 12000)).save(files['bomb'], 'PNG')
     os.mkfifo(files['pipe'])
     return files

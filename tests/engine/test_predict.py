@@ -26,9 +26,9 @@ needs_ffmpeg = pytest.mark.skipif(
 
 
 @pytest.fixture
-def film(scenes, tmp_path):
+def video(scenes, tmp_path):
     """The scenes as a video without sound, of odd height."""
-    path = tmp_path / 'film.mp4'
+    path = tmp_path / 'video.mp4'
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), 5, (72, 46))
     for number in range(FRAMES):
         writer.write(cv2.imread(str(scenes / 'images' / 'train' / f'{number:04d}.jpg'))[:46])
@@ -56,36 +56,36 @@ def test_a_folder(scenes, checkpoint, tmp_path, fused):
     )
 
 
-def test_an_overlay_without_opacity_is_the_picture(scenes, checkpoint, tmp_path):
+def test_an_overlay_without_opacity_is_the_image(scenes, checkpoint, tmp_path):
     source = scenes / 'images' / 'val' / '0000.jpg'
     predict(TINY, str(checkpoint), [str(source)], str(tmp_path), opacity=0.0)
     difference = np.asarray(Image.open(tmp_path / '0000_overlay.jpg')).astype(int) - np.asarray(Image.open(source))
     assert np.abs(difference).mean() < 3  # JPEG, twice
 
 
-def test_pictures_of_one_name_do_not_replace_each_other(tmp_path):
+def test_images_of_one_name_do_not_replace_each_other(tmp_path):
     files = [tmp_path / name for name in ('a/x.jpg', 'b/x.jpg', 'a/x.png', 'y.jpg')]
     names = output_names(files)
     assert len(set(names.values())) == 4 and names[files[3]] == 'y'
 
 
-def test_a_film(checkpoint, film, tmp_path):
-    done = predict(TINY, str(checkpoint), [str(film)], str(tmp_path / 'out'), frame_labels=True)
-    assert done.images == FRAMES and done.overlays == [tmp_path / 'out' / 'film_overlay.mp4']
+def test_a_video(checkpoint, video, tmp_path):
+    done = predict(TINY, str(checkpoint), [str(video)], str(tmp_path / 'out'), frame_labels=True)
+    assert done.images == FRAMES and done.overlays == [tmp_path / 'out' / 'video_overlay.mp4']
     frames = frames_of(done.overlays[0])
     assert len(frames) == FRAMES and frames[0].shape[1] == 72
-    assert len(list((tmp_path / 'out' / 'film_labels').glob('*.png'))) == FRAMES
-    assert sum(json.loads(done.shares.read_text())[str(film)].values()) == pytest.approx(1, abs=1e-5)
+    assert len(list((tmp_path / 'out' / 'video_labels').glob('*.png'))) == FRAMES
+    assert sum(json.loads(done.shares.read_text())[str(video)].values()) == pytest.approx(1, abs=1e-5)
     assert not list((tmp_path / 'out').glob('.*'))
 
 
 @needs_ffmpeg
 @pytest.mark.parametrize('suffix, codec', [('.mp4', 'aac'), ('.avi', 'pcm_s16le')])
-def test_the_sound_of_a_film_stays_as_it_is(checkpoint, film, tmp_path, suffix, codec):
+def test_the_sound_of_a_video_stays_as_it_is(checkpoint, video, tmp_path, suffix, codec):
     source = tmp_path / f'loud{suffix}'
     ffmpeg(
         '-i',
-        film,
+        video,
         '-f',
         'lavfi',
         '-i',
@@ -114,19 +114,19 @@ def ffmpeg(*arguments):
     ).stdout
 
 
-def test_without_ffmpeg_the_film_has_no_sound_and_it_is_said(checkpoint, film, tmp_path, monkeypatch, capsys):
+def test_without_ffmpeg_the_video_has_no_sound_and_it_is_said(checkpoint, video, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(video.shutil, 'which', lambda name: None)
-    done = predict(TINY, str(checkpoint), [str(film)], str(tmp_path / 'out'), frames=2)
+    done = predict(TINY, str(checkpoint), [str(video)], str(tmp_path / 'out'), frames=2)
     assert 'no sound' in capsys.readouterr().out
     assert done.images == 2 and len(frames_of(done.overlays[0])) == 2
 
 
-def test_a_camera_runs_until_it_is_interrupted_and_keeps_its_film(checkpoint, film, tmp_path, monkeypatch):
+def test_a_camera_runs_until_it_is_interrupted_and_keeps_its_video(checkpoint, video, tmp_path, monkeypatch):
     opened, capture = [], cv2.VideoCapture
     monkeypatch.setattr(
         video.cv2,
         'VideoCapture',
-        lambda source: capture(source) if source != 3 else opened.append(source) or capture(str(film)),
+        lambda source: capture(source) if source != 3 else opened.append(source) or capture(str(video)),
     )
     monkeypatch.setattr(video, '_frames', lambda source, frames=video._frames: interrupted(frames(source)))
     done = predict(TINY, str(checkpoint), ['3'], str(tmp_path / 'out'))
@@ -153,7 +153,7 @@ def test_a_camera_that_is_not_there(tool, checkpoint, tmp_path):
     assert 'camera 97' in tool('predict', TINY, checkpoint, '97', '--out-dir', tmp_path).err
 
 
-def test_a_file_that_is_no_film(tool, checkpoint, tmp_path):
+def test_a_file_that_is_no_video(tool, checkpoint, tmp_path):
     (tmp_path / 'text.mp4').write_text('nothing to see')
     assert (
         'text.mp4 cannot be read as a video'
@@ -192,11 +192,11 @@ def test_true_label_maps_are_not_replaced_by_predicted_ones(tool, scenes, checkp
     assert {path.name: path.read_bytes() for path in truth.iterdir()} == before
 
 
-def test_a_path_that_looks_like_an_address_is_a_file(checkpoint, film, tmp_path, monkeypatch):
+def test_a_path_that_looks_like_an_address_is_a_file(checkpoint, video, tmp_path, monkeypatch):
     folder = tmp_path / 'http:' / '127.0.0.1:9'
     folder.mkdir(parents=True)
-    shutil.copy(film, folder / 'x.mp4')
-    shutil.copy(film, tmp_path / 'a:b.mp4')
+    shutil.copy(video, folder / 'x.mp4')
+    shutil.copy(video, tmp_path / 'a:b.mp4')
     monkeypatch.chdir(tmp_path)
     done = predict(TINY, str(checkpoint), ['http:/127.0.0.1:9/x.mp4', 'a:b.mp4'], 'rtmp:/out', frames=2)
     assert done.images == 4 and [path.name for path in done.overlays] == ['x_overlay.mp4', 'a:b_overlay.mp4']

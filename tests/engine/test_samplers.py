@@ -80,7 +80,7 @@ def test_a_file_that_cannot_be_read_is_named(root, file, content):
 
 
 @pytest.mark.parametrize(
-    'spoil, word',
+    'corrupt, word',
     [
         (lambda labels: labels.T.copy(), 'must be of one size'),
         (lambda labels: np.where(labels < 8, 200, labels).astype(np.uint8), '200'),
@@ -88,8 +88,8 @@ def test_a_file_that_cannot_be_read_is_named(root, file, content):
         (lambda labels: labels.astype(np.uint16) + 256, '8-bit'),
     ],
 )
-def test_a_label_map_that_does_not_fit_is_named(root, spoil, word):
-    Image.fromarray(spoil(np.array(Image.open(root / LABEL)))).save(root / LABEL)
+def test_a_label_map_that_does_not_fit_is_named(root, corrupt, word):
+    Image.fromarray(corrupt(np.array(Image.open(root / LABEL)))).save(root / LABEL)
     with pytest.raises(DataError, match=f'(?s)0001.*{word}'):
         dataset(root)[1]
 

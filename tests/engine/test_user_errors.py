@@ -113,7 +113,7 @@ def test_a_launcher_needs_torchrun(tool, tmp_path, monkeypatch):
     assert_refused(tool('train', TINY, '--work-dir', tmp_path, '--launcher', 'pytorch'), 'torchrun')
 
 
-def spoilt(name, state_dict, path):
+def corrupted(name, state_dict, path):
     """A checkpoint file with one thing wrong."""
     state_dict = dict(state_dict)
     if name == 'classes':
@@ -149,15 +149,17 @@ def spoilt(name, state_dict, path):
         ('absent', 'there is no checkpoint'),
     ],
 )
-@pytest.mark.parametrize('door', ['test', 'predict', 'load_from'])
-def test_a_checkpoint_that_does_not_fit_is_refused_at_every_door(tool, segmentor, scenes, tmp_path, name, word, door):
+@pytest.mark.parametrize('entry', ['test', 'predict', 'load_from'])
+def test_a_checkpoint_that_does_not_fit_is_refused_at_every_entry_point(
+    tool, segmentor, scenes, tmp_path, name, word, entry
+):
     path = tmp_path / 'given.pth'
-    spoilt(name, segmentor.state_dict(), path)
+    corrupted(name, segmentor.state_dict(), path)
     arguments = {
         'test': ['test', TINY, path, '--work-dir', tmp_path],
         'predict': ['predict', TINY, path, scenes / 'images' / 'val', '--out-dir', tmp_path / 'out'],
         'load_from': ['train', TINY, '--work-dir', tmp_path, '--cfg-options', f'load_from={path}'],
-    }[door]
+    }[entry]
     outcome = tool(*arguments)
     assert outcome.status == 2
     assert_refused(type(outcome)(2, outcome.out, outcome.err.strip().splitlines()[-1]), 'given.pth', word)

@@ -56,7 +56,7 @@ def test_only_the_axis_that_is_too_short_is_stretched():
 
 
 @pytest.mark.parametrize('query_stride', [1, 2])
-def test_matrix_is_the_original_s_picture_resize(query_stride):
+def test_matrix_is_the_original_s_image_resize(query_stride):
     table = torch.randn(2, 16)
     matrix = by_definition(table, (4, 4), query_stride)
     grid = (6, 8)

@@ -23,7 +23,7 @@ def html(scenes, checkpoint, tmp_path_factory):
     """A report of two candidates, called as a function; the command line is tested beside it."""
     from effseg.report.build import report
 
-    return report(TINY, [str(checkpoint)], str(tmp_path_factory.mktemp('report')), fused=True, pictures=1)
+    return report(TINY, [str(checkpoint)], str(tmp_path_factory.mktemp('report')), fused=True, shown=1)
 
 
 def test_it_says_what_was_scored(html, checkpoint):

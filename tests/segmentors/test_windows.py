@@ -36,8 +36,8 @@ def test_windows_give_what_one_piece_gives(size):
         logits = conv(nn.functional.pad(x, (0, -x.shape[3] % 4, 0, -x.shape[2] % 4)))
         return logits.argmax(1).repeat_interleave(4, 1).repeat_interleave(4, 2)[:, : x.shape[2], : x.shape[3]]
 
-    picture = torch.randn(1, 3, *size)
-    assert torch.equal(label_in_windows(picture, label), label(picture))
+    image = torch.randn(1, 3, *size)
+    assert torch.equal(label_in_windows(image, label), label(image))
     assert max(seen[:-1]) <= WINDOW[0] and len(seen) > 2
 
 

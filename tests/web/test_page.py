@@ -149,8 +149,8 @@ def test_legend_opacity_and_save(opened, images, tmp_path):
     assert saved[0].endswith('.png') and saved[1:] == [SIZE[1], SIZE[0]]
 
 
-def test_a_file_that_is_no_picture_is_said_to_be(opened, images, tmp_path):
-    (tmp_path / 'notes.jpg').write_text('no picture')
+def test_a_file_that_is_no_image_is_said_to_be(opened, images, tmp_path):
+    (tmp_path / 'notes.jpg').write_text('no image')
     choose(opened, tmp_path / 'notes.jpg')
     assert 'notes.jpg cannot be read as an image' in wait(opened, 'document.getElementById("message").textContent')
     path = tmp_path / 'photo.png'

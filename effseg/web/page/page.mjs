@@ -39,7 +39,7 @@ function say(text) {
   $('message').classList.toggle('shown', Boolean(text));
 }
 
-/** The whole image in the corner of one of the model's size; the rest has the mean colour. */
+/** The whole image in the corner of one of the model's size; the rest has the mean color. */
 function fit(source, width, height) {
   const scale = Math.min(spec.width / width, spec.height / height);
   const w = Math.max(Math.round(width * scale), 1), h = Math.max(Math.round(height * scale), 1);
@@ -83,8 +83,8 @@ async function segment(source, width, height) {
 
 function draw() {
   const {labels, width, height, stride} = result, pixels = new ImageData(width, height), data = new Uint32Array(pixels.data.buffer);
-  const colours = spec.palette.map(([r, g, b], index) => chosen === null || chosen === index ? (255 << 24 | b << 16 | g << 8 | r) >>> 0 : 0);
-  for (let y = 0, p = 0; y < height; y++) for (let x = 0; x < width; x++) data[p++] = colours[labels[y * stride + x]];
+  const colors = spec.palette.map(([r, g, b], index) => chosen === null || chosen === index ? (255 << 24 | b << 16 | g << 8 | r) >>> 0 : 0);
+  for (let y = 0, p = 0; y < height; y++) for (let x = 0; x < width; x++) data[p++] = colors[labels[y * stride + x]];
   overlay.canvas.width = width;
   overlay.canvas.height = height;
   overlay.putImageData(pixels, 0, 0);
@@ -96,14 +96,14 @@ function legend() {
   for (let y = 0; y < height; y++) for (let x = 0; x < width; x++) counts[labels[y * stride + x]]++;
   const present = [...counts.keys()].filter(index => counts[index] || index === chosen).sort((a, b) => counts[b] - counts[a]);
   $('legend').replaceChildren(...present.map(index => {
-    const item = document.createElement('li'), button = document.createElement('button'), colour = document.createElement('i');
+    const item = document.createElement('li'), button = document.createElement('button'), color = document.createElement('i');
     const name = document.createElement('span'), share = document.createElement('span'), percent = 100 * counts[index] / (width * height);
-    colour.style.background = `rgb(${spec.palette[index].join(' ')})`;
+    color.style.background = `rgb(${spec.palette[index].join(' ')})`;
     name.textContent = spec.classes[index];
     share.textContent = `${percent.toFixed(1)} %`;
     button.style.setProperty('--share', `${percent}%`);
     button.setAttribute('aria-pressed', index === chosen);
-    button.append(colour, name, share);
+    button.append(color, name, share);
     button.onclick = () => { chosen = chosen === index ? null : index; draw(); legend(); };
     item.append(button);
     return item;
@@ -114,14 +114,14 @@ async function open(file) {
   if (!spec || !file) return;
   stop();
   say('');
-  let picture;
-  try { picture = await createImageBitmap(file); } catch {
+  let bitmap;
+  try { bitmap = await createImageBitmap(file); } catch {
     return say(`${file.name || 'The file'} cannot be read as an image. JPEG, PNG, WebP and what else this browser shows are taken.`);
   }
   chosen = null;
   $('speed').textContent = 'Segmenting';
   try {
-    const milliseconds = await segment(picture, picture.width, picture.height);
+    const milliseconds = await segment(bitmap, bitmap.width, bitmap.height);
     $('speed').textContent = `${milliseconds.toFixed(0)} ms on ${provider}`;
   } catch (error) { $('speed').textContent = ''; say(`The model failed on this image: ${error.message}`); }
 }
