@@ -127,7 +127,8 @@ _PIPELINE = ('LoadImageFromFile', 'Resize', 'ResizeToMultiple', 'Pad', 'PackSegI
 _ARCH = _mapping(
     depths=_sequence(_integer(1, DEPTH), 4, 4),
     embed_dims=_sequence(_CHANNELS, 4, 4),
-    num_vit=_integer(0, DEPTH),
+    num_vit=_either(_integer(0, DEPTH), _sequence(_integer(0, DEPTH), 4, 4)),
+    hidden_dims=_sequence(_sequence(_integer(1, 16 * WIDTH), 1, DEPTH), 4, 4),
     mlp_ratios=_sequence(_sequence(_number(0.01, 16), 1, DEPTH), 4, 4),
 )
 _BACKBONE = dict(

@@ -1,6 +1,6 @@
 """What every backbone of the family shares: a stem, four stages, the maps they give, and what is trained of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from mmcv.cnn import build_norm_layer
@@ -13,6 +13,7 @@ from ..checkpoint.load import load_pretrained, rename_in_place
 from ..errors import ConfigError
 from ..fusion import layers as fused
 from ..fusion.folding import batch_norm
+from .arch import Arch
 
 
 class Flat(nn.Module):
@@ -67,7 +68,7 @@ class Backbone(BaseModule):
     Args:
         stem: (N, 3, H, W) -> (N, C, ceil(H / 4), ceil(W / 4)).
         stages: one per stride; those behind the last of ``out_indices`` are left out.
-        embed_dims: channels of each stage's map.
+        arch: the numbers that the stages were made from.
         out_indices: which stages' maps are returned, ascending.
         out_norm: MMCV's config of a norm layer on each returned map (``norm0`` to ``norm3``), or None.
         norm_eval: BatchNorm keeps its running statistics in training mode; its weights are still trained.
@@ -86,7 +87,7 @@ class Backbone(BaseModule):
         self,
         stem: nn.Module,
         stages: Sequence[nn.Module],
-        embed_dims: Sequence[int],
+        arch: Arch,
         out_indices: Sequence[int],
         out_norm: dict | None,
         norm_eval: bool,
@@ -103,14 +104,14 @@ class Backbone(BaseModule):
             raise ConfigError(f'out_indices={tuple(out_indices)} must be ascending stage numbers from 0 to {count - 1}')
         if not -1 <= frozen_stages <= count:
             raise ConfigError(f'frozen_stages={frozen_stages} must lie between -1 (train everything) and {count}')
-        self.embed_dims = tuple(embed_dims)
+        self.arch, self.embed_dims = arch, arch.embed_dims
         self.out_indices = tuple(out_indices)
         self.norm_eval = norm_eval
         self.frozen_stages = frozen_stages
         self.stem = stem
         self.stages = nn.ModuleList(stages[: self.out_indices[-1] + 1])
         for index in self.out_indices:
-            norm = build_norm_layer(out_norm, embed_dims[index])[1] if out_norm else nn.Identity()
+            norm = build_norm_layer(out_norm, arch.embed_dims[index])[1] if out_norm else nn.Identity()
             self.add_module(f'norm{index}', norm)
         self._freeze()
 
@@ -210,43 +211,6 @@ def fuse_out_norm(norm: nn.Module, channels: int) -> fused.MapNorm:
     if isinstance(norm, nn.GroupNorm):
         return fused.MapNorm.of(channels, norm.num_groups, norm.eps, norm.weight, norm.bias)
     return fused.MapNorm.of(channels, 0, 0.0, *batch_norm(norm))
-
-
-def resolve_arch(arch: str | dict, known: Mapping[str, dict], attention_stages: Sequence[int]) -> dict:
-    """The numbers that make the network of ``arch``.
-
-    Args:
-        arch: a name in ``known``, or a dict with the keys that its entries have.
-        known: arch dicts by name.
-        attention_stages: where ``num_vit`` counts blocks.
-
-    Raises:
-        ConfigError: for an unknown name, missing or unknown keys, or numbers that make no network.
-    """
-    keys = list(next(iter(known.values())))
-    if isinstance(arch, str):
-        if arch not in known:
-            raise ConfigError(
-                f'arch={arch!r} is unknown; use one of {", ".join(map(repr, known))} or a dict of {", ".join(keys)}'
-            )
-        return known[arch]
-    if set(arch) != set(keys):
-        raise ConfigError(f'arch has the keys {sorted(arch)}; a dict of {sorted(keys)} was expected')
-    depths = arch['depths']
-    if (
-        len(depths) != 4
-        or len(arch['embed_dims']) != 4
-        or not all(0 <= arch['num_vit'] <= depths[i] for i in attention_stages)
-    ):
-        raise ConfigError(
-            f'arch={dict(arch)} needs four depths, four embed_dims and num_vit between 0 and the depth of '
-            f'stage {" and ".join(str(i) for i in attention_stages)}'
-        )
-    if 'mlp_ratios' in arch and [len(ratios) for ratios in arch['mlp_ratios']] != list(depths):
-        raise ConfigError(
-            f'arch={dict(arch)} needs mlp_ratios of one number per block: tuples of the lengths {tuple(depths)}'
-        )
-    return arch
 
 
 def drop_path_rates(rate: float, depths: Sequence[int]) -> list[list[float]]:

@@ -124,13 +124,13 @@ class MetaBlock2d(nn.Module):
     """Pooling mixer and conv MLP on a map, each scaled per channel and added to its input."""
 
     def __init__(
-        self, dim: int, mlp_ratio: float, act_layer: type[nn.Module], drop_path: float, layer_scale_init: float
+        self, dim: int, hidden_dim: int, act_layer: type[nn.Module], drop_path: float, layer_scale_init: float
     ):
         super().__init__()
         self.token_mixer = Pooling()
         self.ls1 = LayerScale2d(dim, layer_scale_init)
         self.drop_path1 = DropPath(drop_path) if drop_path > 0 else nn.Identity()
-        self.mlp = ConvMlpWithNorm(dim, int(dim * mlp_ratio), act_layer)
+        self.mlp = ConvMlpWithNorm(dim, hidden_dim, act_layer)
         self.ls2 = LayerScale2d(dim, layer_scale_init)
         self.drop_path2 = DropPath(drop_path) if drop_path > 0 else nn.Identity()
 
@@ -221,7 +221,7 @@ class MetaBlock1d(nn.Module):
     def __init__(
         self,
         dim: int,
-        mlp_ratio: float,
+        hidden_dim: int,
         act_layer: type[nn.Module],
         drop_path: float,
         layer_scale_init: float,
@@ -234,7 +234,7 @@ class MetaBlock1d(nn.Module):
         self.ls1 = LayerScale(dim, layer_scale_init)
         self.drop_path1 = DropPath(drop_path) if drop_path > 0 else nn.Identity()
         self.norm2 = nn.LayerNorm(dim)
-        self.mlp = Mlp(dim, hidden_features=int(dim * mlp_ratio), act_layer=act_layer)
+        self.mlp = Mlp(dim, hidden_features=hidden_dim, act_layer=act_layer)
         self.ls2 = LayerScale(dim, layer_scale_init)
         self.drop_path2 = DropPath(drop_path) if drop_path > 0 else nn.Identity()
         init_layers(self.mlp.fc1, self.mlp.fc2)

@@ -265,7 +265,7 @@ class Block(nn.Module):
     def __init__(
         self,
         dim: int,
-        mlp_ratio: float,
+        hidden_dim: int,
         act_layer: type[nn.Module],
         drop_path: float,
         layer_scale_init: float,
@@ -274,7 +274,7 @@ class Block(nn.Module):
         super().__init__()
         self.token_mixer = token_mixer
         self.ls1 = LayerScale2d(dim, layer_scale_init) if token_mixer is not None else None
-        self.mlp = ConvMlp(dim, int(dim * mlp_ratio), act_layer)
+        self.mlp = ConvMlp(dim, hidden_dim, act_layer)
         self.ls2 = LayerScale2d(dim, layer_scale_init)
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
 

@@ -10,7 +10,8 @@ from mmseg.registry import MODELS
 from torch import nn
 
 from ..checkpoint import names
-from .backbone import Backbone, Flat, Stage, drop_path_rates, resolve_arch
+from .arch import resolve_arch
+from .backbone import Backbone, Flat, Stage, drop_path_rates
 from .blocks import Downsample, MetaBlock1d, MetaBlock2d, Stem, activation
 
 ARCHS = {
@@ -26,7 +27,8 @@ class EfficientFormer(Backbone):
 
     Args:
         arch: ``'l1'``, ``'l3'``, ``'l7'``, or a dict of ``depths`` (blocks per stage), ``embed_dims`` (channels per
-            stage) and ``num_vit`` (how many blocks of the last stage attend).
+            stage), ``num_vit`` (how many blocks of the last stage attend) and, where they are not four times the
+            width, ``mlp_ratios`` or ``hidden_dims`` (:func:`effseg.models.arch.resolve_arch`).
         out_indices: which stages' maps are returned.
         drop_path_rate: stochastic depth of the last block, falling linearly to 0 at the first.
         act: ``'GELU'`` (as trained on ImageNet), ``'HardSwish'`` or ``'ReLU'``: hardware differs in what it runs fast.
@@ -61,20 +63,20 @@ class EfficientFormer(Backbone):
         bias_resize: str = 'interpolate',
         init_cfg: dict | None = None,
     ):
-        arch = resolve_arch(arch, ARCHS, attention_stages=(3,))
-        depths, dims = arch['depths'], arch['embed_dims']
+        numbers = resolve_arch(arch, ARCHS, attention_stages=(3,))
+        dims = numbers.embed_dims
         act_layer = activation(act)
-        rates = drop_path_rates(drop_path_rate, depths)
+        rates = drop_path_rates(drop_path_rate, numbers.depths)
         stages = []
-        for index, (depth, dim) in enumerate(zip(depths, dims)):
-            num_vit = arch['num_vit'] if index == len(depths) - 1 else 0
-            blocks = [MetaBlock2d(dim, 4.0, act_layer, rates[index][j], 1e-5) for j in range(depth - num_vit)]
-            if num_vit:
-                blocks.append(Flat())
-            blocks += [
-                MetaBlock1d(dim, 4.0, act_layer, rates[index][j], 1e-5, resolution, bias_resize)
-                for j in range(depth - num_vit, depth)
-            ]
+        for index, dim in enumerate(dims):
+            blocks: list[nn.Module] = []
+            for j, (hidden, rate) in enumerate(zip(numbers.hidden_dims[index], rates[index])):
+                if not numbers.attends(index, j):
+                    blocks.append(MetaBlock2d(dim, hidden, act_layer, rate, 1e-5))
+                    continue
+                if not any(isinstance(block, Flat) for block in blocks):
+                    blocks.append(Flat())
+                blocks.append(MetaBlock1d(dim, hidden, act_layer, rate, 1e-5, resolution, bias_resize))
             downsample = Downsample(dims[index - 1], dim) if index else nn.Identity()
             stages.append(Stage(downsample, blocks, with_cp))
-        super().__init__(Stem(dims[0]), stages, dims, out_indices, out_norm, norm_eval, frozen_stages, init_cfg)
+        super().__init__(Stem(dims[0]), stages, numbers, out_indices, out_norm, norm_eval, frozen_stages, init_cfg)

@@ -10,7 +10,8 @@ from mmseg.registry import MODELS
 from torch import nn
 
 from ..checkpoint import names
-from .backbone import Backbone, Stage, drop_path_rates, resolve_arch
+from .arch import resolve_arch
+from .backbone import Backbone, Stage, drop_path_rates
 from .blocks import activation
 from .blocks_v2 import Attention2d, AttentionDownsample, Block, Downsample, Stem
 
@@ -49,8 +50,9 @@ class EfficientFormerV2(Backbone):
 
     Args:
         arch: ``'s0'``, ``'s1'``, ``'s2'``, ``'l'``, or a dict of ``depths`` (blocks per stage), ``embed_dims``
-            (channels per stage), ``num_vit`` (how many of the last blocks of the third and of the fourth stage attend)
-            and ``mlp_ratios`` (hidden channels per channel, a tuple per stage of one number per block).
+            (channels per stage), ``num_vit`` (how many of the last blocks of the third and of the fourth stage attend;
+            four numbers where they differ) and ``mlp_ratios`` (hidden channels per channel, a tuple per stage of one
+            number per block) or ``hidden_dims`` (:func:`effseg.models.arch.resolve_arch`).
         out_indices: which stages' maps are returned.
         drop_path_rate: stochastic depth of the last block, falling linearly to 0 at the first.
         act: ``'GELU'`` (as trained on ImageNet), ``'HardSwish'`` or ``'ReLU'``.
@@ -86,21 +88,21 @@ class EfficientFormerV2(Backbone):
         bias_resize: str = 'interpolate',
         init_cfg: dict | None = None,
     ):
-        arch = resolve_arch(arch, ARCHS, attention_stages=(2, 3))
-        depths, dims = arch['depths'], arch['embed_dims']
+        numbers = resolve_arch(arch, ARCHS, attention_stages=(2, 3))
+        dims = numbers.embed_dims
         act_layer = activation(act)
-        rates = drop_path_rates(drop_path_rate, depths)
+        rates = drop_path_rates(drop_path_rate, numbers.depths)
         stages = []
-        for index, (depth, dim) in enumerate(zip(depths, dims)):
+        for index, dim in enumerate(dims):
             blocks = []
-            for j in range(depth):
+            for j, (hidden, rate) in enumerate(zip(numbers.hidden_dims[index], rates[index])):
                 mixer = None
-                if index >= 2 and j >= depth - arch['num_vit']:
+                if numbers.attends(index, j):
                     mixer = Attention2d(dim, act_layer, resolution, bias_resize, stride=2 if index == 2 else None)
-                blocks.append(Block(dim, arch['mlp_ratios'][index][j], act_layer, rates[index][j], 1e-5, mixer))
+                blocks.append(Block(dim, hidden, act_layer, rate, 1e-5, mixer))
             attn = AttentionDownsample(dims[2], dim, act_layer, 2 * resolution, bias_resize) if index == 3 else None
             downsample = Downsample(dims[index - 1], dim, attn) if index else nn.Identity()
             stages.append(Stage(downsample, blocks, with_cp))
         super().__init__(
-            Stem(dims[0], act_layer), stages, dims, out_indices, out_norm, norm_eval, frozen_stages, init_cfg
+            Stem(dims[0], act_layer), stages, numbers, out_indices, out_norm, norm_eval, frozen_stages, init_cfg
         )
