@@ -33,7 +33,6 @@ from .fusion.segmentor import FusedSegmentor, check_size, describe_data, fuse
 from .stack import resources
 from .timing import MB, Timing, peak_memory, time_in_turn
 
-STRIDE = 4  # of the logits that the label step is timed on
 PHOTO = (1500, 2000)  # the size of a photo whose logits take gigabytes
 HEADER = f'{"model":<28}{"M parameters":>13}{"GMAC":>8}{"fused":>8}{"ms":>9}{"fused":>9}{"ratio":>7}  threads'
 
@@ -77,7 +76,7 @@ def compare_fused(
     of_labels = logits
     if label_map or not checkpoint:
         labels = Image.fromarray(_read_labels(label_map) if label_map else truth)
-        labels = labels.resize((-(-size[1] // STRIDE), -(-size[0] // STRIDE)), Image.Resampling.NEAREST)
+        labels = labels.resize((logits.shape[3], logits.shape[2]), Image.Resampling.NEAREST)
         of_labels = logits_of(torch.from_numpy(np.array(labels)).long(), model.num_classes)
     print(
         f'{checkpoint or "random weights"}, {image or "a drawn scene"}, '
@@ -289,7 +288,7 @@ def logits_of(labels: Tensor, classes: int) -> Tensor:
     """Logits as a trained model might give them for a scene: regions with soft seams, and noise.
 
     Args:
-        labels: (h, w) int64, a label map at stride 4; each label becomes a class of its own.
+        labels: (h, w) int64, a label map of the logits' size; each label becomes a class of its own.
         classes: of the logits.
 
     Returns:

@@ -24,7 +24,7 @@ class Artifact:
             image: (H, W, 3) uint8 RGB of the artifact's size (``spec.height``, ``spec.width``), not normalised.
 
         Returns:
-            Logits (channels, H / 4, W / 4) float32, or labels (H, W) int32, as ``spec.output`` says.
+            Logits (channels, h, w) float32, of the size ``spec.grid``, or labels (H, W) int32, as ``spec.output`` says.
 
         Raises:
             DataError: for an image of another shape or type.

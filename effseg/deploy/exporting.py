@@ -80,7 +80,7 @@ def export(
     Args:
         model: the trained MMSegmentation model, unfused, with its data preprocessor.
         network: what is exported; usually ``effseg.fuse(model, size).exportable()``. Has ``logits(x)``.
-        spec: of the artifact.
+        spec: of the artifact; its ``grid`` is measured.
         path: where to, with the runtime's suffix.
         images: (H, W, 3) uint8 RGB of the spec's size, real ones, to compare on.
         calibration: likewise, to choose the ranges of int8 on.
@@ -98,6 +98,7 @@ def export(
     path.parent.mkdir(parents=True, exist_ok=True)
     runs_here = getattr(writer, 'runs_here', lambda: True)()
     reference = parity.Reference(model, spec, images, masks)
+    spec = dataclasses.replace(spec, grid=reference.grid)
     run = load if runs_here else writer.interpret
     with tempfile.TemporaryDirectory(prefix=f'.{path.name}.', dir=path.parent) as folder:
         if spec.precision != 'fp32':

@@ -141,6 +141,7 @@ class Reference:
 
     Attributes:
         labels: (H, W) of every image.
+        grid: (h, w) of the logits.
 
     Raises:
         ConfigError: when the model has other classes than the spec, or its preprocessing changes the size of images.
@@ -151,6 +152,7 @@ class Reference:
         self.model = copy.copy(model.eval())
         self.model.test_cfg = type(model.test_cfg)(mode='whole')
         self.images, self.masks = images, masks
+        self.grid = tuple(self.logits(0).shape[1:])
         self.labels = [self._predict(image) for image in images]
         if any(labels.shape != image.shape[:2] for labels, image in zip(self.labels, images)):
             raise ConfigError('data_preprocessor.test_cfg changes the size of images, which an artifact does not')
@@ -162,7 +164,7 @@ class Reference:
 
     @torch.no_grad()
     def logits(self, number: int) -> np.ndarray:
-        """(channels, H / 4, W / 4) of an image, before the resize."""
+        """(channels, h, w) of an image, before the resize."""
         return Unfused(self.model).logits(self._inputs(self.images[number]))[0].cpu().numpy()
 
     def _inputs(self, image: np.ndarray) -> torch.Tensor:

@@ -19,7 +19,7 @@ class Program(nn.Module):
     """An image of one fixed size through a segmenter.
 
     Args:
-        network: has ``logits(x)``: (1, 3, H, W) normalised -> (1, classes, H / 4, W / 4).
+        network: has ``logits(x)``: (1, 3, H, W) normalised -> (1, classes, h, w).
         spec: sizes, normalisation and output.
         channels_first: the image is (1, 3, H, W) instead of (1, H, W, 3).
         divisor: the runtime has already subtracted the mean and divided all channels by this.
@@ -56,7 +56,7 @@ class Program(nn.Module):
             image: (1, H, W, 3) RGB, 0-255, float32 or uint8; (1, 3, H, W) with ``channels_first``.
 
         Returns:
-            Logits (1, channels, H / 4, W / 4), or labels (1, H, W): int32, or whole float32 with ``compare``.
+            Logits (1, channels, h, w), or labels (1, H, W): int32, or whole float32 with ``compare``.
         """
         x = image if image.dtype == torch.float32 else image.float()
         # contiguous: or tracing takes the whole network for channels-last, and ExecuTorch leaves its copies out of the
@@ -112,7 +112,7 @@ class Unfused(nn.Module):
         self.model = model.eval()
 
     def logits(self, x: Tensor) -> Tensor:
-        """(1, 3, H, W) normalised -> (1, classes, H / 4, W / 4)."""
+        """(1, 3, H, W) normalised -> (1, classes, h, w)."""
         features = self.model.backbone(x)
         if getattr(self.model, 'neck', None) is not None:
             features = self.model.neck(features)

@@ -14,10 +14,9 @@ from pathlib import Path
 from ..errors import ArtifactError, ConfigError
 from ..files import digest, files_of
 
-FORMAT = 2  # 1 knew neither align_corners nor threshold, and had no seal
+FORMAT = 3  # 1 knew neither align_corners nor threshold, and had no seal; logits of 1 and 2 are a quarter of the image
 OUTPUTS = ('logits', 'labels')
 PRECISIONS = ('fp32', 'fp16', 'int8')
-STRIDE = 4  # of the logits: Semantic FPN decides at a quarter of the image
 SEAL = 'content_sha256'  # of the file, inside its own spec
 MULTIPLE = 32  # the sizes at which every level of the pyramid is exactly half the one below
 
@@ -29,7 +28,7 @@ class Spec:
     Attributes:
         backend: which runtime reads the file.
         height, width: of the input image, in pixels.
-        output: ``'logits'`` (one map per class at a quarter of the size) or ``'labels'`` (the class of every pixel).
+        output: ``'logits'`` (one map per class, of the size ``grid``) or ``'labels'`` (the class of every pixel).
         precision: ``'fp32'``, ``'fp16'`` or ``'int8'``.
         mean, std: of the normalisation inside the file, R, G, B, in units of 0-255. An app must not apply them again.
         classes: their names, by label.
@@ -40,6 +39,7 @@ class Spec:
         align_corners: of the resize from logits to labels.
         threshold: of a segmenter with one logit for two classes: label 1 where its sigmoid exceeds this; None for one
             logit per class.
+        grid: (h, w) of the logits; a quarter of the image when left out.
     """
 
     backend: str
@@ -56,12 +56,16 @@ class Spec:
     colour_order: str = 'RGB'
     align_corners: bool = False
     threshold: float | None = None
+    grid: tuple[int, int] | None = None
 
     def __post_init__(self):
         for name in ('mean', 'std', 'classes'):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         object.__setattr__(self, 'palette', tuple(tuple(colour) for colour in self.palette))
+        object.__setattr__(self, 'grid', None if self.grid is None else tuple(self.grid))
         self._check_types()
+        if self.grid is None:
+            object.__setattr__(self, 'grid', (self.height // 4, self.width // 4))
         if self.output not in OUTPUTS:
             raise ConfigError(f'output={self.output!r} is unknown; use one of {OUTPUTS}')
         if self.precision not in PRECISIONS:
@@ -89,6 +93,11 @@ class Spec:
         sides = (self.height, self.width)
         if not all(isinstance(value, int) and not isinstance(value, bool) for value in sides):
             raise ConfigError(f'height and width must be whole numbers; {sides} came')
+        if self.grid is not None and not (
+            len(self.grid) == 2
+            and all(_is_number(value) and value in range(1, side + 1) for value, side in zip(self.grid, sides))
+        ):
+            raise ConfigError(f'grid={self.grid} must be two whole numbers, of 1 to the sides of the image')
         texts = (self.backend, self.checkpoint_sha256, self.effseg, self.colour_order, *self.classes)
         if not all(isinstance(value, str) for value in texts):
             raise ConfigError('backend, checkpoint_sha256, effseg, colour_order and the names of classes must be text')
@@ -109,10 +118,11 @@ class Spec:
 
     @property
     def result_shape(self) -> tuple[int, ...]:
-        """(channels, H / 4, W / 4) of the logits, or (H, W) of the labels."""
+        """(channels, h, w) of the logits, or (H, W) of the labels."""
         if self.output == 'labels':
             return self.height, self.width
-        return self.channels, self.height // STRIDE, self.width // STRIDE
+        assert self.grid is not None  # left out, it was filled in
+        return self.channels, *self.grid
 
     def as_dict(self) -> dict:
         """The spec as plain data, with the format's number."""

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from ..deploy import Artifact, load
 from ..deploy.backends import SUFFIXES
-from ..deploy.spec import STRIDE
 from ..errors import ArtifactError, ConfigError
 from ..fusion.labels import label_map
 from .network import resize_steps, say_windows, unflipped
@@ -92,7 +91,8 @@ class ArtifactSegmentor(EncoderDecoder):
                     f'{artifact.path}; export that size, or set a smaller window'
                 )
         else:
-            stride = tuple(max(side * 2 // 3 // STRIDE * STRIDE, STRIDE) for side in self.size)
+            cells = (-(-side // count) for side, count in zip(self.size, spec.grid or self.size))
+            stride = tuple(max(side * 2 // 3 // cell * cell, cell) for side, cell in zip(self.size, cells))
             self.test_cfg.update(crop_size=self.size, stride=stride)
             print_log(
                 f'images larger than {self.size[0]}x{self.size[1]} are scored in windows of that size, every '

@@ -1,5 +1,5 @@
-"""A segmenter in MMSegmentation's test loop that gives labels alone, from stride-4 logits: the trained model, or its
-fused form."""
+"""A segmenter in MMSegmentation's test loop that gives labels alone and makes no logits of the image's size: the
+trained model, or its fused form."""
 
 import functools
 import logging
@@ -37,7 +37,7 @@ class LabelSegmentor(EncoderDecoder):
 
     Args:
         model: the trained EncoderDecoder; its data preprocessor, ``test_cfg``, ``cfg`` and ``dataset_meta`` go over.
-        network: has ``logits(x)``: (N, 3, H, W) normalised -> (N, classes, H / 4, W / 4).
+        network: has ``logits(x)``: (N, 3, H, W) normalised -> (N, classes, h, w).
 
     Attributes:
         images: how many went through ``test_step``.

@@ -89,11 +89,18 @@ def test_deep_json_is_one_error(text, tmp_path):
         read_beside(tmp_path / 'model.onnx')
 
 
-def test_files_of_format_1_are_read():
+@pytest.mark.parametrize('number, unknown', [(1, ('align_corners', 'threshold', 'content_sha256')), (2, ())])
+def test_files_of_earlier_formats_are_read_and_have_logits_of_a_quarter(number, unknown):
     values = json.loads(spec_of('onnx').to_json())
-    for name in ('align_corners', 'threshold', 'content_sha256'):
+    for name in ('grid', *unknown):
         del values[name]
-    assert Spec.from_json(json.dumps({**values, 'effseg_spec': 1}), 'here') == spec_of('onnx')
+    spec = Spec.from_json(json.dumps({**values, 'effseg_spec': number}), 'here')
+    assert spec == spec_of('onnx') and spec.result_shape == (3, 16, 24)
+
+
+def test_logits_have_the_size_that_the_spec_says():
+    spec = spec_of('onnx', grid=(2, 3))
+    assert spec.result_shape == (3, 2, 3) and Spec.from_json(spec.to_json(), 'here') == spec
 
 
 @pytest.mark.parametrize('size', [(64, 96), (61, 130), (16, 24), (9, 7)])
