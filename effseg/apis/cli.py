@@ -94,6 +94,22 @@ def add_cfg_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_label_options(parser: argparse.ArgumentParser) -> None:
+    """What becomes of labels when they are converted; see :func:`effseg.apis.convert.convert`."""
+    parser.add_argument(
+        '--classes',
+        type=_mapping,
+        default={},
+        metavar='OLD=NEW,...',
+        help='rename and merge classes; OLD= drops one, whose pixels are ignored',
+    )
+    parser.add_argument(
+        '--background', action='store_true', help='pixels that nobody labelled are a class (default: they are ignored)'
+    )
+    parser.add_argument('--leave-out', action='store_true', help='leave out what cannot be used, and say so')
+    parser.add_argument('--seed', type=int, default=0, help='for the split, where the folder has none')
+
+
 def add_trust_option(parser: argparse.ArgumentParser) -> None:
     """For tools that read a checkpoint; they enter :func:`effseg.checkpoint.read.trusted` with it."""
     parser.add_argument(
@@ -118,3 +134,7 @@ def _pair(text: str) -> str:
     if '=' not in text:
         raise argparse.ArgumentTypeError(f'{text!r} is no key=value')
     return text
+
+
+def _mapping(text: str) -> dict[str, str]:
+    return dict(_pair(part).split('=', 1) for part in text.split(','))

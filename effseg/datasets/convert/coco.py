@@ -1,0 +1,105 @@
+"""COCO's JSON: polygons and run lengths, of one file or one a split."""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from ...errors import DataError
+from .source import Images, Sample, Shape, Source, files_in, points, read_json, split_of
+
+KEYS = {'images', 'annotations', 'categories'}
+
+
+def read(root: Path) -> Source | None:
+    """Reads a folder with COCO files; None when it has none."""
+    contents = {path: read_json(path) for path in files_in(root, ('.json',)) if _looks_like_it(path)}
+    contents = {path: content for path, content in contents.items() if isinstance(content, dict) and KEYS <= {*content}}
+    if not contents:
+        return None
+    images, samples, source = Images(root), [], Source('COCO', [])
+    for path, content in contents.items():
+        try:
+            samples += _samples(path, content, images, source, split_of(path, root))  # such as instances_train2017.json
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            if isinstance(error, DataError):
+                raise
+            raise DataError(f'{path} is no COCO file as it should be: {type(error).__name__}: {error}') from error
+    source.samples, source.unlabelled = samples, images.rest()
+    return source
+
+
+def _looks_like_it(path: Path) -> bool:
+    with path.open('rb') as file:  # labelme's files are many, and each is read whole elsewhere
+        return b'"shapes"' not in file.read(4096)
+
+
+def _samples(path: Path, content: dict, images: Images, source: Source, split: str | None) -> list[Sample]:
+    names = {category['id']: str(category['name']) for category in content['categories']}
+    source.classes += [name for name in names.values() if name not in source.classes]
+    shapes: dict[int, list[tuple[float, Shape]]] = {}
+    for annotation in content['annotations']:
+        where = f'{path}, annotation {annotation.get("id")}'
+        if annotation['category_id'] not in names:
+            raise DataError(f'{where} is of category {annotation["category_id"]}, which the file does not list')
+        shape = _shape(names[annotation['category_id']], annotation.get('segmentation'), where)
+        if shape is None:
+            source.mistake('annotations without a segmentation (a box does not say which pixels)', where)
+            continue
+        shapes.setdefault(annotation['image_id'], []).append((float(annotation.get('area') or 0), shape))
+    found = []
+    for image in content['images']:
+        # the format has no order: what is small lies on top
+        drawn = sorted(shapes.get(image['id'], ()), key=lambda item: -item[0])
+        size = (image['width'], image['height']) if image.get('width') and image.get('height') else None
+        name = str(image['file_name'])
+        label = f'{name} of {path.name}'
+        found.append(Sample(images.find(name, path), label, tuple(shape for _, shape in drawn), None, split, size))
+    return found
+
+
+def _shape(name: str, segmentation, where: str) -> Shape | None:
+    if isinstance(segmentation, dict):
+        return Shape(name, mask=partial(decode, segmentation['counts'], segmentation['size'], where))
+    if not segmentation:
+        return None
+    return Shape(name, tuple(points(ring, where) for ring in segmentation))
+
+
+def decode(counts: list[int] | str, size: list[int], where: str) -> np.ndarray:
+    """COCO's run lengths, plain or in its text form, as a mask.
+
+    Args:
+        counts: pixels in turn outside and inside, column by column.
+        size: height and width.
+        where: for the message.
+
+    Returns:
+        (height, width) bool.
+
+    Raises:
+        DataError: when they do not make up the image.
+    """
+    runs = np.asarray(_numbers(counts) if isinstance(counts, str) else counts, dtype=np.int64)
+    height, width = map(int, size)
+    if runs.ndim != 1 or (runs < 0).any() or runs.sum() != height * width or height < 1 or height * width > 2**27:
+        raise DataError(f'{where} has run lengths that do not make up {width} x {height} pixels')
+    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
+
+
+def _numbers(text: str) -> list[int]:
+    """Six bits a character: five of a number, the lowest first, and whether more follow; from the third on, what is to
+    be added to the number two before."""
+    numbers: list[int] = []
+    value = shift = 0
+    for character in text.encode('ascii'):
+        bits = character - 48
+        value |= (bits & 0x1F) << shift
+        shift += 5
+        if bits & 0x20:
+            continue
+        if bits & 0x10:
+            value -= 1 << shift
+        numbers.append(value + (numbers[-2] if len(numbers) > 2 else 0))
+        value = shift = 0
+    return numbers
