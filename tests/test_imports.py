@@ -20,6 +20,7 @@ ROOMS = (
     'demo',
     'report',
     'web',
+    'slimming',
 )
 # single files beside the rooms that all of them may import
 SHARED = {'errors', 'files', 'outputs', 'stack', 'timing', '__version__'}

@@ -1,0 +1,179 @@
+"""How good a network is on training images, and what its gradients say of its channels."""
+
+import copy
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.dataset import pseudo_collate
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import init_default_scope
+from mmseg.registry import DATASETS, MODELS
+from torch import Tensor, nn
+
+from ..engine.config import dataset_of, of_config
+from ..engine.samplers import Draw, mixed
+from ..errors import DataError
+from ..models.blocks import MetaBlock1d
+from .channels import importance
+from .slicing import Network, TokenStats
+
+Batches = list[tuple[Tensor, list]]
+
+
+def network_of(model: nn.Module, config: Config) -> Network:
+    """A segmenter as data.
+
+    Args:
+        model: in any mode.
+        config: whose ``model`` it was built from.
+    """
+    plain = copy.deepcopy(config.model).to_dict()
+    plain['backbone'].pop('init_cfg', None)
+    return Network(plain, model.backbone.arch, {key: value.clone() for key, value in model.state_dict().items()})
+
+
+def build(network: Network) -> nn.Module:
+    """The segmenter of a network, in eval mode and the precision of its weights; the backbone alone where it is no
+    more."""
+    init_default_scope('mmseg')
+    whole = 'decode_head' in network.model
+    with warnings.catch_warnings(), of_config('model'):
+        warnings.simplefilter('ignore')  # about losses, which are the config's
+        model = MODELS.build(ConfigDict(copy.deepcopy(network.model if whole else network.model['backbone'])))
+    model = revert_sync_batchnorm(model).to(next(iter(network.state.values())).dtype)
+    model.load_state_dict(
+        network.state if whole else {key.removeprefix('backbone.'): value for key, value in network.state.items()}
+    )
+    return model.eval()
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Training images behind the config's training pipeline, the same ones at every call.
+
+    Attributes:
+        statistics: to recalibrate BatchNorm and to weigh channels with.
+        held_out: to take the loss on; other images, as far as the data set has them.
+    """
+
+    statistics: Batches
+    held_out: Batches
+
+    @classmethod
+    def of(cls, config: Config, model: nn.Module, images: int) -> 'Samples':
+        """
+        Args:
+            config: with a ``train_dataloader``.
+            model: whose data preprocessor prepares the batches.
+            images: how many of each kind.
+
+        Raises:
+            DataError: when there is no training image.
+        """
+        init_default_scope(config.get('default_scope', 'mmseg'))
+        with of_config('train_dataloader.dataset'):
+            dataset = DATASETS.build(dict(dataset_of(config, 'train_dataloader')))
+        if not len(dataset):
+            raise DataError('the training data set has no image to judge networks on')
+        order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0)).tolist()
+        size = min(config.train_dataloader.get('batch_size', 1), images)
+        seeded = config.train_dataloader.dataset.type == 'GuardedDataset'
+
+        def batches(first: int) -> Batches:
+            numbers = range(first, first + images)
+            draws = [Draw(order[number % len(order)], mixed(0, number)) for number in numbers]
+            with torch.random.fork_rng():
+                torch.manual_seed(first)
+                samples = [dataset[draw if seeded else int(draw)] for draw in draws]
+            cut = [samples[start : start + size] for start in range(0, images, size)]
+            prepared = (model.data_preprocessor(pseudo_collate(part), training=True) for part in cut)
+            return [(part['inputs'], part['data_samples']) for part in prepared]
+
+        return cls(batches(0), batches(images))
+
+
+def recalibrate(model: nn.Module, batches: Batches) -> None:
+    """Measures the statistics of all BatchNorms anew, as the mean over batches; nothing else changes."""
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+        norm.train()
+    with torch.no_grad():
+        for inputs, _ in batches:
+            model(inputs)
+    for norm, momentum in zip(norms, momenta):
+        norm.momentum = momentum
+        norm.eval()
+
+
+def loss_of(model: nn.Module, batches: Batches) -> float:
+    """The mean training loss over images, in eval mode."""
+    total, count = 0.0, 0
+    with torch.no_grad():
+        for inputs, samples in batches:
+            loss, _ = model.parse_losses(model.loss(inputs, samples))
+            total, count = total + len(samples) * loss.item(), count + len(samples)
+    return total / count
+
+
+def judge(network: Network, samples: Samples) -> tuple[float, Network]:
+    """The loss of a network on held-out images with its BatchNorm statistics measured anew, and the network with
+    them."""
+    model = build(network)
+    recalibrate(model, samples.statistics)
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    return loss_of(model, samples.held_out), Network(network.model, network.arch, state)
+
+
+def weigh(network: Network, batches: Batches) -> tuple[dict[str, Tensor], dict[tuple[int, int], TokenStats]]:
+    """How much each channel matters, as ``|w g|`` summed over batches, and what the blocks saw that attend to tokens.
+
+    Returns:
+        By group, (channels,); and by stage and block.
+    """
+    model = build(network).requires_grad_(True)  # of frozen stages as well
+    seen: dict[tuple[int, int], _Seen] = {}
+    for stage, part in enumerate(model.backbone.stages):
+        blocks = [block for block in part.blocks if hasattr(block, 'mlp')]
+        seen.update({(stage, n): _Seen(block) for n, block in enumerate(blocks) if isinstance(block, MetaBlock1d)})
+    totals: dict[str, Tensor] = {}
+    for inputs, samples in batches:
+        model.zero_grad()
+        loss, _ = model.parse_losses(model.loss(inputs, samples))
+        loss.backward()
+        for name, parameter in model.named_parameters():
+            if parameter.grad is not None:
+                totals[name] = totals.get(name, 0) + (parameter * parameter.grad).abs().detach()
+    return importance(totals, network.groups), {place: one.stats() for place, one in seen.items()}
+
+
+class _Seen:
+    """Collects, over the forward passes of a block, what :class:`TokenStats` is made of."""
+
+    def __init__(self, block: MetaBlock1d):
+        self.block, self.spreads, self.hidden, self.out = block, [], [], []
+        block.norm2.register_forward_hook(lambda module, inputs, _: self._before(inputs[0].detach()))
+        block.mlp.fc2.register_forward_hook(lambda module, _, result: self.out.append(_moments(result.detach())))
+
+    def _before(self, tokens: Tensor) -> None:
+        centred = tokens - tokens.mean(-1, keepdim=True)
+        self.spreads.append(centred.square().mean(-1).sqrt().mean())
+        self.hidden.append(_moments(centred @ (self.block.mlp.fc1.weight * self.block.norm2.weight).T.detach()))
+
+    def stats(self) -> TokenStats:
+        return TokenStats(torch.stack(self.spreads).mean().item(), _pooled(self.hidden), _pooled(self.out))
+
+
+def _moments(values: Tensor) -> tuple[Tensor, Tensor]:
+    values = values.flatten(0, -2)
+    return values.mean(0), values.square().mean(0)
+
+
+def _pooled(moments: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    mean, square = (torch.stack(parts).mean(0) for parts in zip(*moments))
+    return mean, square - mean.square()

@@ -1,0 +1,288 @@
+"""What can be taken out of a trained segmenter, one action at a time: a smaller config and its weights."""
+
+import copy
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError
+from ..models.arch import Arch
+from .channels import groups, select, sizes
+
+STEP = 16  # stages are narrowed by multiples of this, as in the papers: what processors compute at once
+KINDS = ('block', 'attention', 'hidden', 'width', 'head', 'neck')
+_BLOCK = re.compile(r'backbone\.stages\.(\d)\.blocks\.(\d+)\.(.*)')
+
+
+@dataclass(frozen=True)
+class Action:
+    """One thing to take out of a network.
+
+    Attributes:
+        kind: ``'block'`` leaves a block out, ``'attention'`` takes the attention out of a block, ``'hidden'`` narrows
+            a block's MLP, ``'width'`` a stage, ``'head'`` the decode head and ``'neck'`` the FPN in front of it.
+        stage: for a block or a stage, counted from 0.
+        block: its place in the stage, counted from 0 in the network that the action is applied to.
+        to: channels that stay, where channels go.
+    """
+
+    kind: str
+    stage: int | None = None
+    block: int | None = None
+    to: int | None = None
+
+    def __str__(self):
+        where = '' if self.stage is None else f' stage {self.stage + 1}'
+        where += '' if self.block is None else f' block {self.block + 1}'
+        what = {
+            'block': 'leave out',
+            'attention': 'no attention in',
+            'hidden': 'narrow the MLP of',
+            'width': 'narrow',
+            'head': 'narrow the head',
+            'neck': 'narrow the FPN',
+        }[self.kind]
+        return f'{what}{where}' + ('' if self.to is None else f' to {self.to}')
+
+
+@dataclass(frozen=True)
+class TokenStats:
+    """What a block that attends to tokens saw, for its MLP to become one of convs with BatchNorm.
+
+    Attributes:
+        spread: the mean over tokens of the standard deviation over channels in front of the MLP.
+        hidden: mean and variance (hidden,) of the first layer's centred products, before division by the spread.
+        out: mean and variance (C,) of what the second layer gives.
+    """
+
+    spread: float
+    hidden: tuple[Tensor, Tensor]
+    out: tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A segmenter, or a backbone alone, as data.
+
+    Attributes:
+        model: the config of the segmenter; for a backbone alone ``dict(backbone=...)``.
+        arch: of the backbone.
+        state: weights by name; those of a backbone alone have the prefix ``backbone.`` as well.
+    """
+
+    model: dict
+    arch: Arch
+    state: dict[str, Tensor] = field(repr=False)
+
+    @property
+    def groups(self) -> dict:
+        """The groups of the axes of each tensor: :func:`effseg.slimming.channels.groups`."""
+        return groups(self.state, self.model)
+
+    @property
+    def head(self) -> int | None:
+        """Channels of the decode head, None for a backbone alone."""
+        return self.model['decode_head']['channels'] if 'decode_head' in self.model else None
+
+    @property
+    def neck(self) -> int | None:
+        """Channels of the FPN, None without one."""
+        return self.model['neck']['out_channels'] if self.model.get('neck') else None
+
+    def place(self, stage: int, block: int) -> int:
+        """The number of a block in the names of tensors: the first generation marks by a module of its own, which has
+        a number as well, where a map becomes tokens."""
+        tokens = self.model['backbone']['type'] == 'EfficientFormer' and self.arch.attends(stage, block)
+        return block + tokens
+
+
+def apply(
+    network: Network,
+    action: Action,
+    importance: Mapping[str, Tensor],
+    tokens: Mapping[tuple[int, int], TokenStats] | None = None,
+) -> Network:
+    """The network after an action; the one given is left as it is.
+
+    Args:
+        network: to take something out of.
+        action: what.
+        importance: of each channel, by group: :func:`effseg.slimming.channels.importance`.
+        tokens: by stage and block, for the action ``'attention'`` on the first generation.
+
+    Raises:
+        ConfigError: for what is not there, or would leave nothing.
+    """
+    _check(network, action)
+    if action.kind == 'block':
+        return _without_block(network, action.stage, action.block)
+    if action.kind == 'attention':
+        return _without_attention(network, action.stage, action.block, tokens or {})
+    named = network.groups
+    keep = {
+        group: importance[group].topk(size).indices.sort().values for group, size in _narrowed(network, action, named)
+    }
+    return replace(_renamed(network, action), state=select(network.state, named, keep))
+
+
+def _check(network: Network, action: Action) -> None:
+    arch, stage, block, to = network.arch, action.stage, action.block, action.to
+    if action.kind in ('head', 'neck'):
+        whole = network.head if action.kind == 'head' else network.neck
+        fits = whole is not None and to is not None and 1 <= to <= whole
+    elif stage is None or not 0 <= stage < len(arch.depths):
+        fits = False
+    elif action.kind == 'width':
+        fits = to is not None and 2 <= to <= arch.embed_dims[stage]
+    elif block is None or not 0 <= block < arch.depths[stage]:
+        fits = False
+    elif action.kind == 'hidden':
+        fits = to is not None and 1 <= to <= arch.hidden_dims[stage][block]
+    elif action.kind == 'attention':
+        # attention stays in the last blocks of a stage, so the first of them loses it
+        fits = block == arch.depths[stage] - arch.num_vit[stage]
+    else:
+        fits = arch.depths[stage] > 1
+    if not fits:
+        raise ConfigError(f'"{action}" cannot be done to {arch.as_config()}, head {network.head}, FPN {network.neck}')
+
+
+def _narrowed(network: Network, action: Action, named: Mapping) -> Iterator[tuple[str, int]]:
+    """The groups that an action narrows, and to how many channels."""
+    assert action.to is not None
+    if action.kind == 'width':
+        yield f'stage{action.stage}', action.to
+        if action.stage == 0:  # the stem's first conv has half the width
+            yield 'stem', action.to // 2
+    elif action.kind == 'hidden':
+        yield f'hidden.{action.stage}.{network.place(action.stage, action.block)}', action.to
+    else:
+        kinds = ('head', 'level', 'scale') if action.kind == 'head' else ('neck', 'pyramid')
+        for group in sizes(network.state, named):
+            if group.startswith(kinds):
+                yield group, action.to
+
+
+def _renamed(network: Network, action: Action) -> Network:
+    """The network under the config that an action leads to, its weights not sliced yet."""
+    model, arch = copy.deepcopy(network.model), network.arch
+    head, neck = model.get('decode_head'), model.get('neck')
+    if action.kind == 'width':
+        arch = replace(arch, embed_dims=_set(arch.embed_dims, action.stage, action.to))
+        maps = [arch.embed_dims[index] for index in model['backbone'].get('out_indices', range(4))]
+        if neck:
+            neck['in_channels'] = maps
+        elif head:
+            head['in_channels'] = [maps[index] for index in head['in_index']]
+    elif action.kind == 'hidden':
+        hidden = _set(arch.hidden_dims[action.stage], action.block, action.to)
+        arch = replace(arch, hidden_dims=_set(arch.hidden_dims, action.stage, hidden))
+    elif action.kind == 'head':
+        head['channels'] = action.to
+    else:
+        neck['out_channels'] = action.to
+        head['in_channels'] = [action.to] * len(head['in_channels'])
+    return _with_arch(network, model, arch)
+
+
+def _with_arch(network: Network, model: dict, arch: Arch) -> Network:
+    model['backbone']['arch'] = arch.as_config()
+    return replace(network, model=model, arch=arch)
+
+
+def _without_block(network: Network, stage: int, block: int) -> Network:
+    arch = network.arch
+    smaller = replace(
+        arch,
+        depths=_set(arch.depths, stage, arch.depths[stage] - 1),
+        num_vit=_set(arch.num_vit, stage, arch.num_vit[stage] - arch.attends(stage, block)),
+        hidden_dims=_set(arch.hidden_dims, stage, _but(arch.hidden_dims[stage], block)),
+    )
+    return _numbered(network, smaller, {(stage, old): old - (old > block) for old in range(arch.depths[stage])}, block)
+
+
+def _without_attention(network: Network, stage: int, block: int, tokens: Mapping) -> Network:
+    arch = network.arch
+    smaller = replace(arch, num_vit=_set(arch.num_vit, stage, arch.num_vit[stage] - 1))
+    prefix = f'backbone.stages.{stage}.blocks.{network.place(stage, block)}.'
+    own = {key.removeprefix(prefix): value for key, value in network.state.items() if key.startswith(prefix)}
+    rest = {key: value for key, value in network.state.items() if not key.startswith(prefix)}
+    if network.model['backbone']['type'] == 'EfficientFormer':
+        if (stage, block) not in tokens:
+            raise ConfigError(
+                f'stage {stage + 1} block {block + 1} becomes a pooling block by statistics of its '
+                'tokens, and there are none'
+            )
+        own = pooling_from_tokens(own, tokens[stage, block])
+    else:
+        own = {key: value for key, value in own.items() if not key.startswith(('token_mixer.', 'ls1.'))}
+    state = {**rest, **{prefix + key: value for key, value in own.items()}}
+    return _numbered(replace(network, state=state), smaller, {})
+
+
+def _numbered(network: Network, arch: Arch, numbers: Mapping[tuple[int, int], int], left_out: int = -1) -> Network:
+    """The weights under the block numbers of another architecture; ``numbers`` has the new by stage and old one, and
+    ``left_out`` is the block in these stages that goes."""
+    renamed = _with_arch(network, copy.deepcopy(network.model), arch)
+    places = {
+        (stage, network.place(stage, block)): (stage, block)
+        for stage, depth in enumerate(network.arch.depths)
+        for block in range(depth)
+    }
+    state = {}
+    for key, value in network.state.items():
+        if match := _BLOCK.match(key):
+            stage, block = places[int(match[1]), int(match[2])]
+            if (stage, block) in numbers and block == left_out:
+                continue
+            place = renamed.place(stage, numbers.get((stage, block), block))
+            key = f'backbone.stages.{stage}.blocks.{place}.{match[3]}'
+        state[key] = value.clone()
+    return replace(renamed, state=state)
+
+
+def pooling_from_tokens(own: Mapping[str, Tensor], stats: TokenStats) -> dict[str, Tensor]:
+    """A block of pooling and conv MLP from one of attention and MLP over tokens.
+
+    The MLP stays what it was but for one thing: LayerNorm divides each token by its own spread, BatchNorm all of them
+    by one. Centring a token is linear, and goes into the first layer. Pooling starts with the scale 0.
+
+    Args:
+        own: the attention block's weights, by name inside the block.
+        stats: of its tokens.
+    """
+    weight = own['mlp.fc1.weight'] * own['norm2.weight']
+    weight = weight - weight.mean(1, keepdim=True)
+    bias = own['mlp.fc1.weight'] @ own['norm2.bias'] + own['mlp.fc1.bias']
+    (mean, var), (mean_out, var_out), eps = stats.hidden, stats.out, 1e-5
+    return {
+        'ls1.gamma': torch.zeros_like(own['ls1.gamma']),
+        'ls2.gamma': own['ls2.gamma'],
+        'mlp.fc1.weight': weight[:, :, None, None],
+        'mlp.fc1.bias': torch.zeros_like(bias),
+        **_norm('mlp.norm1', mean, var, (var + eps).sqrt() / stats.spread, bias + mean / stats.spread),
+        'mlp.fc2.weight': own['mlp.fc2.weight'][:, :, None, None],
+        'mlp.fc2.bias': own['mlp.fc2.bias'],
+        **_norm('mlp.norm2', mean_out, var_out, (var_out + eps).sqrt(), mean_out),
+    }
+
+
+def _norm(name: str, mean: Tensor, var: Tensor, weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
+    return {
+        f'{name}.running_mean': mean.to(bias.dtype),
+        f'{name}.running_var': var.to(bias.dtype),
+        f'{name}.weight': weight.to(bias.dtype),
+        f'{name}.bias': bias,
+        f'{name}.num_batches_tracked': torch.tensor(0),
+    }
+
+
+def _set(values: Sequence, index, value) -> tuple:
+    return (*values[:index], value, *values[index + 1 :])
+
+
+def _but(values: Sequence, index: int) -> tuple:
+    return (*values[:index], *values[index + 1 :])
