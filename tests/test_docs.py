@@ -39,7 +39,7 @@ def tool_calls(page: Path) -> list[list[str]]:
 
 
 @pytest.mark.medium
-def test_own_data_from_masks_to_the_phone(tool, tmp_path, monkeypatch):  # noqa: F811
+def test_own_data_from_masks_to_the_phone(tool, tmp_path, monkeypatch):
     from effseg.demo.dataset import write_demo_data
     from effseg.errors import MissingRuntimeError
     from effseg.web import runtime

@@ -2,7 +2,7 @@
 
 Li et al., "EfficientFormer: Vision Transformers at MobileNet Speed", NeurIPS 2022, https://arxiv.org/abs/2206.01191.
 Class and parameter names are timm's, so that weights of its hub load without a table:
-https://github.com/huggingface/pytorch-image-models/blob/ab7ca62a6eedc2dcf6e342f4ac01af41d19ca871/timm/models/efficientformer.py
+https://github.com/huggingface/pytorch-image-models/blob/ab7ca62a6eed/timm/models/efficientformer.py
 (Apache-2.0).
 
 Maps are (N, C, H, W); tokens are (N, L, C) with L = H * W in row-major order. Each block's ``fuse()`` gives its

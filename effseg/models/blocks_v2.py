@@ -2,7 +2,7 @@
 
 Li et al., "Rethinking Vision Transformers for MobileNet Size and Speed", ICCV 2023, https://arxiv.org/abs/2212.08059.
 Class and parameter names are timm's, so that weights of its hub load without a table:
-https://github.com/huggingface/pytorch-image-models/blob/03fa149147b1695dc7ebce06737623d39b7dd34f/timm/models/efficientformer_v2.py
+https://github.com/huggingface/pytorch-image-models/blob/03fa149147b1/timm/models/efficientformer_v2.py
 (Apache-2.0). Everything is a map (N, C, H, W), of any height and width.
 
 Each block's ``fuse()`` gives its inference form in float64 (:mod:`effseg.fusion.layers`); ``grid`` is the (H, W) of its

@@ -130,7 +130,7 @@ def test_windows_larger_than_the_file_are_refused(artifact):
 @pytest.mark.parametrize(
     'name, added', [('test', []), ('report', ['--out', 'out']), ('predict', ['images', '--out-dir', 'out'])]
 )
-def test_every_tool_refuses_a_file_of_another_class_count(tool, scenes, artifact, tmp_path, monkeypatch, name, added):  # noqa: F811
+def test_every_tool_refuses_a_file_of_another_class_count(tool, scenes, artifact, tmp_path, monkeypatch, name, added):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'images').symlink_to(scenes / 'images' / 'val')
     outcome = tool(name, TINY, artifact, *added)

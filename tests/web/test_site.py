@@ -92,7 +92,7 @@ def test_logits_that_the_page_cannot_decide_are_refused(artifacts, package, tmp_
         write_site(str(artifacts['logits']), str(tmp_path / 'site'), package)
 
 
-def test_the_command_needs_no_training_stack_and_answers_in_one_line(tool, tmp_path):  # noqa: F811
+def test_the_command_needs_no_training_stack_and_answers_in_one_line(tool, tmp_path):
     outcome = tool('web_demo', tmp_path / 'none.onnx', '--out', tmp_path / 'site')
     assert outcome.status == 2 and outcome.err.startswith('error: no artifact') and len(outcome.err.splitlines()) == 1
 
