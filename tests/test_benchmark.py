@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip('mmseg')
-from engine.conftest import TINY
+from networks import TINY
 
 from effseg.apis.opening import open_segmenter
 from effseg.benchmark import compare_fused, compare_models, compare_rivals, rivals, shipped_models

@@ -17,8 +17,8 @@ from pages import PAGES, ROOT, blocks, commands
 ELSEWHERE = {
     'make test': ('.ci/run', 'make test'),
     'make lint': ('.ci/run', 'make lint'),
-    'hf auth login': ('tests/engine/test_hub.py', 'def test_push_uploads_the_three_files_alone'),  # takes an account
-    'python tools/hub.py push': ('tests/engine/test_hub.py', 'def test_push_uploads_the_three_files_alone'),  # the same
+    'hf auth login': ('tests/test_hub.py', 'def test_push_uploads_the_three_files_alone'),  # takes an account
+    'python tools/hub.py push': ('tests/test_hub.py', 'def test_push_uploads_the_three_files_alone'),  # the same
 }
 # what own_data.md says about files of its own: run in its order, in the default tests
 OWN_DATA = ('my_config.py', 'work_dirs/mine')
@@ -117,7 +117,7 @@ def _small_tool(text: str) -> str:
         added = added[3:]
     if 'CONFIG' in text:  # any: the tiny network's
         text = (
-            text.replace('CONFIG', 'tests/engine/tiny.py')
+            text.replace('CONFIG', 'tests/tiny.py')
             .replace('CHECKPOINT', 'work_dirs/tiny/best.pth')
             .replace(' model.', ' tiny.')
         )
@@ -182,7 +182,7 @@ def _write_weights(folder: Path) -> None:
     torch.save(timm.create_model('efficientformer_l1').state_dict(), folder / 'weights' / 'efficientformer_l1.pth')
     for config in (
         *(f'configs/fpn_effformer_l1_{data}.py' for data in ('ade20k', 'camvid', 'demo')),
-        'tests/engine/tiny.py',
+        'tests/tiny.py',
     ):
         target = folder / 'work_dirs' / Path(config).stem / 'best.pth'
         target.parent.mkdir(parents=True)
@@ -246,9 +246,7 @@ def test_the_python_of_the_readme(place):
     from effseg.apis.opening import open_segmenter
 
     (code,) = blocks(ROOT / 'README.md', 'python')
-    model = open_segmenter(
-        str(ROOT / 'tests/engine/tiny.py'), str(place / 'work_dirs/tiny/best.pth'), device='cpu'
-    ).trained
+    model = open_segmenter(str(ROOT / 'tests/tiny.py'), str(place / 'work_dirs/tiny/best.pth'), device='cpu').trained
     names = dict(model=model, images=torch.randn(1, 3, 512, 512))
     exec(code, names)
     with torch.no_grad():

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from browser import find
-from engine.conftest import tool  # noqa: F401
 from pages import PAGES, ROOT, blocks, commands
 
 DOCS = ROOT / 'docs'

@@ -4,11 +4,9 @@ import mmseg.models  # noqa: F401  registers the heads
 import pytest
 import timm
 import torch
-from mmengine.config import ConfigDict
 from mmengine.logging import MMLogger
-from mmengine.registry import DefaultScope
 from mmengine.runner.checkpoint import load_state_dict as mmengine_load
-from mmseg.registry import MODELS
+from networks import segmenter
 from original import random_weights
 from safetensors.torch import save_file
 
@@ -200,28 +198,7 @@ def test_prefix(tmp_path, theirs, l1):
 
 
 def segmentor(classes=5, **backbone):
-    config = ConfigDict(
-        type='EncoderDecoder',
-        data_preprocessor=dict(type='SegDataPreProcessor'),
-        backbone=dict(dict(type='EfficientFormer', arch='l1'), **backbone),
-        neck=dict(type='FPN', in_channels=[48, 96, 224, 448], out_channels=16, num_outs=4),
-        decode_head=dict(
-            type='FPNHead',
-            in_channels=[16] * 4,
-            in_index=[0, 1, 2, 3],
-            feature_strides=[4, 8, 16, 32],
-            channels=8,
-            num_classes=classes,
-            dropout_ratio=0.1,
-            norm_cfg=dict(type='BN'),
-            align_corners=False,
-            loss_decode=dict(type='CrossEntropyLoss'),
-        ),
-        train_cfg=dict(),
-        test_cfg=dict(mode='whole'),
-    )
-    with DefaultScope.overwrite_default_scope('mmseg'):
-        return MODELS.build(config)
+    return segmenter('l1', classes, 16, 8, **backbone)
 
 
 def test_init_cfg_inside_a_segmentor(tmp_path, theirs, caplog):

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from networks import MEAN, STD, segmenter
 
 from effseg.deploy.images import fit
 from effseg.deploy.spec import Spec
 
 CAMVID = Path(os.environ.get('CAMVID_ROOT') or Path(__file__).parents[3] / 'shared' / 'data' / 'camvid')
 SIZE = (64, 96)
-MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 MODULES = {
     'onnx': ('onnx', 'onnxscript', 'onnxruntime'),
     'executorch': ('executorch',),
@@ -31,40 +31,10 @@ def need(runtime: str) -> None:
         pytest.skip(f"needs pip install 'effseg[{runtime}]'")
 
 
-def build(channels: int = 12, **head) -> torch.nn.Module:
-    """MMSegmentation's model around two EfficientFormer blocks, one pooling and one attending."""
-    pytest.importorskip('mmseg')
-    from mmengine.config import ConfigDict
-    from mmengine.registry import init_default_scope
-    from mmseg.registry import MODELS
-
-    init_default_scope('mmseg')
-    dims = (8, 12, 16, 24)
-    return MODELS.build(
-        dict(
-            type='EncoderDecoder',
-            data_preprocessor=dict(type='SegDataPreProcessor', mean=MEAN, std=STD, bgr_to_rgb=True),
-            backbone=dict(
-                type='EfficientFormer', arch=dict(depths=(1, 0, 0, 1), embed_dims=dims, num_vit=1), resolution=3
-            ),
-            neck=dict(type='FPN', in_channels=list(dims), out_channels=16, num_outs=4),
-            decode_head=dict(
-                type='FPNHead',
-                in_channels=[16] * 4,
-                in_index=[0, 1, 2, 3],
-                feature_strides=[4, 8, 16, 32],
-                channels=channels,
-                **{'num_classes': 3, 'norm_cfg': dict(type='BN'), 'align_corners': False, **head},
-            ),
-            test_cfg=ConfigDict(mode='whole'),
-        )
-    )
-
-
 @pytest.fixture(scope='session')
 def model(random_stats):
     """A model of three classes with lived-in statistics."""
-    return random_stats(build()).float()
+    return random_stats(segmenter(resolution=3)).float()
 
 
 @pytest.fixture(scope='session')
@@ -86,8 +56,7 @@ def scenes() -> list[tuple[np.ndarray, np.ndarray]]:
 @pytest.fixture(scope='session')
 def trained(scenes):
     """A model that has learnt the eight classes of the scenes: its labels are regions, not noise."""
-    torch.manual_seed(0)
-    model = build(channels=24, num_classes=8).train()
+    model = segmenter(channels=24, classes=8, resolution=3).train()
     pixels = torch.stack([torch.from_numpy(image) for image, _ in scenes]).permute(0, 3, 1, 2).float()
     pixels = (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
     truth = torch.stack([torch.from_numpy(mask[2::4, 2::4].astype(np.int64)) for _, mask in scenes])

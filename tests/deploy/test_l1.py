@@ -2,46 +2,21 @@
 
 import numpy as np
 import pytest
+from networks import segmenter
 
 import effseg
 from effseg import deploy
 from effseg.deploy import backends, parity
 from effseg.deploy.images import fit
 
-from .conftest import MEAN, STD, need, spec_of
+from .conftest import need, spec_of
 
 SIZE = (512, 512)
 
 
 @pytest.fixture(scope='module')
 def l1(random_stats):
-    pytest.importorskip('mmseg')
-    from mmengine.config import ConfigDict
-    from mmengine.registry import init_default_scope
-    from mmseg.registry import MODELS
-
-    init_default_scope('mmseg')
-    return random_stats(
-        MODELS.build(
-            dict(
-                type='EncoderDecoder',
-                data_preprocessor=dict(type='SegDataPreProcessor', mean=MEAN, std=STD, bgr_to_rgb=True),
-                backbone=dict(type='EfficientFormer', arch='l1'),
-                neck=dict(type='FPN', in_channels=[48, 96, 224, 448], out_channels=256, num_outs=4),
-                decode_head=dict(
-                    type='FPNHead',
-                    in_channels=[256] * 4,
-                    in_index=[0, 1, 2, 3],
-                    feature_strides=[4, 8, 16, 32],
-                    channels=128,
-                    num_classes=150,
-                    norm_cfg=dict(type='BN'),
-                    align_corners=False,
-                ),
-                test_cfg=ConfigDict(mode='whole'),
-            )
-        )
-    ).float()
+    return random_stats(segmenter('l1', classes=150, neck=256, channels=128)).float()
 
 
 @pytest.mark.slow

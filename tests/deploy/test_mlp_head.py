@@ -2,37 +2,18 @@
 
 import pytest
 import torch
+from networks import segmenter
 
 import effseg
 from effseg import deploy
 from effseg.deploy import backends, parity, quantize
 
-from .conftest import MEAN, SIZE, STD, need, spec_of
-
-DIMS = (8, 12, 16, 24)
+from .conftest import SIZE, need, spec_of
 
 
 @pytest.fixture(scope='module', params=['SegformerHead', 'DepthwiseSegformerHead'])
-def segmenter(request, random_stats):
-    pytest.importorskip('mmseg')
-    from mmengine.config import ConfigDict
-    from mmengine.registry import init_default_scope
-    from mmseg.registry import MODELS
-
-    init_default_scope('mmseg')
-    head = dict(type=request.param, in_channels=DIMS, in_index=[0, 1, 2, 3], channels=16, num_classes=3)
-    model = MODELS.build(
-        dict(
-            type='EncoderDecoder',
-            data_preprocessor=dict(type='SegDataPreProcessor', mean=MEAN, std=STD, bgr_to_rgb=True),
-            backbone=dict(
-                type='EfficientFormer', arch=dict(depths=(1, 0, 0, 1), embed_dims=DIMS, num_vit=1), resolution=3
-            ),
-            decode_head=dict(norm_cfg=dict(type='BN'), act_cfg=None, **head),
-            test_cfg=ConfigDict(mode='whole'),
-        )
-    )
-    return random_stats(model).float()
+def model(request, random_stats):
+    return random_stats(segmenter(channels=16, head=dict(type=request.param, act_cfg=None), resolution=3)).float()
 
 
 @pytest.mark.medium
@@ -49,12 +30,12 @@ def segmenter(request, random_stats):
         pytest.param('coreml', marks=pytest.mark.slow),
     ],
 )
-def test_export_is_one_delegate_and_equal(runtime, output, precision, segmenter, images, tmp_path, monkeypatch):
+def test_export_is_one_delegate_and_equal(runtime, output, precision, model, images, tmp_path, monkeypatch):
     need(runtime)
     monkeypatch.setattr(quantize, 'SHARES', ())  # one attempt: without training, labels are on the edge everywhere
     spec = spec_of(runtime, output, precision)
-    network, path = effseg.fuse(segmenter, size=SIZE).exportable(), tmp_path / f'mlp{backends.SUFFIXES[runtime]}'
+    network, path = effseg.fuse(model, size=SIZE).exportable(), tmp_path / f'mlp{backends.SUFFIXES[runtime]}'
     with torch.no_grad():
-        exported = deploy.export(segmenter, network, spec, path, images, images, keep_inaccurate=True)
+        exported = deploy.export(model, network, spec, path, images, images, keep_inaccurate=True)
     assert exported.parity.agreement >= parity.THRESHOLDS[precision].agreement
     assert exported.delegation.delegates == 1 and not exported.delegation.left

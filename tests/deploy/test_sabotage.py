@@ -10,6 +10,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from networks import segmenter
 from torch import nn
 
 import effseg
@@ -19,7 +20,7 @@ from effseg.deploy.artifact import Artifact
 from effseg.deploy.program import Program
 from effseg.errors import ConfigError, ParityError
 
-from .conftest import SIZE, build, need, spec_of
+from .conftest import SIZE, need, spec_of
 
 RUNTIMES = {'onnx': ('fp32', 'fp16', 'int8'), 'executorch': ('fp32', 'int8'), 'litert': ('fp32', 'int8')}
 RUNTIMES['coreml'] = RUNTIMES['onnx']
@@ -168,7 +169,7 @@ def test_an_inaccurate_file_is_kept_only_when_asked_and_says_so(trained, network
 @pytest.mark.parametrize('output', ['labels', 'logits'])
 @pytest.mark.parametrize('head', [dict(align_corners=True), dict(num_classes=2, out_channels=1, threshold=0.4)])
 def test_other_heads_give_what_predict_gives(random_stats, scenes, tmp_path, in_torch, runtime, output, head):
-    model = random_stats(build(**head)).float()
+    model = random_stats(segmenter(head=head, resolution=3)).float()
     decided = dict(align_corners=model.decode_head.align_corners, classes=model.decode_head.num_classes)
     if model.decode_head.out_channels == 1:
         decided['threshold'] = 0.4
@@ -212,7 +213,7 @@ def test_every_runtime_refuses(trained, network, scenes, tmp_path, runtime, prec
 @pytest.mark.parametrize('head', [dict(align_corners=True), dict(num_classes=2, out_channels=1)])
 def test_every_runtime_exports_other_heads(random_stats, images, tmp_path, runtime, output, head):
     need(runtime)
-    model = random_stats(build(**head)).float()
+    model = random_stats(segmenter(head=head, resolution=3)).float()
     decided = dict(align_corners=model.decode_head.align_corners, classes=model.decode_head.num_classes)
     if model.decode_head.out_channels == 1:
         decided['threshold'] = float(model.decode_head.threshold)

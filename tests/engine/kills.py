@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-
-from .conftest import TINY
+from networks import TINY
 
 PRELOADED = ['mmseg.datasets', 'mmseg.models', 'effseg.models', 'effseg.apis.train']
 INTERVAL = 2  # of saving, as tiny.py says

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from networks import TINY
 
 from effseg.engine.checkpoint_hook import AtomicBackend, link, newest_whole_checkpoint
 from effseg.engine.datasets import GuardedDataset
 from effseg.errors import DiskError
-
-from .conftest import TINY
 
 pytestmark = pytest.mark.medium
 

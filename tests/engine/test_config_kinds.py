@@ -3,11 +3,10 @@
 import random
 
 import pytest
+from networks import TINY
 
 from effseg.engine.config import _KINDS, DATALOADERS, load_config
 from effseg.errors import ConfigError
-
-from .conftest import TINY
 
 KINDS = [None, [], {}, 'x', -1, float('nan'), [None], True, 10**30]
 PARTS = {key.format(loader=loader) for key in _KINDS for loader in DATALOADERS}

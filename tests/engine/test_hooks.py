@@ -5,12 +5,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmseg.models import EncoderDecoder
+from networks import TINY
 from torch import Tensor, nn
 
 from effseg.engine.hooks import FiniteHook
 from effseg.errors import TrainingError
-
-from .conftest import TINY
 
 pytestmark = pytest.mark.medium
 GradScaler = getattr(torch.amp, 'GradScaler', None)  # for CPUs since torch 2.3

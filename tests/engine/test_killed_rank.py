@@ -8,8 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-
-from .conftest import ROOT, TINY
+from networks import ROOT, TINY
 
 TORCHRUN = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2']
 

@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from networks import EPOCHS
 
 from .kills import INTERVAL, Chain, kill_all_the_way, same, weights
 
@@ -78,10 +79,9 @@ def test_sigterm_saves_first_and_a_moved_folder_resumes(scenes, tmp_path, undist
 
 @pytest.mark.medium
 def test_sigterm_inside_an_epoch_saves_there_and_the_rest_of_it_follows(scenes, tmp_path):
-    config = str(Path(__file__).with_name('tiny_epochs.py'))
-    whole = Chain(tmp_path / 'whole', scenes, {}, config)
+    whole = Chain(tmp_path / 'whole', scenes, {}, EPOCHS)
     assert whole.run() == 0, whole.log()
-    chain = Chain(tmp_path / 'run', scenes, {'train_dataloader.num_workers': 2}, config)
+    chain = Chain(tmp_path / 'run', scenes, {'train_dataloader.num_workers': 2}, EPOCHS)
     for iterations in (2, 3):
         assert chain.stop(iterations) == 128 + signal.SIGTERM, chain.log()
         assert 'stopped by SIGTERM' in chain.log()

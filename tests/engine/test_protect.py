@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from networks import ROOT, TINY
 
 from effseg.engine.config import load_config
 from effseg.engine.protect import protect
-
-from .conftest import ROOT, TINY
 
 CONFIGS = sorted((ROOT / 'configs').glob('*.py'))
 OURS = ['FiniteHook', 'IterationSeedHook', 'DueValidationHook', 'StopHook', 'ProgressHook', 'SafeCheckpointHook']

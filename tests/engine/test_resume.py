@@ -13,16 +13,14 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
+from networks import EPOCHS, TINY
 
 from effseg.checkpoint.read import read_file
 from effseg.engine.checkpoint_hook import lock
 from effseg.engine.datasets import GuardedDataset
 from effseg.engine.progress import say
 
-from .conftest import TINY
-
 pytestmark = pytest.mark.medium
-EPOCHS = str(Path(TINY).with_name('tiny_epochs.py'))
 QUICKLY = ['--no-data-check', '--cfg-options', 'val_cfg=None', 'val_dataloader=None', 'val_evaluator=None']
 QUICKLY += ['default_hooks.checkpoint.save_best=None']
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
+from networks import TINY
 from PIL import Image
 
 from effseg.engine.config import load_config
@@ -16,8 +17,6 @@ from effseg.engine.datasets import GuardedDataset
 from effseg.engine.protect import protect
 from effseg.engine.samplers import Draw, SeededSampler, seeded
 from effseg.errors import DataError
-
-from .conftest import TINY
 
 IMAGE, LABEL = 'images/train/0001.jpg', 'annotations/train/0001.png'
 

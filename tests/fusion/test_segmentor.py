@@ -8,9 +8,8 @@ import torch
 pytest.importorskip('mmseg')
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from mmengine.config import ConfigDict
-from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
+from networks import SMALL, segmenter
 from tolerances import FUSED_FP32
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -20,54 +19,15 @@ from effseg.errors import FuseError
 from effseg.fusion.labels import near_ties
 
 EXACT = dict(rtol=1e-9, atol=1e-9)
-WIDTHS = {'l1': (48, 96, 224, 448), 'l3': (64, 128, 320, 512), 'l7': (96, 192, 384, 768), 's0': (32, 48, 96, 176)}
-SMALL = dict(depths=(1, 1, 1, 2), embed_dims=(8, 12, 16, 24), num_vit=1)
 
 
-def segmentor(arch=SMALL, classes=11, middle=32, channels=16, head=None, **backbone):
-    init_default_scope('mmseg')
-    torch.manual_seed(0)
-    widths = list(WIDTHS[arch] if isinstance(arch, str) else arch['embed_dims'])
-    model = MODELS.build(
-        ConfigDict(
-            type='EncoderDecoder',
-            train_cfg={},
-            test_cfg=dict(mode='whole'),
-            data_preprocessor=dict(
-                type='SegDataPreProcessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True
-            ),
-            backbone={'type': 'EfficientFormer', 'arch': arch, **backbone},
-            neck=dict(type='FPN', in_channels=widths, out_channels=middle, num_outs=4),
-            decode_head=dict(
-                type='FPNHead',
-                in_channels=[middle] * 4,
-                in_index=[0, 1, 2, 3],
-                feature_strides=[4, 8, 16, 32],
-                channels=channels,
-                num_classes=classes,
-                norm_cfg=dict(type='SyncBN'),
-                **(head or {}),
-            ),
-        )
-    )
-    return model
+def segmentor(arch=SMALL, classes=11, neck=32, channels=16, head=None, **backbone):
+    # SyncBN is what the published configs name
+    return segmenter(arch, classes, neck, channels, dict(norm_cfg=dict(type='SyncBN')) | (head or {}), **backbone)
 
 
-def mlp_segmentor(arch=SMALL, kind='SegformerHead', classes=11, channels=16, in_index=(0, 1, 2, 3), **head):
-    model = segmentor(arch, classes)
-    widths = model.backbone.embed_dims
-    head = dict(
-        type=kind,
-        in_channels=[widths[index] for index in in_index],
-        in_index=in_index,
-        channels=channels,
-        num_classes=classes,
-        norm_cfg=dict(type='SyncBN'),
-        **{'act_cfg': None, **head},
-    )
-    del model.neck
-    model.decode_head = MODELS.build(ConfigDict(head))
-    return model
+def mlp_segmentor(arch=SMALL, kind='SegformerHead', classes=11, channels=16, **head):
+    return segmentor(arch, classes, channels=channels, head=dict(type=kind, act_cfg=None) | head)
 
 
 @pytest.fixture
@@ -127,7 +87,7 @@ def test_any_stages_at_any_size(by_stages, case, size):
 @pytest.mark.parametrize('arch', ['l1', 'l3', 'l7'])
 @torch.no_grad()
 def test_the_published_models(random_stats, arch):
-    model = random_stats(segmentor(arch, classes=5, middle=64, channels=16))
+    model = random_stats(segmentor(arch, classes=5, neck=64, channels=16))
     fused = effseg.fuse(model, size=(64, 96))
     for batch, size in ((1, (64, 96)), (3, (64, 64)), (1, (96, 32))):
         check(model, fused, images(batch, size))
@@ -137,7 +97,7 @@ def test_the_published_models(random_stats, arch):
 @pytest.mark.parametrize('size', [(64, 96), (75, 50)])
 @torch.no_grad()
 def test_the_second_generation(random_stats, size):
-    model = random_stats(segmentor('s0', classes=5, middle=64, channels=16, type='EfficientFormerV2'))
+    model = random_stats(segmentor('s0', classes=5, neck=64, channels=16, type='EfficientFormerV2'))
     fused = effseg.fuse(model, size=size)
     for batch, other in ((1, size), (3, size), (2, (64, 64)), (1, (41, 90))):
         check(model, fused, images(batch, other))
@@ -200,7 +160,7 @@ def test_single_precision(random_stats):
 
 @torch.no_grad()
 def test_work():
-    model = segmentor('l1', classes=150, middle=256, channels=128).eval()
+    model = segmentor('l1', classes=150, neck=256, channels=128).eval()
     fused, x = effseg.fuse(model), torch.zeros(1, 3, 512, 512)
     with FlopCounterMode(display=False) as unfused_work:
         model(x, mode='tensor')

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from engine.conftest import TINY
+from networks import TINY
 
 from effseg.apis.opening import Segmenter, open_segmenter
 from effseg.errors import DataError, MissingRuntimeError

@@ -8,9 +8,9 @@ import pytest
 import torch
 from browser import PHONE, complaints, overflow, requests, resize, wait_for
 from deploy.conftest import need
-from engine.conftest import TINY
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
+from networks import TINY
 from PIL import Image
 
 from effseg.engine.config import load_config

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from engine.conftest import TINY, scenes, tool  # noqa: F401
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
+from networks import MEAN, STD, TINY, segmenter
 
 from effseg import deploy
 from effseg.deploy.program import Unfused
@@ -16,42 +16,14 @@ from effseg.errors import ArtifactError, ConfigError
 pytest.importorskip('mmseg')
 from mmseg.structures import SegDataSample
 
-MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
+
+@pytest.fixture(scope='module')
+def model():
+    return segmenter(resolution=3).eval()
 
 
 @pytest.fixture(scope='module')
-def segmenter():
-    from mmengine.registry import init_default_scope
-    from mmseg.registry import MODELS
-
-    init_default_scope('mmseg')
-    torch.manual_seed(0)
-    dims = (8, 12, 16, 24)
-    return MODELS.build(
-        dict(
-            type='EncoderDecoder',
-            data_preprocessor=dict(type='SegDataPreProcessor', mean=MEAN, std=STD, bgr_to_rgb=True),
-            backbone=dict(
-                type='EfficientFormer', arch=dict(depths=(1, 0, 0, 1), embed_dims=dims, num_vit=1), resolution=3
-            ),
-            neck=dict(type='FPN', in_channels=list(dims), out_channels=16, num_outs=4),
-            decode_head=dict(
-                type='FPNHead',
-                in_channels=[16] * 4,
-                in_index=[0, 1, 2, 3],
-                feature_strides=[4, 8, 16, 32],
-                channels=12,
-                num_classes=3,
-                norm_cfg=dict(type='BN'),
-                align_corners=False,
-            ),
-            test_cfg=ConfigDict(mode='whole'),
-        )
-    ).eval()
-
-
-@pytest.fixture(scope='module')
-def artifact(segmenter, tmp_path_factory):
+def artifact(model, tmp_path_factory):
     pytest.importorskip('onnxscript', reason="needs pip install 'effseg[onnx]'")
     pytest.importorskip('onnxruntime', reason="needs pip install 'effseg[onnx]'")
     spec = Spec(
@@ -69,7 +41,7 @@ def artifact(segmenter, tmp_path_factory):
     )
     images = [np.random.default_rng(0).integers(0, 256, spec.image_shape, dtype=np.uint8)]
     path = tmp_path_factory.mktemp('artifact') / 'model.onnx'
-    return deploy.export(segmenter, Unfused(segmenter), spec, path, images).path
+    return deploy.export(model, Unfused(model), spec, path, images).path
 
 
 def config(**changes) -> Config:
@@ -90,14 +62,14 @@ def build(cfg, path):
 
 
 @pytest.mark.parametrize('size', [(64, 96), (100, 150)])
-def test_windows_give_the_logits_of_mmsegmentation(segmenter, artifact, size):
+def test_windows_give_the_logits_of_mmsegmentation(model, artifact, size):
     cfg = config(test_cfg=dict(mode='slide', crop_size=(64, 96), stride=(40, 64)))
     scored = build(cfg, artifact)
     image = torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     data = dict(inputs=[image], data_samples=None)
-    segmenter.test_cfg = cfg.model.test_cfg
+    model.test_cfg = cfg.model.test_cfg
     with torch.no_grad():
-        expected = segmenter.slide_inference(segmenter.data_preprocessor(data)['inputs'], [{}])
+        expected = model.slide_inference(model.data_preprocessor(data)['inputs'], [{}])
         result = scored.inference(scored.data_preprocessor(data)['inputs'], [{}])
     torch.testing.assert_close(result, expected, atol=1e-4, rtol=1e-4)
 

@@ -7,41 +7,18 @@ import torch
 
 pytest.importorskip('mmseg')
 from mmengine.config import ConfigDict
-from mmengine.registry import init_default_scope
-from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
+from networks import SMALL, segmenter
 
 from effseg.errors import FuseError
 from effseg.segmentors.network import LabelSegmentor, fused_segmentor, label_segmentor
 
-DIMS = [8, 12, 16, 24]
-
 
 @pytest.fixture
 def model(random_stats, request):
-    init_default_scope('mmseg')
-    torch.manual_seed(0)
     options = getattr(request, 'param', {})
-    head = dict(num_classes=2 if 'threshold' in options else 7, **options)
-    model = MODELS.build(
-        ConfigDict(
-            type='EncoderDecoder',
-            test_cfg=dict(mode='whole'),
-            train_cfg={},
-            backbone=dict(type='EfficientFormer', arch=dict(depths=(1, 1, 1, 1), embed_dims=DIMS, num_vit=1)),
-            neck=dict(type='FPN', in_channels=DIMS, out_channels=16, num_outs=4),
-            decode_head=dict(
-                type='FPNHead',
-                in_channels=[16] * 4,
-                in_index=[0, 1, 2, 3],
-                feature_strides=[4, 8, 16, 32],
-                channels=16,
-                norm_cfg=dict(type='BN'),
-                **head,
-            ),
-        )
-    )
-    return random_stats(model)
+    classes = 2 if 'threshold' in options else 7
+    return random_stats(segmenter(SMALL, classes, channels=16, head=options))
 
 
 def samples(*metas):

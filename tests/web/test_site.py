@@ -11,7 +11,6 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from engine.conftest import tool  # noqa: F401
 
 from effseg.deploy import load
 from effseg.errors import ArtifactError, ConfigError, MissingRuntimeError

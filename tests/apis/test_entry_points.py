@@ -10,11 +10,10 @@ import torch
 from checkpoint.test_read import Runs, attacks
 from mmengine.config import Config
 from mmengine.runner import CheckpointLoader
+from networks import TINY
 from PIL import Image
 
 from effseg.errors import EffsegError
-
-from .conftest import TINY
 
 pytestmark = pytest.mark.medium
 ONE_MORE = [

@@ -4,9 +4,8 @@ import re
 
 import numpy as np
 import pytest
+from networks import TINY
 from PIL import Image
-
-from .conftest import TINY
 
 pytestmark = pytest.mark.usefixtures('scenes')
 

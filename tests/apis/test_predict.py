@@ -8,6 +8,7 @@ import subprocess
 import cv2
 import numpy as np
 import pytest
+from networks import TINY
 from PIL import Image
 
 from effseg import video
@@ -15,7 +16,6 @@ from effseg.apis.opening import check_classes
 from effseg.apis.predict import output_names, predict
 from effseg.errors import ArtifactError
 
-from .conftest import TINY
 from .test_user_errors import assert_refused
 
 pytestmark = pytest.mark.usefixtures('scenes')

@@ -2,11 +2,11 @@ import shutil
 
 import numpy as np
 import torch
+from networks import TINY
 from PIL import Image
 
 from effseg.checkpoint.read import read_checkpoint
 
-from .conftest import TINY
 from .test_user_errors import assert_refused
 
 

@@ -1,9 +1,9 @@
 # A network of seconds on the built-in scenes, with the augmentation of the ADE20K recipe, for tests alone.
 _base_ = [
-    '../../configs/_base_/models/fpn_effformer.py',
-    '../../configs/_base_/datasets/demo.py',
-    '../../configs/_base_/schedules/adamw_40k.py',
-    '../../configs/_base_/default_runtime.py',
+    '../configs/_base_/models/fpn_effformer.py',
+    '../configs/_base_/datasets/demo.py',
+    '../configs/_base_/schedules/adamw_40k.py',
+    '../configs/_base_/default_runtime.py',
 ]
 iterations = 8
 crop_size = (32, 32)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from networks import ROOT, TINY
 from PIL import Image
 
 from effseg.datasets.check.pair import Rules, check_pair
@@ -16,8 +17,6 @@ from effseg.datasets.images import read_image
 from effseg.datasets.orientation import TAG, TURN
 from effseg.datasets.transforms import LoadLabelMap, OnWhiteBackend
 from effseg.errors import DataError
-
-from .conftest import ROOT, TINY
 
 COLORS = np.zeros((6, 10, 3), np.uint8)
 COLORS[:3, :4] = (200, 30, 60)

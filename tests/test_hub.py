@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from networks import TINY
 
 import effseg
 from effseg import hub, hub_schema
@@ -17,8 +18,6 @@ from effseg.apis.opening import Segmenter, open_segmenter
 from effseg.benchmark import shipped_models
 from effseg.engine.config import load_config
 from effseg.errors import ConfigError, MissingRuntimeError, WeightsError
-
-from .conftest import TINY
 
 pytestmark = pytest.mark.usefixtures('scenes')
 

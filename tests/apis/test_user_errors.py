@@ -6,9 +6,8 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from networks import TINY
 from PIL import Image
-
-from .conftest import TINY
 
 pytestmark = [pytest.mark.medium, pytest.mark.usefixtures('scenes')]
 

@@ -6,12 +6,11 @@ import os
 
 import numpy as np
 import pytest
+from networks import TINY
 from PIL import Image
 
 from effseg.datasets.images import read_image
 from effseg.datasets.orientation import TAG
-
-from .conftest import TINY
 
 pytestmark = pytest.mark.medium
 SCORED = [
