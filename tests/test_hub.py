@@ -62,7 +62,7 @@ def test_the_card_holds_what_was_measured_and_the_hub_can_read_it(saved):
 def test_a_config_whose_bases_come_by_name(checkpoint, tmp_path):
     config = tmp_path / 'named.py'
     shutil.copy(TINY, config)
-    config.write_text(config.read_text().replace('../../configs/', 'effseg::'))
+    config.write_text(config.read_text().replace('../configs/', 'effseg::'))
     hub.load(str(hub.save(str(config), str(checkpoint), str(tmp_path / 'model'), metrics={})))
 
 
