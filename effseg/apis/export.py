@@ -16,6 +16,8 @@ from ..deploy.program import Unfused
 from ..deploy.spec import PRECISIONS, Spec
 from ..errors import ConfigError, DataError
 from ..fusion.segmentor import fuse as fuse_model
+from ..fusion.segmentor import threshold_of
+from ..fusion.trained import deciding_head
 from .opening import open_segmenter
 from .predict import find_images
 
@@ -82,7 +84,6 @@ def _spec(model, checkpoint: str, to: str, size: tuple[int, int] | None, output:
             'the model was trained on BGR images; artifacts take RGB, so data_preprocessor.bgr_to_rgb must be True'
         )
     height, width = size or preprocessor.get('size') or (512, 512)
-    head = model.decode_head
     spec = Spec(
         backend=to,
         height=height,
@@ -95,8 +96,8 @@ def _spec(model, checkpoint: str, to: str, size: tuple[int, int] | None, output:
         palette=model.dataset_meta['palette'],
         checkpoint_sha256=files.digest(Path(checkpoint)),
         effseg=__version__,
-        align_corners=bool(head.align_corners),
-        threshold=float(head.threshold) if head.out_channels == 1 else None,
+        align_corners=bool(deciding_head(model).align_corners),
+        threshold=threshold_of(model),
     )
     check_classes(model, spec)
     return spec

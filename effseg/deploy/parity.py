@@ -13,6 +13,8 @@ import torch
 from torch import nn
 
 from ..errors import ConfigError, ParityError
+from ..fusion.segmentor import check_logits
+from ..fusion.trained import deciding_head
 from .program import Unfused
 from .spec import Spec
 
@@ -145,6 +147,7 @@ class Reference:
 
     Raises:
         ConfigError: when the model has other classes than the spec, or its preprocessing changes the size of images.
+        FuseError: when its head returns something else than one tensor of logits.
     """
 
     def __init__(self, model: nn.Module, spec: Spec, images: Sequence[np.ndarray], masks: Sequence[np.ndarray] = ()):
@@ -165,7 +168,9 @@ class Reference:
     @torch.no_grad()
     def logits(self, number: int) -> np.ndarray:
         """(channels, h, w) of an image, before the resize."""
-        return Unfused(self.model).logits(self._inputs(self.images[number]))[0].cpu().numpy()
+        logits = Unfused(self.model).logits(self._inputs(self.images[number]))
+        check_logits(logits, deciding_head(self.model))
+        return logits[0].cpu().numpy()
 
     def _inputs(self, image: np.ndarray) -> torch.Tensor:
         # OpenCV's order, in which MMSegmentation loads files
@@ -178,7 +183,7 @@ def check_classes(model: nn.Module, spec: Spec) -> None:
     Raises:
         ConfigError: when a model's head decides between other classes than the spec names.
     """
-    head = model.decode_head
+    head = deciding_head(model)
     if (head.num_classes, head.out_channels) != (len(spec.classes), spec.channels):
         raise ConfigError(
             f'the head has num_classes={head.num_classes} and out_channels={head.out_channels}, the data set '

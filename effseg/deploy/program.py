@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..fusion.trained import Decoder
 from .spec import Spec
 
 # Larger than the inverse of any difference of two float32 logits that matters, small enough not to overflow.
@@ -109,11 +110,8 @@ class Unfused(nn.Module):
 
     def __init__(self, model: nn.Module):
         super().__init__()
-        self.model = model.eval()
+        self.backbone, self.decoder = model.eval().backbone, Decoder(model)
 
     def logits(self, x: Tensor) -> Tensor:
         """(1, 3, H, W) normalised -> (1, classes, h, w)."""
-        features = self.model.backbone(x)
-        if getattr(self.model, 'neck', None) is not None:
-            features = self.model.neck(features)
-        return self.model.decode_head(features)
+        return self.decoder(self.backbone(x))

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ..errors import FuseError
 from ..fusion.labels import Crop, Resize, label_map
 from ..fusion.segmentor import FusedSegmentor, check_model, fuse
+from ..fusion.trained import deciding_head
 from ..timing import MB, peak_memory
 from .windows import LARGEST, WINDOW, at_size, is_large, label_in_windows
 
@@ -57,7 +58,7 @@ class LabelSegmentor(EncoderDecoder):
             model.out_channels,
         )
         # its threshold is all that postprocess_result reads of the head
-        self.decode_head = SimpleNamespace(threshold=model.decode_head.threshold)
+        self.decode_head = SimpleNamespace(threshold=deciding_head(model).threshold)
         for name in ('cfg', 'dataset_meta'):
             if hasattr(model, name):
                 setattr(self, name, getattr(model, name))
@@ -184,6 +185,7 @@ class _Fused(nn.Module):
     def logits(self, x: Tensor) -> Tensor:
         if self.network is None:
             self.network = fuse(self._waiting.pop(), tuple(x.shape[2:]))
+            print_log('\n'.join(self.network.parts), logger='current')
         return self.network.logits(x)
 
 
