@@ -8,7 +8,7 @@ pytest.importorskip('mmseg')
 from networks import TINY
 
 from effseg.apis.opening import open_segmenter
-from effseg.benchmark import compare_fused, compare_models, compare_rivals, rivals, shipped_models
+from effseg.benchmark import compare_models, compare_rivals, rivals, shipped_models
 from effseg.errors import ConfigError
 
 
@@ -49,13 +49,6 @@ def test_rivals_are_exported_alike_and_drawn(tmp_path, capsys):
     assert header.split()[0] == 'model'
     assert line.split()[1] == '12.5' and line.split()[-1] == '1.00'
     assert (tmp_path / 'plot.png').stat().st_size > 1000
-
-
-@pytest.mark.medium
-def test_the_comparison_says_what_the_machine_can_do_and_that_labels_are_equal(capsys):
-    compare_fused(TINY, size=(64, 96), runs=2, threads=(1,))
-    out = capsys.readouterr().out
-    assert 'GMAC/s' in out and "of the conv's rate" in out and ' 0 of them no tie' in out
 
 
 @pytest.mark.parametrize('wrong', [dict(runs=0), dict(threads=()), dict(threads=(0,))])

@@ -166,7 +166,13 @@ def test_the_texts_are_live(tmp_path):
     assert (tmp_path / 'mark').exists()
 
 
-@pytest.mark.parametrize('entry', ENTRIES)
+# a training enters the trust once, whatever it reads
+MORE_OF_TRAIN = ('init_cfg', 'resume', 'resume from')
+
+
+@pytest.mark.parametrize(
+    'entry', [pytest.param(name, marks=pytest.mark.slow if name in MORE_OF_TRAIN else ()) for name in ENTRIES]
+)
 def test_trusted_code_runs_and_it_is_said(tool, trained, tmp_path, entry):
     path, mark = tmp_path / 'given.pth', tmp_path / 'mark'
     text = {'config': f'open({str(tmp_path / "evaluated")!r}, "w")'}

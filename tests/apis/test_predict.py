@@ -26,7 +26,7 @@ needs_ffmpeg = pytest.mark.skipif(
 
 
 @pytest.fixture
-def video(scenes, tmp_path):
+def clip(scenes, tmp_path):
     """The scenes as a video without sound, of odd height."""
     path = tmp_path / 'video.mp4'
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), 5, (72, 46))
@@ -69,23 +69,23 @@ def test_images_of_one_name_do_not_replace_each_other(tmp_path):
     assert len(set(names.values())) == 4 and names[files[3]] == 'y'
 
 
-def test_a_video(checkpoint, video, tmp_path):
-    done = predict(TINY, str(checkpoint), [str(video)], str(tmp_path / 'out'), frame_labels=True)
+def test_a_video(checkpoint, clip, tmp_path):
+    done = predict(TINY, str(checkpoint), [str(clip)], str(tmp_path / 'out'), frame_labels=True)
     assert done.images == FRAMES and done.overlays == [tmp_path / 'out' / 'video_overlay.mp4']
     frames = frames_of(done.overlays[0])
     assert len(frames) == FRAMES and frames[0].shape[1] == 72
     assert len(list((tmp_path / 'out' / 'video_labels').glob('*.png'))) == FRAMES
-    assert sum(json.loads(done.shares.read_text())[str(video)].values()) == pytest.approx(1, abs=1e-5)
+    assert sum(json.loads(done.shares.read_text())[str(clip)].values()) == pytest.approx(1, abs=1e-5)
     assert not list((tmp_path / 'out').glob('.*'))
 
 
 @needs_ffmpeg
 @pytest.mark.parametrize('suffix, codec', [('.mp4', 'aac'), ('.avi', 'pcm_s16le')])
-def test_the_sound_of_a_video_stays_as_it_is(checkpoint, video, tmp_path, suffix, codec):
+def test_the_sound_of_a_video_stays_as_it_is(checkpoint, clip, tmp_path, suffix, codec):
     source = tmp_path / f'loud{suffix}'
     ffmpeg(
         '-i',
-        video,
+        clip,
         '-f',
         'lavfi',
         '-i',
@@ -114,19 +114,19 @@ def ffmpeg(*arguments):
     ).stdout
 
 
-def test_without_ffmpeg_the_video_has_no_sound_and_it_is_said(checkpoint, video, tmp_path, monkeypatch, capsys):
+def test_without_ffmpeg_the_video_has_no_sound_and_it_is_said(checkpoint, clip, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(video.shutil, 'which', lambda name: None)
-    done = predict(TINY, str(checkpoint), [str(video)], str(tmp_path / 'out'), frames=2)
+    done = predict(TINY, str(checkpoint), [str(clip)], str(tmp_path / 'out'), frames=2)
     assert 'no sound' in capsys.readouterr().out
     assert done.images == 2 and len(frames_of(done.overlays[0])) == 2
 
 
-def test_a_camera_runs_until_it_is_interrupted_and_keeps_its_video(checkpoint, video, tmp_path, monkeypatch):
+def test_a_camera_runs_until_it_is_interrupted_and_keeps_its_video(checkpoint, clip, tmp_path, monkeypatch):
     opened, capture = [], cv2.VideoCapture
     monkeypatch.setattr(
         video.cv2,
         'VideoCapture',
-        lambda source: capture(source) if source != 3 else opened.append(source) or capture(str(video)),
+        lambda source: capture(source) if source != 3 else opened.append(source) or capture(str(clip)),
     )
     monkeypatch.setattr(video, '_frames', lambda source, frames=video._frames: interrupted(frames(source)))
     done = predict(TINY, str(checkpoint), ['3'], str(tmp_path / 'out'))
@@ -192,11 +192,11 @@ def test_true_label_maps_are_not_replaced_by_predicted_ones(tool, scenes, checkp
     assert {path.name: path.read_bytes() for path in truth.iterdir()} == before
 
 
-def test_a_path_that_looks_like_an_address_is_a_file(checkpoint, video, tmp_path, monkeypatch):
+def test_a_path_that_looks_like_an_address_is_a_file(checkpoint, clip, tmp_path, monkeypatch):
     folder = tmp_path / 'http:' / '127.0.0.1:9'
     folder.mkdir(parents=True)
-    shutil.copy(video, folder / 'x.mp4')
-    shutil.copy(video, tmp_path / 'a:b.mp4')
+    shutil.copy(clip, folder / 'x.mp4')
+    shutil.copy(clip, tmp_path / 'a:b.mp4')
     monkeypatch.chdir(tmp_path)
     done = predict(TINY, str(checkpoint), ['http:/127.0.0.1:9/x.mp4', 'a:b.mp4'], 'rtmp:/out', frames=2)
     assert done.images == 4 and [path.name for path in done.overlays] == ['x_overlay.mp4', 'a:b_overlay.mp4']

@@ -1,8 +1,10 @@
 """A value of a wrong kind anywhere in a config is one line, from the config's own schema."""
 
+import copy
 import random
 
 import pytest
+from mmengine.config import Config
 from networks import TINY
 
 from effseg.engine.config import _KINDS, DATALOADERS, load_config
@@ -12,6 +14,16 @@ KINDS = [None, [], {}, 'x', -1, float('nan'), [None], True, 10**30]
 PARTS = {key.format(loader=loader) for key in _KINDS for loader in DATALOADERS}
 
 
+@pytest.fixture(scope='module')
+def read_once():
+    """Every test has the tiny config without its file being run again."""
+    read = Config.fromfile(TINY)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Config, 'fromfile', lambda path: copy.deepcopy(read))
+        yield
+
+
+@pytest.mark.usefixtures('read_once')
 @pytest.mark.parametrize('name', sorted(part for part in PARTS if not part.startswith('test_dataloader')))
 def test_a_part_of_a_wrong_kind_is_named(name):
     pattern = name.replace(name.split('_dataloader')[0], '{loader}', 1).replace('}_dataloader', '}')
@@ -27,6 +39,7 @@ def test_a_part_of_a_wrong_kind_is_named(name):
             assert name.split('.')[-1] in str(caught.value), caught.value
 
 
+@pytest.mark.usefixtures('read_once')
 @pytest.mark.parametrize(
     'option, word',
     [

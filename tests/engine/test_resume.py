@@ -145,7 +145,7 @@ def test_a_training_of_nothing_is_refused(train, tmp_path, config, options, word
     assert not list(tmp_path.glob('*.pth'))
 
 
-@pytest.mark.parametrize('config', [TINY, EPOCHS])
+@pytest.mark.parametrize('config', [TINY, pytest.param(EPOCHS, marks=pytest.mark.slow)])
 def test_a_dead_loader_is_one_line_and_costs_nothing(train, tmp_path, config, monkeypatch):
     load, parent = GuardedDataset.__getitem__, os.getpid()
 

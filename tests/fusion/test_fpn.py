@@ -130,7 +130,7 @@ def test_other_settings(random_stats, neck, head, collapsed):
 sides = st.integers(1, 40)
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     widths=st.sampled_from([(4, 6), (4, 4, 12), WIDTHS, (4, 4, 4, 12)]), built=st.tuples(sides, sides), run=st.data()
 )

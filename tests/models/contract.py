@@ -37,6 +37,11 @@ def image(height: int, width: int, batch: int = 1) -> Tensor:
     return torch.randn(batch, 3, height, width, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
 
+def smallest_by_default(archs: tuple[str, ...]) -> list:
+    """Parameters of a fixture: the first of the archs, and the others in the slow tier."""
+    return [archs[0], *(pytest.param(arch, marks=pytest.mark.slow) for arch in archs[1:])]
+
+
 class BackboneContract:
     backbone: type[nn.Module]
     archs: tuple[str, ...]  # smallest first
@@ -63,15 +68,15 @@ class BackboneContract:
 
     @pytest.mark.medium
     @torch.no_grad()
-    def test_equals_timm_at_224(self, arch):
-        theirs = randomised(timm.create_model(self.timm_name.format(arch=arch)))
+    def test_equals_timm_at_224(self, arch_run):
+        theirs = randomised(timm.create_model(self.timm_name.format(arch=arch_run)))
         ours = self.holding(
             {
                 key: value
                 for key, value in theirs.state_dict().items()
                 if key.startswith(('stem.', 'stages.')) and not key.endswith('bias_idxs')
             },
-            arch,
+            arch_run,
             out_norm=None,
         )
         x = image(224, 224)
@@ -102,9 +107,9 @@ class BackboneContract:
 
     @pytest.mark.medium
     @torch.no_grad()
-    def test_equals_the_original_at_other_sizes_with_its_bias_resize(self, arch, by_arch):
-        weights = random_weights(by_arch[arch])
-        ours = self.holding(weights, arch, resolution=16, bias_resize='matrix')
+    def test_equals_the_original_at_other_sizes_with_its_bias_resize(self, arch_run, by_arch):
+        weights = random_weights(by_arch[arch_run])
+        ours = self.holding(weights, arch_run, resolution=16, bias_resize='matrix')
         x = image(64, 128)
         for got, expected in zip(ours(x), Original(weights)(x), strict=True):
             torch.testing.assert_close(got, expected, **EXACT)

@@ -3,7 +3,7 @@ import torch
 
 from effseg.models import EfficientFormer
 
-from .contract import BackboneContract, image, randomised
+from .contract import BackboneContract, image, randomised, smallest_by_default
 
 
 class TestEfficientFormer(BackboneContract):
@@ -15,6 +15,10 @@ class TestEfficientFormer(BackboneContract):
 
     @pytest.fixture(params=archs)
     def arch(self, request):
+        return request.param
+
+    @pytest.fixture(params=smallest_by_default(archs))
+    def arch_run(self, request):
         return request.param
 
     @torch.no_grad()

@@ -10,7 +10,7 @@ from effseg.errors import ConfigError, WeightsError
 from effseg.models import EfficientFormerV2
 from effseg.models.attention_bias import resize_table
 
-from .contract import EXACT, BackboneContract, image, randomised
+from .contract import EXACT, BackboneContract, image, randomised, smallest_by_default
 
 
 class TestEfficientFormerV2(BackboneContract):
@@ -22,6 +22,10 @@ class TestEfficientFormerV2(BackboneContract):
 
     @pytest.fixture(params=archs)
     def arch(self, request):
+        return request.param
+
+    @pytest.fixture(params=smallest_by_default(archs))
+    def arch_run(self, request):
         return request.param
 
     @pytest.mark.parametrize('size', [(64, 64), (96, 160), (224, 96), (65, 129), (31, 33)])
