@@ -1,14 +1,15 @@
 """Images and label maps as MMSegmentation loads them, minus what it gets wrong in silence."""
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 from mmengine.fileio import LocalBackend, register_backend
-from mmseg.datasets.transforms import LoadAnnotations
+from mmseg.datasets.transforms import LoadAnnotations, RandomCrop
 from mmseg.registry import TRANSFORMS
 from PIL import Image
 
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 from .images import open_image, read_file, read_for_opencv
 from .labels import class_numbers
 from .orientation import TURN, stored_layout, turn_of_label_map
@@ -76,3 +77,34 @@ class LoadLabelMap(LoadAnnotations):
         numbers = class_numbers(results['reduce_zero_label'], results.get('label_map'))
         results['gt_seg_map'] = numbers[np.asarray(label_map).astype(np.uint8)]
         results['seg_fields'].append('gt_seg_map')
+
+
+@TRANSFORMS.register_module()
+class RareClassCrop(RandomCrop):
+    """MMSegmentation's RandomCrop; some of the crops are drawn where a rare class is.
+
+    Args:
+        classes: the numbers of the rare classes.
+        prob: of a crop around a random pixel of one of them, where the image has any.
+        options: RandomCrop's.
+    """
+
+    def __init__(self, classes: Sequence[int], prob: float = 0.5, **options):
+        super().__init__(**options)
+        if not 0 <= prob <= 1:
+            raise ConfigError(f'RareClassCrop takes a prob of 0 to 1, and {prob} came')
+        self.classes, self.prob = tuple(classes), prob
+
+    def crop_bbox(self, results: dict) -> tuple[int, int, int, int]:
+        """Top, bottom, left and right of the crop."""
+        labels = results['gt_seg_map']
+        present = np.intersect1d(labels, self.classes)
+        if not len(present) or np.random.rand() >= self.prob:
+            return super().crop_bbox(results)
+        pixels = np.flatnonzero(labels == np.random.choice(present))
+        edges: list[int] = []
+        places = np.unravel_index(np.random.choice(pixels), labels.shape)
+        for place, size, crop in zip(places, labels.shape, self.crop_size):
+            first = np.random.randint(max(place - crop + 1, 0), max(min(place, size - crop), 0) + 1)
+            edges += [first, first + crop]
+        return edges[0], edges[1], edges[2], edges[3]

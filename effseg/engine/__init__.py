@@ -8,4 +8,4 @@ from ..stack import installed
 
 if installed():
     from ..datasets import transforms  # noqa: F401, to be found by name
-    from . import checkpoint_hook, datasets, hooks, loops, optim, progress, samplers  # noqa: F401
+    from . import checkpoint_hook, datasets, ema, hooks, loops, optim, progress, samplers  # noqa: F401

@@ -159,6 +159,16 @@ class DueValidationHook(Hook):
             runner.val_loop.run()
 
 
+@HOOKS.register_module()
+class ChannelsLastHook(Hook):
+    """Keeps the weights in torch's channels_last layout, in which convs are faster on many CPUs and GPUs."""
+
+    priority = 'VERY_HIGH'  # before anything copies the model
+
+    def before_run(self, runner: Runner) -> None:
+        runner.model.to(memory_format=torch.channels_last)
+
+
 def _rate(runner: Runner) -> str:
     rates = runner.optim_wrapper.get_lr()
     return f'{next(iter(rates.values()))[0]:.3g}'

@@ -13,7 +13,7 @@ from PIL import Image, features
 from effseg.datasets.check.pair import Rules, check_pair
 from effseg.datasets.images import read_image
 from effseg.datasets.orientation import TAG, TURN
-from effseg.datasets.transforms import LoadLabelMap
+from effseg.datasets.transforms import LoadLabelMap, RareClassCrop
 
 PIPELINE = [dict(type='LoadImageFromFile', backend_args=dict(backend='on_white')), dict(type='LoadLabelMap')]
 INVERSE = {2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}
@@ -152,3 +152,20 @@ def test_a_truncated_label_map_is_named(tmp_path):
     image = write(tmp_path / 'a.jpg', UPRIGHT, 1, 'JPEG')
     with pytest.raises(Exception, match='a.png cannot be read as a label map'):
         load(image, tmp_path / 'a.png')
+
+
+def test_crops_are_drawn_where_a_rare_class_is():
+    labels = np.zeros((60, 90), np.uint8)
+    labels[50, 80], labels[3, 3] = 7, 9
+    results = dict(img=np.zeros((60, 90, 3), np.uint8), gt_seg_map=labels)
+    np.random.seed(0)
+
+    def found(**options) -> int:
+        crop = RareClassCrop(classes=(7, 8), crop_size=(16, 24), **options)
+        boxes = [crop.crop_bbox(results) for _ in range(200)]
+        assert all(0 <= top < bottom <= 60 and 0 <= left < right <= 90 for top, bottom, left, right in boxes)
+        return sum(7 in crop.crop(labels, box) for box in boxes)
+
+    assert found(prob=1.0) == 200 and 80 < found(prob=0.5) < 160 > found(prob=0.0)
+    results['gt_seg_map'] = labels[:8, :8]
+    assert RareClassCrop(classes=(9,), prob=1.0, crop_size=(16, 24)).crop_bbox(results) == (0, 16, 0, 24)

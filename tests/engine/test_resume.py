@@ -13,6 +13,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
+from mmengine.runner import ValLoop
 from networks import EPOCHS, TINY
 
 from effseg.checkpoint.read import read_file
@@ -58,6 +59,45 @@ def test_exact_while_gradients_are_accumulated(train, tmp_path):
     shutil.copy(tmp_path / 'whole/iter_6.pth', tmp_path / 'run')
     assert 'gradients' in weights(tmp_path / 'run', 6) and 'gradients' not in weights(tmp_path / 'whole', 8)
     assert train(tmp_path / 'run', *options, more=['--resume']).status == 0
+    assert same(weights(tmp_path / 'run', 8), weights(tmp_path / 'whole', 8))
+
+
+@pytest.fixture
+def averaged(tmp_path) -> Path:
+    """tiny.py with the mean of the weights, in the layout channels_last."""
+    hooks = [dict(type='ResumableEMAHook', momentum=0.1, update_buffers=True), dict(type='ChannelsLastHook')]
+    path = tmp_path / 'averaged.py'
+    path.write_text(f'_base_ = {TINY!r}\ncustom_hooks = {hooks}\n')
+    return path
+
+
+def test_exact_with_averaged_weights_while_gradients_are_accumulated(train, tmp_path, averaged):
+    options = ['optim_wrapper.accumulative_counts=4', 'default_hooks.checkpoint.max_keep_ckpts=9']
+    assert train(tmp_path / 'whole', *options, config=averaged).status == 0
+    (tmp_path / 'run').mkdir()
+    shutil.copy(tmp_path / 'whole/iter_6.pth', tmp_path / 'run')
+    assert train(tmp_path / 'run', *options, more=['--resume'], config=averaged).status == 0
+    ours, whole = weights(tmp_path / 'run', 8), weights(tmp_path / 'whole', 8)
+    assert same(ours, whole)
+    assert all(torch.equal(value, whole['ema_state_dict'][key]) for key, value in ours['ema_state_dict'].items())
+    trained = ours['ema_state_dict']
+    assert any(not torch.equal(value, trained[f'module.{key}']) for key, value in ours['state_dict'].items())
+
+
+def test_exact_with_averaged_weights_after_a_stop_in_the_validation(tool, scenes, tmp_path, averaged, monkeypatch):
+    options = ['--no-data-check', '--cfg-options', 'default_hooks.checkpoint.interval=8']
+    validate, asked = ValLoop.run_iter, []
+
+    def stopped(self, index, batch):
+        if not asked:
+            asked.append(os.kill(os.getpid(), signal.SIGTERM))
+        return validate(self, index, batch)
+
+    assert tool('train', averaged, '--work-dir', tmp_path / 'whole', *options).status == 0
+    monkeypatch.setattr(ValLoop, 'run_iter', stopped)
+    assert tool('train', averaged, '--work-dir', tmp_path / 'run', *options).status == 128 + signal.SIGTERM
+    assert weights(tmp_path / 'run', 4)
+    assert tool('train', averaged, '--work-dir', tmp_path / 'run', '--resume', *options).status == 0
     assert same(weights(tmp_path / 'run', 8), weights(tmp_path / 'whole', 8))
 
 

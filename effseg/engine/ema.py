@@ -1,0 +1,37 @@
+"""The mean of the weights over the last iterations, in a training that may be interrupted."""
+
+from mmengine.hooks import EMAHook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+
+@HOOKS.register_module()
+class ResumableEMAHook(EMAHook):
+    """MMEngine's EMAHook, exact when a run is stopped while it validates, and when it starts from other weights.
+
+    MMEngine's saves the mean as what is trained when it is stopped in a validation, in which both are exchanged; and it
+    takes weights over by itself, which a new head does not fit. Options are EMAHook's.
+    """
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self._exchanged = self._resumed = False
+
+    def before_train(self, runner: Runner) -> None:
+        super().before_train(runner)
+        if not self._resumed:  # the weights are complete only now
+            self.ema_model.module.load_state_dict(self.src_model.state_dict())
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        if runner._resume:
+            self._resumed = True
+            super().after_load_checkpoint(runner, checkpoint)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        checkpoint['ema_state_dict'] = self.ema_model.state_dict()
+        if not self._exchanged:
+            self._swap_ema_state_dict(checkpoint)
+
+    def _swap_ema_parameters(self) -> None:
+        super()._swap_ema_parameters()
+        self._exchanged = not self._exchanged
