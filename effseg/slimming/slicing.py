@@ -168,29 +168,38 @@ def _narrowed(network: Network, action: Action, named: Mapping) -> Iterator[tupl
 
 def _renamed(network: Network, action: Action) -> Network:
     """The network under the config that an action leads to, its weights not sliced yet."""
-    model, arch = copy.deepcopy(network.model), network.arch
-    head, neck = model.get('decode_head'), model.get('neck')
+    arch, head, neck = network.arch, network.head, network.neck
     if action.kind == 'width':
         arch = replace(arch, embed_dims=_set(arch.embed_dims, action.stage, action.to))
-        maps = [arch.embed_dims[index] for index in model['backbone'].get('out_indices', range(4))]
-        if neck:
-            neck['in_channels'] = maps
-        elif head:
-            head['in_channels'] = [maps[index] for index in head['in_index']]
     elif action.kind == 'hidden':
         hidden = _set(arch.hidden_dims[action.stage], action.block, action.to)
         arch = replace(arch, hidden_dims=_set(arch.hidden_dims, action.stage, hidden))
     elif action.kind == 'head':
-        head['channels'] = action.to
+        head = action.to
     else:
-        neck['out_channels'] = action.to
-        head['in_channels'] = [action.to] * len(head['in_channels'])
-    return _with_arch(network, model, arch)
+        neck = action.to
+    return replace(network, model=configured(network.model, arch, head, neck), arch=arch)
 
 
-def _with_arch(network: Network, model: dict, arch: Arch) -> Network:
-    model['backbone']['arch'] = arch.as_config()
-    return replace(network, model=model, arch=arch)
+def configured(model: Mapping, arch: Arch, head: int | None, neck: int | None) -> dict:
+    """The config of a segmenter with another architecture.
+
+    Args:
+        model: the config; it is left as it is.
+        arch: of the backbone.
+        head: channels of the decode head; None for a backbone alone.
+        neck: channels of the FPN; None without one.
+    """
+    changed = copy.deepcopy(dict(model))
+    changed['backbone']['arch'] = arch.as_config()
+    maps = [arch.embed_dims[index] for index in model['backbone'].get('out_indices', range(4))]
+    if head:
+        decoder = changed['decode_head']
+        decoder['channels'] = head
+        decoder['in_channels'] = [neck or maps[index] for index in decoder['in_index']]
+    if neck:
+        changed['neck'].update(in_channels=maps, out_channels=neck)
+    return changed
 
 
 def _without_block(network: Network, stage: int, block: int) -> Network:
@@ -226,7 +235,8 @@ def _without_attention(network: Network, stage: int, block: int, tokens: Mapping
 def _numbered(network: Network, arch: Arch, numbers: Mapping[tuple[int, int], int], left_out: int = -1) -> Network:
     """The weights under the block numbers of another architecture; ``numbers`` has the new by stage and old one, and
     ``left_out`` is the block in these stages that goes."""
-    renamed = _with_arch(network, copy.deepcopy(network.model), arch)
+    model = configured(network.model, arch, network.head, network.neck)
+    renamed = replace(network, model=model, arch=arch)
     places = {
         (stage, network.place(stage, block)): (stage, block)
         for stage, depth in enumerate(network.arch.depths)

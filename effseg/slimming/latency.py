@@ -1,0 +1,244 @@
+"""The latency table: measured here, or written as files for another device and read back."""
+
+import json
+import os
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from .. import files
+from ..apis.opening import open_segmenter
+from ..deploy.backends import SUFFIXES
+from ..errors import ConfigError
+from ..outputs import OutputFolder
+from ..report.facts import environment
+from .chains import LENGTHS, chain_of, export, fused_of, milliseconds
+from .evaluate import network_of
+from .slicing import Network
+from .space import Shape, Space
+from .table import Table, fingerprint
+
+RUNTIMES = ('onnx', 'executorch', 'litert')
+MANIFEST = 'manifest.json'
+RUNS = 15
+
+
+def original(config: str, cfg_options: dict | None = None) -> Network:
+    """The network of a config, with random weights: its time does not depend on them."""
+    torch.manual_seed(0)
+    model = open_segmenter(config, None, cfg_options=cfg_options, device='cpu').trained
+    return network_of(model, model.cfg)
+
+
+def measure(
+    config: str,
+    runtime: str,
+    size: tuple[int, int],
+    path: str,
+    threads: int = 1,
+    runs: int = RUNS,
+    cfg_options: dict | None = None,
+) -> Table:
+    """Measures the parts of a config's fused network and of what slimming can make of it, and writes the table.
+
+    Rows that the file has already are kept; the file is written after every row, so that an interrupted measurement
+    goes on where it was.
+
+    Args:
+        config: path, or ``effseg::NAME.py``.
+        runtime: one of :data:`RUNTIMES`.
+        size: (H, W) of the images, multiples of 32.
+        path: of the table.
+        threads: for the runtime.
+        runs: of each file; the fastest counts.
+        cfg_options: overrides of the config.
+
+    Raises:
+        EffsegError: for a config, runtime or size that cannot be used, and a file that is another table.
+    """
+    _check(runtime, size, threads, runs)
+    network = original(config, cfg_options)
+    space, target = Space(network), Path(path)
+    table = Table(runtime, environment()['processor'].split(', ')[0], threads, size, fingerprint(network))
+    if target.exists():
+        read = Table.read(target)
+        read.check(table.network, runtime, size, threads)
+        table = read
+    target.parent.mkdir(parents=True, exist_ok=True)
+    parts = [part for part in space.all_parts() if part not in table.ms]
+    print(
+        f'{len(parts)} of {len(space.all_parts())} parts to measure, two files each, and the whole network', flush=True
+    )
+    with tempfile.TemporaryDirectory(prefix='effseg-latency-') as scratch:
+        file = Path(scratch) / f'whole{SUFFIXES[runtime]}'
+        if table.whole is None:
+            export(fused_of(network, space.original, size), runtime, size, file)
+            (table.whole,) = milliseconds([file], runtime, size, threads, runs)
+            table.write(target)
+        for part in tqdm(parts, unit='part', desc='latency', disable=None):
+            short, long = (Path(scratch) / f'{length}{SUFFIXES[runtime]}' for length in LENGTHS)
+            for length, one in zip(LENGTHS, (short, long)):
+                export(chain_of(part, network, size, length), runtime, size, one)
+            times = milliseconds([short, long], runtime, size, threads, runs)
+            table.ms[part] = _piece(times)
+            table.write(target)
+    return table
+
+
+def emit(config: str, runtime: str, size: tuple[int, int], folder: str, cfg_options: dict | None = None) -> Path:
+    """Writes the chains as files for another device, and a manifest that says which is which.
+
+    The device's measurement is a CSV file of two columns, ``file`` and ``ms``: :func:`read_back`.
+
+    Args:
+        config, runtime, size, cfg_options: see :func:`measure`.
+        folder: of the files; those of an earlier call are kept, so that an interrupted one goes on.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        EffsegError: as :func:`measure`.
+    """
+    _check(runtime, size, 1, 1)
+    network = original(config, cfg_options)
+    space, target = Space(network), OutputFolder(folder)
+    makers: dict[str, Callable] = {'whole': lambda: fused_of(network, space.original, size)}
+    for number, part in enumerate(space.all_parts()):
+        for length in LENGTHS:
+            makers[f'{number:03}_{length}'] = lambda part=part, length=length: chain_of(part, network, size, length)
+    names = {name: f'{name}{SUFFIXES[runtime]}' for name in makers}
+    content = {
+        'network': fingerprint(network),
+        'runtime': runtime,
+        'size': size,
+        'parts': [list(vars(part).values()) for part in space.all_parts()],
+    }
+    manifest = target.path / MANIFEST
+    if manifest.is_file() and json.loads(manifest.read_text()) != json.loads(json.dumps(content)):
+        raise ConfigError(f'{manifest} is of another network, runtime or size: give another folder')
+    target.claim([MANIFEST, *names.values()])
+    files.write(manifest, json.dumps(content, indent=1) + '\n')
+    for name, make in tqdm(makers.items(), unit='file', desc='chains', disable=None):
+        file = target.path / names[name]
+        if not file.exists():
+            partial = file.with_name(f'partial{file.suffix}')
+            export(make(), runtime, size, partial)
+            partial.replace(file)
+    return manifest
+
+
+def read_back(
+    config: str, folder: str, measured: str, path: str, device: str, threads: int = 1, cfg_options: dict | None = None
+) -> Table:
+    """Makes the table of what another device measured of the files of :func:`emit`.
+
+    Args:
+        config, cfg_options: see :func:`measure`.
+        folder: of :func:`emit`.
+        measured: a CSV file with the columns ``file`` and ``ms``.
+        path: of the table.
+        device: its name, for the table.
+        threads: that it measured with.
+
+    Raises:
+        ConfigError: for files that contradict each other, and times that are missing.
+    """
+    import csv
+
+    from .space import Part
+
+    try:
+        content = json.loads((Path(folder) / MANIFEST).read_text())
+        with Path(measured).open(newline='', encoding='utf-8') as stream:
+            times = {Path(row['file']).stem: float(row['ms']) for row in csv.DictReader(stream)}
+        parts = [Part(*values) for values in content['parts']]
+        table = Table(content['runtime'], device, threads, tuple(content['size']), content['network'])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f'{folder} and {measured} give no table ({type(error).__name__}: {error}); the folder is of --emit, the '
+            'file has the columns file and ms'
+        ) from error
+    table.check(fingerprint(original(config, cfg_options)), None, None, None)
+    needed = ['whole', *(f'{number:03}_{length}' for number in range(len(parts)) for length in LENGTHS)]
+    missing = [name for name in needed if name not in times]
+    if missing:
+        raise ConfigError(f'{measured} lacks {len(missing)} of {len(needed)} files: {", ".join(missing[:5])}')
+    table.whole = times['whole']
+    for number, part in enumerate(parts):
+        table.ms[part] = _piece([times[f'{number:03}_{length}'] for length in LENGTHS])
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    table.write(Path(path))
+    return table
+
+
+def verify(config: str, table: Table, count: int, runs: int = RUNS, cfg_options: dict | None = None) -> list[float]:
+    """Measures random architectures and prints each beside its prediction, then the median and the largest error.
+
+    Args:
+        config, cfg_options: see :func:`measure`.
+        table: of this device.
+        count: how many.
+        runs: of each.
+
+    Returns:
+        The relative errors.
+
+    Raises:
+        ConfigError: for a table of another network, or without some rows.
+    """
+    network, generator = original(config, cfg_options), random.Random(0)
+    table.check(fingerprint(network), None, None, None)
+    space, errors = Space(network), []
+    print(f'{"predicted, ms":>14}{"measured, ms":>14}{"error":>9}  architecture')
+    with tempfile.TemporaryDirectory(prefix='effseg-latency-') as scratch:
+        for _ in range(count):
+            shape = space.random(generator)
+            predicted, measured = table.predict(space, shape), time_of(network, shape, table, Path(scratch), runs)
+            errors.append(predicted / measured - 1)
+            print(f'{predicted:>14.2f}{measured:>14.2f}{errors[-1]:>+9.1%}  {describe(shape)}', flush=True)
+    sizes = [abs(error) for error in errors]
+    print(f'median error {statistics.median(sizes):.1%}, largest {max(sizes):.1%}, {count} random architectures')
+    return errors
+
+
+def time_of(network: Network, shape: Shape, table: Table, scratch: Path, runs: int = RUNS) -> float:
+    """Milliseconds of a shape's fused network, measured here under the runtime, size and threads of a table."""
+    file = scratch / f'{time.monotonic_ns()}{SUFFIXES[table.runtime]}'
+    export(fused_of(network, shape, table.size), table.runtime, table.size, file)
+    (ms,) = milliseconds([file], table.runtime, table.size, table.threads, runs)
+    file.unlink()
+    return ms
+
+
+def describe(shape: Shape) -> str:
+    """An architecture in one line: depth and width by stage, attention, hidden widths, head and FPN."""
+    arch = shape.arch
+    text = f'{"-".join(map(str, arch.depths))} blocks, {"-".join(map(str, arch.embed_dims))} wide, '
+    text += f'{sum(arch.num_vit)} attend, {sum(map(sum, arch.hidden_dims))} hidden'
+    text += f', head {shape.head}' if shape.head else ''
+    return text + (f', FPN {shape.neck}' if shape.neck else '')
+
+
+def _piece(times: list[float]) -> float:
+    short, long = times
+    return (long - short) / (LENGTHS[1] - LENGTHS[0])
+
+
+def _check(runtime: str, size: tuple[int, int], threads: int, runs: int) -> None:
+    if runtime not in RUNTIMES:
+        raise ConfigError(f'--runtime {runtime} cannot be measured here; one of {", ".join(RUNTIMES)} was expected')
+    if threads < 1 or runs < 1:
+        raise ConfigError(f'{threads} threads and {runs} runs were asked for; each takes a number of 1 or more')
+    if runtime == 'executorch' and threads != os.cpu_count():
+        raise ConfigError(
+            f"ExecuTorch's Python runtime takes as many threads as there are cores: give --threads {os.cpu_count()}"
+        )
+    if len(size) != 2 or any(side < 32 or side % 32 for side in size):
+        raise ConfigError(f'--size {" ".join(map(str, size))} came; two multiples of 32 were expected')

@@ -1,0 +1,137 @@
+"""Measured times, part by part, as a CSV file; and the time that they predict of an architecture."""
+
+import csv
+import hashlib
+import io
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .. import files
+from ..errors import ConfigError
+from .slicing import Network
+from .space import Part, Shape, Space
+
+COLUMNS = ('runtime', 'device', 'threads', 'size', 'part', 'stage', 'kind', 'dim_in', 'dim', 'hidden', 'ms')
+
+
+@dataclass
+class Table:
+    """Times on one device.
+
+    Attributes:
+        runtime: ``'onnx'``, ``'executorch'`` or ``'litert'``.
+        device: its name.
+        threads: that the runtime had.
+        size: (H, W) of the images.
+        network: what the parts are of: :func:`fingerprint`.
+        whole: milliseconds of the whole fused network, None until it is measured.
+        ms: milliseconds by part.
+    """
+
+    runtime: str
+    device: str
+    threads: int
+    size: tuple[int, int]
+    network: str
+    whole: float | None = None
+    ms: dict[Part, float] = field(default_factory=dict)
+
+    def predict(self, space: Space, shape: Shape) -> float:
+        """Milliseconds of an architecture: the measured original minus the differences of the parts.
+
+        Raises:
+            ConfigError: naming parts that the table lacks.
+        """
+        difference = space.parts(shape)
+        difference.subtract(space.parts(space.original))
+        self.require([part for part, times in difference.items() if times])
+        assert self.whole is not None
+        return self.whole + sum(times * self.ms[part] for part, times in difference.items() if times)
+
+    def require(self, parts: list[Part]) -> None:
+        """
+        Raises:
+            ConfigError: naming the ones without a time.
+        """
+        missing = [str(part) for part in parts if part not in self.ms]
+        missing += [] if self.whole is not None else [f'whole {self.network}']
+        if missing:
+            raise ConfigError(
+                f'the table lacks {len(missing)} rows: {", ".join(missing[:5])}{", ..." if len(missing) > 5 else ""}; '
+                'tools/latency.py with the same -o measures those alone'
+            )
+
+    def check(self, network: str, runtime: str | None, size: tuple[int, int] | None, threads: int | None) -> None:
+        """
+        Raises:
+            ConfigError: for a table of another network, and of another runtime, size or thread count where they are
+                given.
+        """
+        for what, own, expected in (
+            ('network', self.network, network),
+            ('runtime', self.runtime, runtime),
+            ('size', self.size, size),
+            ('number of threads', self.threads, threads),
+        ):
+            if expected is not None and own != expected:
+                raise ConfigError(
+                    f'the table is of another {what}: {own} in the table, {expected} was expected; measure one with '
+                    'tools/latency.py'
+                )
+
+    def write(self, path: Path) -> None:
+        """Writes the CSV file whole."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator='\n')
+        writer.writerow(COLUMNS)
+        first = (self.runtime, self.device, self.threads, f'{self.size[0]}x{self.size[1]}')
+        if self.whole is not None:
+            writer.writerow((*first, 'whole', '', self.network, '', '', '', f'{self.whole:.6g}'))
+        for part, ms in sorted(self.ms.items()):
+            row = (part.part, part.stage, part.kind, part.dim_in, part.dim, part.hidden)
+            writer.writerow((*first, *row, f'{ms:.6g}'))
+        files.write(path, text.getvalue())
+
+    @classmethod
+    def read(cls, path: str | Path) -> 'Table':
+        """
+        Raises:
+            ConfigError: for a file that is no such table.
+        """
+        try:
+            with Path(path).open(newline='', encoding='utf-8') as stream:
+                rows = list(csv.DictReader(stream))
+            if not rows or tuple(rows[0]) != COLUMNS:
+                raise ValueError(f'its columns must be {",".join(COLUMNS)}, and it must have rows')
+            tables = {(row['runtime'], row['device'], row['threads'], row['size']) for row in rows}
+            if len(tables) != 1:
+                raise ValueError('its rows are of several runtimes, devices, thread counts or sizes')
+            ((runtime, device, threads, size),) = tables
+            height, width = map(int, size.split('x'))
+            table = cls(runtime, device, int(threads), (height, width), '')
+            for row in rows:
+                ms = float(row['ms'])
+                if not math.isfinite(ms):
+                    raise ValueError(f'a time of {row["ms"]} ms')
+                if row['part'] == 'whole':
+                    table.network, table.whole = row['kind'], ms
+                else:
+                    numbers = (int(row[key]) for key in ('dim_in', 'dim', 'hidden'))
+                    table.ms[Part(row['part'], int(row['stage']), row['kind'], *numbers)] = ms
+        except (OSError, ValueError, TypeError, csv.Error) as error:
+            raise ConfigError(f'{path} is no latency table: {error}; tools/latency.py writes one') from error
+        return table
+
+
+def fingerprint(network: Network) -> str:
+    """Names a network by what its time depends on: the types of its parts, and a digest of its numbers."""
+    model: Mapping = network.model
+    names = [model['backbone']['type'], *([model['decode_head']['type']] if network.head else [])]
+    options = {key: model['backbone'].get(key) for key in ('act', 'resolution', 'bias_resize', 'out_indices')}
+    head = model.get('decode_head') or {}
+    numbers = [network.arch.as_config(), options, network.head, network.neck, head.get('num_classes')]
+    digest = hashlib.sha256(json.dumps(numbers, sort_keys=True, default=list).encode()).hexdigest()[:8]
+    return f'{"-".join(names)}-{digest}'

@@ -1,0 +1,178 @@
+"""The parts of a network add up to it, and the table says what it is of."""
+
+import json
+import random
+
+import pytest
+
+pytest.importorskip('mmseg')
+import torch
+from engine.conftest import TINY
+from torch.utils.flop_counter import FlopCounterMode
+
+from effseg.errors import ConfigError
+from effseg.slimming import latency
+from effseg.slimming.chains import LENGTHS, chain_of, fused_of
+from effseg.slimming.slicing import apply
+from effseg.slimming.space import Shape, Space
+from effseg.slimming.table import Table, fingerprint
+
+from .conftest import trained_looking
+from .test_slicing import weights
+
+SIZE = (64, 96)
+
+
+def work(network) -> float:
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network.float().logits(torch.zeros(1, 3, *SIZE))
+    return counter.get_total_flops()
+
+
+def wide(random_stats, backbone, decoder='all-MLP'):
+    """A network that has options to be narrower."""
+    network = trained_looking(random_stats, backbone, decoder)
+    model = dict(network.model)
+    arch = dict(network.arch.as_config(), embed_dims=(16, 32, 48, 64))
+    model['backbone'] = dict(model['backbone'], arch=arch)
+    model['decode_head'] = dict(model['decode_head'], channels=64, in_channels=[16, 32, 48, 64])
+    from effseg.models.arch import resolve_arch
+
+    return type(network)(model, resolve_arch(arch, {}, (2, 3)), {})
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize('backbone', ['EfficientFormer', 'EfficientFormerV2'])
+def test_the_parts_of_a_network_do_its_work(random_stats, backbone):
+    """With multiplications in the place of milliseconds the prediction is exact; and every architecture of the space
+    is made of parts that the table has."""
+    network = wide(random_stats, backbone)
+    space, generator = Space(network), random.Random(3)
+    table = Table('onnx', 'a device', 1, SIZE, 'of the test', work(fused_of(network, space.original, SIZE)))
+    shapes = [space.random(generator) for _ in range(3)] + [space.smallest()]
+    assert all(set(space.parts(shape)) <= set(space.all_parts()) for shape in shapes)
+    for part in {part for shape in (space.original, *shapes) for part in space.parts(shape)}:
+        short, long = (work(chain_of(part, network, SIZE, length)) for length in LENGTHS)
+        table.ms[part] = (long - short) / 4
+    for shape in shapes:
+        # the norms on the maps are not proportional to the head's channels
+        assert table.predict(space, shape) == pytest.approx(work(fused_of(network, shape, SIZE)), rel=2e-3)
+        assert table.predict(space, shape) < table.whole
+
+
+def test_actions_change_the_shape_as_they_change_the_network(network):
+    space, generator = Space(network), random.Random(1)
+    for _ in range(6):
+        shape = Shape.of(network)
+        actions = [action for action in space.actions(shape) if action.kind != 'attention']
+        if not actions:
+            break
+        action = generator.choice(actions)
+        network = apply(network, action, weights(network))
+        assert Shape.of(network) == space.after(shape, action)
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Measuring without files: each takes as long as it has pieces; the list of what was exported."""
+    exported = []
+
+    def export(network, runtime, size, path):
+        exported.append(network)
+        path.write_text(str(len(getattr(network, 'pieces', ())) or 100))
+
+    monkeypatch.setattr(latency, 'export', export)
+    monkeypatch.setattr(
+        latency, 'milliseconds', lambda paths, *_: [10.0 + 0.5 * int(path.read_text()) for path in paths]
+    )
+    return exported
+
+
+def test_a_measurement_goes_on_where_it_was(scenes, tool, counted, tmp_path, monkeypatch):
+    path = tmp_path / 'table.csv'
+    arguments = ('latency', TINY, '--size', 64, 64, '-o', path)
+    with monkeypatch.context() as patch:
+        patch.setattr(latency, 'chain_of', lambda *_: 1 / 0 if len(counted) > 6 else torch.nn.Sequential())
+        with pytest.raises(ZeroDivisionError):
+            tool(*arguments)
+    begun = Table.read(path)
+    assert begun.whole and len(begun.ms) == 3
+    counted.clear()
+    assert tool(*arguments).status == 0
+    table, network = Table.read(path), latency.original(TINY)
+    space = Space(network)
+    assert list(table.ms) == space.all_parts() and table.network == fingerprint(network)
+    assert len(counted) == 2 * (len(space.all_parts()) - 3)
+    assert set(list(table.ms.values())[3:]) == {0.5}
+    assert table.predict(space, space.original) == table.whole
+    header, first = path.read_text().splitlines()[:2]
+    assert header == 'runtime,device,threads,size,part,stage,kind,dim_in,dim,hidden,ms'
+    assert first.startswith('onnx,') and ',64x64,whole,,EfficientFormer-FPNHead-' in first
+    for change, said in (
+        (('--size', 64, 96), 'another size'),
+        (('--runtime', 'litert'), 'another runtime'),
+        (('--threads', 3), 'another number of threads'),
+        (('--cfg-options', 'model.decode_head.channels=24'), 'another network'),
+    ):
+        outcome = tool(*arguments, *change)
+        assert outcome.status == 2 and said in outcome.err
+
+
+def test_files_for_another_device_and_its_times(scenes, tool, counted, tmp_path):
+    folder, measured, path = tmp_path / 'chains', tmp_path / 'phone.csv', tmp_path / 'table.csv'
+    assert tool('latency', TINY, '--size', 64, 64, '--emit', folder).status == 0
+    manifest = json.loads((folder / 'manifest.json').read_text())
+    names = sorted(file.name for file in folder.glob('*.onnx'))
+    assert len(names) == 1 + 2 * len(manifest['parts']) == len(counted)
+    assert tool('latency', TINY, '--size', 64, 64, '--emit', folder).status == 0 and len(counted) == len(names)
+    lines = [f'{name},{7 if "whole" in name else 2 * int(name[4])}' for name in names]
+    measured.write_text('\n'.join(['file,ms', *lines[1:]]))
+    back = ('latency', TINY, '--emit', folder, '--from', measured, '-o', path, '--device', 'a phone')
+    outcome = tool(*back)
+    assert outcome.status == 2 and f'lacks 1 of {len(names)} files: 000_2' in outcome.err
+    measured.write_text('\n'.join(['file,ms', *lines]))
+    assert tool(*back).status == 0
+    table = Table.read(path)
+    assert (table.device, table.whole, set(table.ms.values())) == ('a phone', 7.0, {2.0})
+    outcome = tool('latency', TINY, '--size', 64, 96, '--emit', folder)
+    assert outcome.status == 2 and 'another network, runtime or size' in outcome.err
+
+
+@pytest.mark.parametrize(
+    'text, said',
+    [
+        ('', 'its columns'),
+        ('a,b\n1,2\n', 'its columns'),
+        (','.join(latency.Table.__dataclass_fields__), 'its columns'),
+        ('HEAD\nonnx,cpu,1,64x64,whole,,net,,,,nan\n', 'nan ms'),
+        ('HEAD\nonnx,cpu,1,64x64,block,x,net,,,,1\n', 'no latency table'),
+        ('HEAD\nonnx,cpu,1,64x64,whole,,n,,,,1\nonnx,cpu,2,64x64,whole,,n,,,,1\n', 'of several'),
+    ],
+)
+def test_a_file_that_is_no_table_is_said(tmp_path, text, said):
+    path = tmp_path / 'table.csv'
+    path.write_text(text.replace('HEAD', 'runtime,device,threads,size,part,stage,kind,dim_in,dim,hidden,ms'))
+    with pytest.raises(ConfigError, match=said):
+        Table.read(path)
+
+
+def test_missing_rows_are_named(network):
+    space = Space(network)
+    shape = space.after(space.original, space.actions(space.original)[0])
+    table = Table('onnx', 'cpu', 1, SIZE, 'a network', 3.0)
+    with pytest.raises(ConfigError, match=r'lacks \d+ rows: block 0 '):
+        table.predict(space, shape)
+    assert table.predict(space, space.original) == 3.0
+
+
+@pytest.mark.parametrize(
+    'arguments, said',
+    [
+        (('--size', 64, 65), 'multiples of 32'),
+        (('--threads', 0), '0 threads'),
+        (('--runtime', 'executorch', '--threads', 999), 'as many threads as there are cores'),
+    ],
+)
+def test_what_cannot_be_measured_is_said(scenes, tool, tmp_path, arguments, said):
+    outcome = tool('latency', TINY, '-o', tmp_path / 'table.csv', *arguments)
+    assert outcome.status == 2 and said in outcome.err
