@@ -3,6 +3,8 @@
 
 All shipped models side by side, with random weights: python tools/benchmark.py --models
 
+MMSegmentation's own light segmenters through every runtime: python tools/benchmark.py --zoo docs/zoo.md
+
 The same beside other light segmenters, as files of a runtime: python tools/benchmark.py --rivals onnx --plot rivals.png
 """
 
@@ -25,6 +27,11 @@ def main(argv: list[str]) -> None:
         '--rivals',
         choices=['onnx', 'executorch', 'litert'],
         help="files of our models and of MMSegmentation's SegFormer-B0 and SegNeXt-T in turn, with random weights",
+    )
+    what.add_argument(
+        '--zoo',
+        metavar='PAGE',
+        help="MMSegmentation's own light segmenters through every runtime, one row each; goes on where it was ended",
     )
     parser.add_argument('--plot', metavar='PATH', help='with --rivals: an image of time against published mIoU')
     parser.add_argument('--image', help='a image (default: a drawn scene)')
@@ -56,6 +63,11 @@ def main(argv: list[str]) -> None:
         return
     if args.rivals:
         compare_rivals(args.rivals, tuple(args.size), args.runs, tuple(args.threads), args.plot)
+        return
+    if args.zoo:
+        from effseg.zoo import score_zoo
+
+        score_zoo(args.zoo, tuple(args.size), args.runs)
         return
     if args.compare and not args.config:
         parser.error('--compare takes a config')

@@ -15,9 +15,9 @@ from ..deploy.parity import check_classes
 from ..deploy.program import Unfused
 from ..deploy.spec import PRECISIONS, Spec
 from ..errors import ConfigError, DataError
+from ..fusion.segmentor import check_model, threshold_of
 from ..fusion.segmentor import fuse as fuse_model
-from ..fusion.segmentor import threshold_of
-from ..fusion.trained import deciding_head
+from ..fusion.trained import Decoder, deciding_head, freeze_random_bases
 from .opening import open_segmenter
 from .predict import find_images
 
@@ -63,6 +63,7 @@ def export(
     if precision not in PRECISIONS:
         raise ConfigError(f'precision={precision!r} is unknown; use one of {", ".join(PRECISIONS)}')
     model = open_segmenter(config, checkpoint, cfg_options=cfg_options, device='cpu').trained
+    check_model(model)
     spec = _spec(model, checkpoint, to, size, output, precision)
     shape = (spec.height, spec.width)
     proof, masks = _images(model.cfg, 'val_dataloader', images, proof_images, shape, spec.mean, True)
@@ -71,7 +72,12 @@ def export(
         if precision == 'int8'
         else []
     )
-    network = fuse_model(model, size=shape).exportable() if fuse else Unfused(model)
+    if frozen := freeze_random_bases(model, lambda model: Decoder(model)(model.backbone(torch.zeros(1, 3, *shape)))):
+        print(f'{frozen} matrix decomposition(s): random bases, drawn for every image in training, frozen in the file')
+    if fuse:
+        fused = fuse_model(model, size=shape)
+        print('\n'.join(fused.parts))
+    network = fused.exportable() if fuse else Unfused(model)
     path = path or Path(checkpoint).with_suffix('').as_posix() + f'_{precision}{SUFFIXES[to]}'
     with torch.no_grad():
         return deploy.export(model, network, spec, path, proof, ranges, masks, keep_inaccurate)

@@ -1,18 +1,23 @@
 """Writing an artifact, and keeping it only if it computes what the trained model computes."""
 
 import dataclasses
+import linecache
+import re
 import shutil
 import tempfile
 import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 from torch import nn
 
 from .. import files
-from ..errors import ArtifactError, ConfigError, DataError
+from ..errors import ArtifactError, ConfigError, DataError, EffsegError
 from . import parity
 from .artifact import load
 from .backends import SUFFIXES, Delegation, backend
@@ -105,14 +110,14 @@ def export(
             twin = dataclasses.replace(spec, precision='fp32')
             draft = Path(folder) / 'fp32' / path.name
             draft.parent.mkdir()
-            writer.export(network, twin, draft, [])
+            _convert(writer, network, twin, draft, [])
             seal(draft)
             parity.judge(parity.compare(run(draft), reference, twin), 'fp32')
         best: tuple[Path, parity.Parity, Delegation, tuple[str, ...]] | None = None
         for number, floats in enumerate(attempts(network.eval(), spec, calibration)):
             draft = Path(folder) / str(number) / path.name
             draft.parent.mkdir()
-            delegation = writer.export(network, spec, draft, list(calibration), floats)
+            delegation = _convert(writer, network, spec, draft, list(calibration), floats)
             seal(draft)
             proof = parity.compare(run(draft), reference, spec)
             if best is None or quality(proof) > quality(best[1]):
@@ -137,6 +142,35 @@ def export(
         files.size(path) / 1e6,
         time.perf_counter() - started,
     )
+
+
+def _convert(writer: ModuleType, network: nn.Module, *arguments: Any) -> Delegation:
+    """
+    Raises:
+        ArtifactError: for a network that the runtime's converter does not take, naming the operator and the module.
+    """
+    try:
+        return writer.export(network, *arguments)
+    except (EffsegError, OSError, MemoryError):
+        raise
+    except Exception as error:  # converters share no base below it
+        chain = [error]
+        while (cause := chain[-1].__cause__ or chain[-1].__context__) and len(chain) < 8:
+            chain.append(cause)
+        operators = re.findall(r'(?:aten|prims)[.:]+[a-z_0-9]+', '\n'.join(str(one) for one in chain))
+        where, place = f', operator {operators[0]}' if operators else '', ''
+        frames = [pair for one in chain for pair in traceback.walk_tb(one.__traceback__)]
+        for frame, line in frames:  # the last one is the innermost module whose forward was running
+            owner = frame.f_locals.get('self')
+            if isinstance(owner, nn.Module) and not type(owner).__module__.startswith('torch.'):
+                code = linecache.getline(frame.f_code.co_filename, line).strip()
+                place = f', in {type(owner).__name__}.{frame.f_code.co_name}: {code}'
+        where += place
+        first = next((line for line in str(chain[-1]).splitlines() if line.strip()), '')
+        raise ArtifactError(
+            f'{writer.__name__.rpartition(".")[2]} cannot convert this network{where}: {type(chain[-1]).__name__}: '
+            f'{first[:300]}. No file was written; try --unfused, or another runtime'
+        ) from error
 
 
 def _check(

@@ -175,7 +175,14 @@ class Reference:
     def _inputs(self, image: np.ndarray) -> torch.Tensor:
         # OpenCV's order, in which MMSegmentation loads files
         bgr = torch.from_numpy(np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)))
-        return self.model.data_preprocessor(dict(inputs=[bgr], data_samples=None), False)['inputs']
+        return self.model.data_preprocessor(dict(inputs=[bgr], data_samples=[_Sample()]), False)['inputs']
+
+
+class _Sample:
+    """What a data preprocessor that pads notes its padding on."""
+
+    def set_metainfo(self, metainfo: dict) -> None:
+        pass
 
 
 def check_classes(model: nn.Module, spec: Spec) -> None:

@@ -95,6 +95,7 @@ def as_trained(module: nn.Module, run: Callable[[nn.Module], object]) -> tuple[T
     return Trained(module), ', '.join(done) or 'nothing to fold'
 
 
+@torch.no_grad()
 def freeze_random_bases(model: nn.Module, run: Callable[[nn.Module], object]) -> int:
     """Draws the bases of matrix decompositions (SegNeXt's Hamburger) once and for all, where they are drawn for every
     image.
