@@ -33,6 +33,7 @@ from .fusion.segmentor import FusedSegmentor, check_size, describe_data, fuse
 from .stack import resources
 from .timing import MB, Timing, peak_memory, time_in_turn
 
+MOST_THREADS = 1024
 PHOTO = (1500, 2000)  # the size of a photo whose logits take gigabytes
 HEADER = f'{"model":<28}{"M parameters":>13}{"GMAC":>8}{"fused":>8}{"ms":>9}{"fused":>9}{"ratio":>7}  threads'
 
@@ -353,8 +354,10 @@ def _each(threads: Sequence[int]) -> Iterator[int]:
 
 
 def _check_counts(runs: int, threads: Sequence[int]) -> None:
-    if runs < 1 or not threads or min(threads) < 1:
-        raise ConfigError(f'{runs} runs on {list(threads)} threads were asked for; each takes a number of 1 or more')
+    if runs < 1 or not threads or not 1 <= min(threads) <= max(threads) <= MOST_THREADS:
+        raise ConfigError(
+            f'{runs} runs on {list(threads)} threads were asked for; runs take 1 or more, threads 1 to {MOST_THREADS}'
+        )
 
 
 def _predict(model: nn.Module, image: np.ndarray) -> object:

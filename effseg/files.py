@@ -10,7 +10,7 @@ def write(path: Path, content: bytes | str) -> None:
 
     Args:
         path: of the file, in a folder that exists.
-        content: text is written as UTF-8.
+        content: text is written as UTF-8; bytes of a file's name that are none as ``\\udcXX``.
 
     Raises:
         OSError: when it cannot be written; what was there before is then as it was.
@@ -18,7 +18,7 @@ def write(path: Path, content: bytes | str) -> None:
     # the process in the name: two that write the same file do not write into each other's
     partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
     try:
-        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+        partial.write_bytes(content.encode(errors='backslashreplace') if isinstance(content, str) else content)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

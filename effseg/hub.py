@@ -83,6 +83,7 @@ def save(
         content = _content(model.cfg, model.dataset_meta)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{config} cannot be said in the hub's layout: {error}") from error
+    target.mkdir(parents=True, exist_ok=True)  # or it would be known after the scoring that it cannot be made
     if metrics is None:
         from .report.scoring import score
 
@@ -95,7 +96,6 @@ def save(
         'measured with': ', '.join(f'{name} {value}' for name, value in environment().items()),
     }
     card = _card(content, metrics, facts, Path(config).stem, license)
-    target.mkdir(parents=True, exist_ok=True)
     # first: it says that the folder is ours, whatever happens to the rest
     (target / CONFIG).write_text(json.dumps(content, indent=1) + '\n')
     save_file(

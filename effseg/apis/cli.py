@@ -22,6 +22,7 @@ OF_FILES = (
     errno.EISDIR,
     errno.ENOENT,
     errno.ENAMETOOLONG,
+    errno.ELOOP,
     errno.EIO,
 )
 

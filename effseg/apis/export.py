@@ -14,6 +14,7 @@ from ..deploy.images import CONTENTS, fit, fit_mask
 from ..deploy.parity import check_classes
 from ..deploy.program import Unfused
 from ..deploy.spec import PRECISIONS, Spec
+from ..engine.config import dataset_of, of_config
 from ..errors import ConfigError, DataError
 from ..fusion.segmentor import check_model, threshold_of
 from ..fusion.segmentor import fuse as fuse_model
@@ -121,13 +122,15 @@ def _images(
     from mmseg.registry import DATASETS
 
     pipeline = cfg.test_pipeline if 'test_pipeline' in cfg else cfg.test_dataloader.dataset.pipeline
+    with of_config(f'{loader}.dataset or test pipeline'):
+        dataset = DATASETS.build(dict(dataset_of(cfg, loader), pipeline=pipeline, lazy_init=True))
     try:
-        dataset = DATASETS.build(dict(cfg[loader].dataset, pipeline=pipeline))
+        dataset.full_init()
         chosen = np.linspace(0, len(dataset) - 1, min(max(count, 0), len(dataset))).round().astype(int)
         shown = [_show(*_sample(dataset, index), size, number, fill) for number, index in enumerate(chosen)]
         if cover and shown and all(mask is not None for _, mask in shown):
             shown += _unseen(dataset, shown, size, fill)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"the config's {loader} gives no images ({error}); put the data where the config says or name a folder of "
             'images with --images'

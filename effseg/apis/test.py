@@ -35,18 +35,18 @@ class LabelMapHook(Hook):
     """
 
     def __init__(self, folder: str):
-        self.folder = Path(folder).resolve()
+        self.output = OutputFolder(folder)
 
     def before_test(self, runner) -> None:
         data = runner.test_dataloader.dataset
         if is_main_process():
-            OutputFolder(self.folder).claim(self._name(data.get_data_info(index)) for index in range(len(data)))
+            self.output.claim(self._name(data.get_data_info(index)) for index in range(len(data)))
         barrier()
 
     def after_test_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         for sample in outputs:
             labels = sample.pred_sem_seg.data[0].cpu().numpy() + bool(sample.get('reduce_zero_label', False))
-            Image.fromarray(labels.astype(np.uint8)).save(self.folder / self._name(sample))
+            Image.fromarray(labels.astype(np.uint8)).save(self.output.path / self._name(sample))
 
     @staticmethod
     def _name(sample) -> str:
@@ -95,7 +95,7 @@ def test(
     if fused and tta:
         raise ConfigError('--tta averages full-size logits, which --fused never makes; give one of them')
     if tta:
-        if 'tta_pipeline' not in cfg or 'tta_model' not in cfg:
+        if not (cfg.get('tta_pipeline') and cfg.get('tta_model')):
             raise ConfigError(f"--tta needs 'tta_pipeline' and 'tta_model' in {config}")
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
     cfg.load_from = None

@@ -83,6 +83,8 @@ def dataset_of(cfg: Config, loader: str) -> ConfigDict:
 _KINDS = {
     'model': dict,
     'model.backbone': dict,
+    'model.test_cfg': dict,
+    'model.data_preprocessor': dict,
     '{loader}': (dict, type(None)),
     '{loader}.dataset': dict,
     '{loader}.dataset.type': (str, type),
@@ -95,6 +97,9 @@ _KINDS = {
     '{loader}.dataset.metainfo': (dict, type(None)),
     '{loader}.dataset.pipeline': list,
     '{loader}.sampler': dict,
+    'test_pipeline': list,
+    'tta_pipeline': (list, type(None)),
+    'tta_model': (dict, type(None)),
     'train_cfg': (dict, type(None)),
     'val_cfg': (dict, type(None)),
     'test_cfg': (dict, type(None)),

@@ -38,7 +38,7 @@ class GuardedDataset:
         self.num_classes = num_classes or len(self.dataset.metainfo.get('classes') or range(256))
         self.ignored = tuple(ignored or (getattr(self.dataset, 'ignore_index', 255),))
         # shared with the workers: the limit is one for all of them
-        self.skipped: Any = multiprocessing.Array('q', [-1] * skip_bad)
+        self.skipped: Any = multiprocessing.Array('q', [-1] * min(skip_bad, len(self.dataset)))
 
     def __len__(self) -> int:
         return len(self.dataset)

@@ -26,6 +26,7 @@ from .trained import Decoder, Trained, as_trained, deciding_head, draws_bases, f
 
 # what may differ between a segmenter and its fused form on an image of noise, relative to the largest logit
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3}  # of other types, 0.2
+LARGEST_SIDE = 2**16  # pixels, as in JPEG
 # what fuses each decode head, by the name of its class in MMSegmentation (which need not be installed here): a function
 # of the neck, the head, the norm on each of the backbone's maps and the maps' (H, W)
 DECODERS = {
@@ -296,8 +297,10 @@ def check_size(size: Sequence[int]) -> tuple[int, int]:
         sides = tuple(int(side) for side in size)
     except (TypeError, ValueError):
         sides = ()
-    if len(sides) != 2 or min(sides) < 1 or list(sides) != list(size):
-        raise FuseError(f'size={size!r} came; (height, width) in pixels was expected, both positive')
+    if len(sides) != 2 or not 1 <= min(sides) <= max(sides) <= LARGEST_SIDE or list(sides) != list(size):
+        raise FuseError(
+            f'size={size!r} came; (height, width) in pixels was expected, both positive, at most {LARGEST_SIDE}'
+        )
     return sides
 
 

@@ -68,7 +68,7 @@ def test_a_value_that_nobody_can_mean_is_named(option, word):
         ('train_dataloader.dataset.ann_file=none.txt', 'none.txt'),
         ('model.neck=None', 'first iteration'),
         ('default_hooks.checkpoint.interval=x', 'first iteration'),
-        ('model.test_cfg=3', 'validation after iteration'),
+        ('model.test_cfg=3', 'model.test_cfg=3'),
         ('test_cfg=None', 'test_cfg'),
     ],
 )
