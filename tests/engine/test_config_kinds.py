@@ -15,12 +15,14 @@ PARTS = {key.format(loader=loader) for key in _KINDS for loader in DATALOADERS}
 
 
 @pytest.fixture(scope='module')
-def read_once():
-    """Every test has the tiny config without its file being run again."""
-    read = Config.fromfile(TINY)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Config, 'fromfile', lambda path: copy.deepcopy(read))
-        yield
+def tiny():
+    return Config.fromfile(TINY)
+
+
+@pytest.fixture
+def read_once(tiny, monkeypatch):
+    """Every test that takes this has the tiny config without its file being run again."""
+    monkeypatch.setattr(Config, 'fromfile', lambda path: copy.deepcopy(tiny))
 
 
 @pytest.mark.usefixtures('read_once')
