@@ -54,6 +54,8 @@ SMALL = {
     'export': ['--proof-images', '1'],
     'benchmark': ['--size', *map(str, SIZE), '--runs', '1', '--threads', '1'],
     'web_demo': ['--port', '0'],
+    'latency': ['--size', '64', '64', '--runs', '1'],
+    'slim': ['--images', '2'],
     'predict': [],
     'check_data': [],
 }

@@ -1,8 +1,7 @@
-"""Small trained-looking segmenters of both generations with both heads, and the tools."""
+"""Small trained-looking segmenters of both generations with both heads."""
 
 import pytest
 import torch
-from engine.conftest import checkpoint, scenes, segmentor, tool  # noqa: F401
 from mmengine.config import ConfigDict
 
 from effseg.models.arch import resolve_arch

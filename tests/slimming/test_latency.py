@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip('mmseg')
 import torch
-from engine.conftest import TINY
+from networks import TINY
 from torch.utils.flop_counter import FlopCounterMode
 
 from effseg.errors import ConfigError

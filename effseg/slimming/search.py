@@ -1,0 +1,106 @@
+"""The search for what a trained segmenter can do without: one action after the other, the cheapest loss first."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from ..errors import ConfigError
+from .evaluate import Samples, judge, weigh
+from .slicing import Action, Network, apply
+from .space import Shape, Space
+from .table import Table
+
+
+@dataclass(frozen=True)
+class Step:
+    """An action that was taken, and the network behind it.
+
+    Attributes:
+        action: None for the original.
+        loss: on held-out training images.
+        ms: predicted.
+    """
+
+    action: Action | None
+    loss: float
+    ms: float
+
+    def as_dict(self) -> dict:
+        """Plain data."""
+        named = None if self.action is None else {**asdict(self.action), 'text': str(self.action)}
+        return dict(action=named, loss=self.loss, ms=self.ms)
+
+
+def check_budget(space: Space, table: Table, target: float) -> None:
+    """
+    Raises:
+        ConfigError: for a time that no architecture of the space reaches, with the fastest that one does.
+    """
+    table.require([part for part in space.all_parts()])
+    fastest = min(table.predict(space, space.smallest()), table.predict(space, space.original))
+    if fastest > target:
+        whole = table.predict(space, space.original)
+        raise ConfigError(
+            f'nothing reaches {target:.2f} ms of {whole:.2f}: the fastest architecture of the space takes '
+            f'{fastest:.2f}, --budget {fastest / whole:.2f}'
+        )
+
+
+def gradual(
+    network: Network,
+    space: Space,
+    table: Table,
+    target: float,
+    samples: Samples,
+    path: list[Step],
+    save: Callable[[Network, list[Step]], None],
+    say: Callable[[str], None] = print,
+) -> tuple[Network, list[Step]]:
+    """Takes, of all single actions, the one that loses least per millisecond, again and again until the time is met.
+
+    What an action gains beyond the target counts for nothing.
+
+    Args:
+        network: where to begin: the original, or where an earlier search was interrupted.
+        space: of the original.
+        table: of its parts.
+        target: milliseconds to reach.
+        samples: to judge candidates on.
+        path: the steps that led to ``network``; empty at the original.
+        save: called behind every step.
+        say: prints a line.
+
+    Returns:
+        The network, with its BatchNorm statistics measured anew, and the path.
+
+    Raises:
+        ConfigError: when nothing that is left gains time.
+    """
+    if not path:
+        started = time.monotonic()
+        loss, network = judge(network, samples)
+        seconds, count = time.monotonic() - started, len(space.actions(space.original))
+        say(f'at most {count} candidates per step, {seconds:.1f} s each: at most {count * seconds / 60:.1f} min a step')
+        path = [Step(None, loss, table.predict(space, space.original))]
+        save(network, path)
+    while path[-1].ms > target:
+        shape, now = Shape.of(network), path[-1]
+        scores, tokens = weigh(network, samples.statistics)
+        best: tuple[float, Step, Network] | None = None
+        for action in space.actions(shape):
+            ms = table.predict(space, space.after(shape, action))
+            gain = now.ms - max(ms, target)
+            if gain <= 0:
+                continue
+            loss, smaller = judge(apply(network, action, scores, tokens), samples)
+            price = (loss - now.loss) / gain
+            if best is None or price < best[0]:
+                best = price, Step(action, loss, ms), smaller
+        if best is None:
+            raise ConfigError(
+                f'nothing that is left gains time: {now.ms:.2f} ms were reached, {target:.2f} were asked for'
+            )
+        network, path = best[2], [*path, best[1]]
+        say(f'step {len(path) - 1}: {path[-1].action}, loss {path[-1].loss:.4f}, {path[-1].ms:.2f} ms')
+        save(network, path)
+    return network, path
