@@ -33,6 +33,7 @@ EXTRAS = {
     # the maintained line of MMSegmentation; an extra, since it must never be installed over an official one
     'mmseg': [
         'onedl-mmsegmentation>=1.4.2',
+        'torch>=2.3',  # the first that works with the numpy 2 that onedl-mmsegmentation asks for
         'onedl-mmengine>=0.10.12',
         'onedl-mmcv>=2.3.6',
         'opencv-python',  # as mmcv asks for it; the headless one would be installed over it

@@ -22,6 +22,14 @@ MODULES = {
 }
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """int8 of ExecuTorch and LiteRT, minutes of conversion, is left to the slow tier."""
+    for item in items:
+        if getattr(item.cls, 'slow_int8', False) and 'labels-int8' in item.name:
+            item.add_marker(pytest.mark.slow)
+
+
 def need(runtime: str) -> None:
     """Skips where a runtime is missing; fails in CI, which installs them all."""
     missing = [module for module in MODULES[runtime] if importlib.util.find_spec(module) is None]

@@ -33,6 +33,7 @@ class BackendContract:
     runtime: str
     runtime_module: str  # what running a file imports
     needs_torch = False  # whether the runtime itself imports torch
+    slow_int8 = False  # whether int8 takes minutes to convert
     refused: str | None = None  # a precision it has not
 
     @pytest.fixture(scope='class', params=[('logits', 'fp32'), ('labels', 'int8')], ids='-'.join)

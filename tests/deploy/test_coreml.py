@@ -68,9 +68,9 @@ def another_checkpoint(network):
 @pytest.mark.parametrize(
     'sabotage',
     [
-        biases_zeroed,
-        pytest.param(attention_biases_zeroed, marks=pytest.mark.medium),
-        pytest.param(another_checkpoint, marks=pytest.mark.medium),
+        pytest.param(biases_zeroed, marks=pytest.mark.slow),
+        pytest.param(attention_biases_zeroed, marks=pytest.mark.medium),  # of all three the hardest to see
+        pytest.param(another_checkpoint, marks=pytest.mark.slow),
     ],
 )
 def test_another_network_is_refused(sabotage, model, fused, images, tmp_path):

@@ -11,7 +11,9 @@ from effseg.deploy import backends, parity, quantize
 from .conftest import SIZE, need, spec_of
 
 
-@pytest.fixture(scope='module', params=['SegformerHead', 'DepthwiseSegformerHead'])
+@pytest.fixture(
+    scope='module', params=[pytest.param('SegformerHead', marks=pytest.mark.slow), 'DepthwiseSegformerHead']
+)
 def model(request, random_stats):
     return random_stats(segmenter(channels=16, head=dict(type=request.param, act_cfg=None), resolution=3)).float()
 
