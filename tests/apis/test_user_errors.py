@@ -1,5 +1,6 @@
 """A user's mistake is one line that says what to do, status 2, and no traceback, whichever tool it is made with."""
 
+import importlib.util
 import os
 import shutil
 
@@ -279,3 +280,23 @@ def test_a_config_without_test_data_is_said(tool, tmp_path, arguments, word):
 )
 def test_wrong_arguments_are_one_line(tool, arguments):
     assert_refused(tool('train', *arguments), '--help')
+
+
+@pytest.mark.parametrize(
+    'arguments, package',
+    [
+        (['report', TINY, 'CHECKPOINT'], 'jinja2'),
+        (['report', TINY, 'CHECKPOINT'], 'plotly'),
+        (['hub', 'save', TINY, 'CHECKPOINT', 'hub'], 'huggingface_hub'),
+        (['hub', 'save', TINY, 'CHECKPOINT', 'hub'], 'safetensors'),
+    ],
+)
+def test_a_missing_package_is_named_before_anything_is_scored(
+    tool, checkpoint, tmp_path, monkeypatch, arguments, package
+):
+    monkeypatch.chdir(tmp_path)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name, *of: None if name == package else find(name, *of))
+    outcome = tool(*(str(checkpoint) if word == 'CHECKPOINT' else word for word in arguments))
+    assert_refused(outcome, package, 'pip install')
+    assert not list(tmp_path.iterdir())
