@@ -181,7 +181,9 @@ def page(rows: Sequence[dict], size: tuple[int, int], runs: int) -> str:
     for runtime in SUFFIXES:
         own = [row for row in rows if row['runtime'] == runtime]
         passed = sum('reason' not in row for row in own)
-        lines += ['', f'## {runtime}: {passed} of {len(own)}', '']
+        lines += ['', f'## {runtime}: {passed} exported of {len(own)} that were run, of {len(MODELS)}', '']
+        if not own:
+            continue
         lines += [
             '| model | exported | delegates, left over | logits differ by | same label | ms unfused, fused | ratio |'
         ]

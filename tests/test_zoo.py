@@ -1,0 +1,36 @@
+"""The page of MMSegmentation's own segmenters: rows that are known are kept, and a reason is one line."""
+
+import json
+
+import pytest
+
+pytest.importorskip('mmseg')
+from effseg import zoo
+
+
+def test_known_rows_are_not_run_again(tmp_path, monkeypatch):
+    ran = []
+
+    def export(model, network, runtime, size, runs):
+        ran.append((model, runtime))
+        if runtime == 'litert':
+            return {'reason': 'litert | cannot'}
+        return {'delegates': 1, 'left': {'aten.mean': 2}, 'difference': 1e-6, 'agreement': 1.0, 'interpreted': False}
+
+    class Network:
+        parts = ('backbone X: as trained',)
+
+        def exportable(self):
+            return self
+
+    monkeypatch.setattr(zoo, '_export', export)
+    monkeypatch.setattr(zoo, 'build', lambda name, size: name)
+    monkeypatch.setattr(zoo, 'fuse', lambda model, size: Network())
+    page = tmp_path / 'zoo.md'
+    zoo.score_zoo(str(page), (64, 64), models=['FastSCNN'], runtimes=['onnx'])
+    zoo.score_zoo(str(page), (64, 64), models=['FastSCNN'], runtimes=['onnx', 'litert'])
+    assert ran == [('FastSCNN', 'onnx'), ('FastSCNN', 'litert')]
+    assert len([json.loads(line) for line in page.with_suffix('.jsonl').read_text().splitlines()]) == 2
+    text = page.read_text()
+    assert '## onnx: 1 exported of 1 that were run, of 13' in text and '| FastSCNN | no: litert / cannot |' in text
+    assert '| FastSCNN | yes | 1; aten.mean x2 | 1.0e-06 | 100.000 % |' in text
