@@ -10,11 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from mmengine.registry import init_default_scope
+from mmseg.registry import MODELS
 from tqdm import tqdm
 
 from .. import files
-from ..apis.opening import open_segmenter
 from ..deploy.backends import SUFFIXES
+from ..engine.config import load_config, of_config
 from ..errors import ConfigError
 from ..outputs import OutputFolder
 from ..report.facts import environment
@@ -32,8 +34,10 @@ RUNS = 15
 def original(config: str, cfg_options: dict | None = None) -> Network:
     """The network of a config, with random weights: its time does not depend on them."""
     torch.manual_seed(0)
-    model = open_segmenter(config, None, cfg_options=cfg_options, device='cpu').trained
-    return network_of(model, model.cfg)
+    cfg = load_config(config, cfg_options)
+    init_default_scope(cfg.get('default_scope', 'mmseg'))
+    with of_config('model'):
+        return network_of(MODELS.build(cfg.model), cfg)
 
 
 def measure(
