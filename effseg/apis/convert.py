@@ -14,7 +14,7 @@ from PIL import Image
 
 from ..datasets.convert import coco, cvat, label_studio, labelme, masks, yolo
 from ..datasets.convert.drawing import BACKGROUND, Classes, Drawn, classes_of, draw, renumber, shares
-from ..datasets.convert.source import Source, upright_size
+from ..datasets.convert.source import Source, read_json, upright_size
 from ..datasets.convert.split import Division, divide
 from ..errors import ConfigError, DataError
 from ..files import write
@@ -183,11 +183,36 @@ def _write(folder: OutputFolder, root: Path, source: Source, classes: Classes, d
         becomes={name: classes.names[number] if number < 255 else None for name, number in classes.number.items()},
         unlabelled='ignored' if classes.unlabelled == 255 else classes.names[classes.unlabelled],
         split=dict(by=division.by, seed=division.seed, images=dataset.images),
+        suffix=suffix,
+        sizes=dataset.sizes.tolist(),
         files={name: str(path) for name, path in files.items() if isinstance(path, Path)},
         said=said,
     )
     write(folder.path / FACTS, json.dumps(facts, indent=1, ensure_ascii=False) + '\n')
     return dataset
+
+
+def read_dataset(root: Path) -> Dataset:
+    """What :func:`convert` wrote.
+
+    Raises:
+        DataError: when the folder's dataset.json is not what it wrote.
+    """
+    facts = read_json(root / FACTS)
+    try:
+        return Dataset(
+            root.resolve(),
+            str(facts['format']),
+            [str(name) for name in facts['classes']],
+            [[int(value) for value in color] for color in facts['palette']],
+            [float(share) for share in facts['shares'].values()],
+            {str(split): int(count) for split, count in facts['split']['images'].items()},
+            str(facts['suffix']),
+            np.array(facts['sizes'], dtype=int).reshape(-1, 2),
+            [str(line) for line in facts['said']],
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f'{root / FACTS} is not as tools/convert.py writes it: {error!r}') from error
 
 
 def _write_label_map(path: Path, content: bytes, palette: list[list[int]]) -> None:

@@ -1,8 +1,18 @@
 """The mean of the weights over the last iterations, in a training that may be interrupted."""
 
+import torch
 from mmengine.hooks import EMAHook
-from mmengine.registry import HOOKS
+from mmengine.model import ExponentialMovingAverage
+from mmengine.registry import HOOKS, MODELS
 from mmengine.runner import Runner
+
+
+@MODELS.register_module()
+class WarmAverage(ExponentialMovingAverage):
+    """MMEngine's mean, of less of the past at first: or a short training would end near the weights it began with."""
+
+    def avg_func(self, averaged_param: torch.Tensor, source_param: torch.Tensor, steps: int) -> None:
+        averaged_param.lerp_(source_param, max(self.momentum, 9 / (10 + int(steps))))
 
 
 @HOOKS.register_module()

@@ -65,7 +65,10 @@ def test_exact_while_gradients_are_accumulated(train, tmp_path):
 @pytest.fixture
 def averaged(tmp_path) -> Path:
     """tiny.py with the mean of the weights, in the layout channels_last."""
-    hooks = [dict(type='ResumableEMAHook', momentum=0.1, update_buffers=True), dict(type='ChannelsLastHook')]
+    hooks = [
+        dict(type='ResumableEMAHook', ema_type='WarmAverage', momentum=0.1, update_buffers=True),
+        dict(type='ChannelsLastHook'),
+    ]
     path = tmp_path / 'averaged.py'
     path.write_text(f'_base_ = {TINY!r}\ncustom_hooks = {hooks}\n')
     return path

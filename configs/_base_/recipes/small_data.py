@@ -7,7 +7,6 @@ optim_wrapper = dict(
     clip_grad=dict(max_norm=5.0),
     paramwise_cfg=dict(norm_decay_mult=0.0, custom_keys=dict(decode_head=dict(lr_mult=10.0), neck=dict(lr_mult=10.0))))
 custom_hooks = [
-    # until begin_iter the mean is the newest weights
-    dict(type='ResumableEMAHook', momentum=0.005, begin_iter=100, update_buffers=True),
+    dict(type='ResumableEMAHook', ema_type='WarmAverage', momentum=0.005, update_buffers=True),
     dict(type='EarlyStoppingHook', monitor='mIoU', rule='greater', min_delta=0.1, patience=10),
 ]

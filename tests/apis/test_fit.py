@@ -1,0 +1,64 @@
+"""From a folder of masks to a proven file by one command, and what stops it before it has cost anything."""
+
+from pathlib import Path
+
+import pytest
+
+from effseg.apis.fit import class_weights, parse_budget
+from effseg.demo.dataset import write_demo_data
+from effseg.engine.config import load_config
+from effseg.errors import ConfigError
+
+OPTIONS = ['--model', 'mlp_effformerv2_s0']
+
+
+@pytest.fixture
+def masks(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_OFFLINE', True)
+    write_demo_data(tmp_path / 'masks', train=8, val=2, size=(64, 64))
+    return tmp_path / 'masks'
+
+
+@pytest.mark.slow
+def test_one_command_goes_from_masks_to_a_proven_file(tool, masks, tmp_path):
+    outcome = tool('fit', masks, '--out', tmp_path / 'out', '--budget', '2', *OPTIONS)
+    assert outcome.status == 0, outcome.err
+    for name in ('config.py', 'run/best.pth', 'run/report/report.html', 'run/best_fp32.onnx'):
+        assert (tmp_path / 'out' / name).is_file(), name
+    assert 'random' in outcome.out and 'small_data_from_scratch' in outcome.out
+
+
+@pytest.mark.medium
+def test_a_dry_run_ends_with_a_config_that_is_read_as_any_other(tool, masks, tmp_path):
+    outcome = tool('fit', masks, '--out', tmp_path / 'out', '--budget', '3', '--dry-run', *OPTIONS)
+    assert outcome.status == 0, outcome.err
+    cfg = load_config(str(tmp_path / 'out/config.py'))
+    assert cfg.train_cfg.max_iters == 3 and cfg.model.decode_head.num_classes == 8
+    assert len(cfg.model.decode_head.loss_decode.class_weight) == 8 and cfg.model.backbone.init_cfg is None
+    assert any(step.type == 'RareClassCrop' for step in cfg.train_dataloader.dataset.pipeline)
+    assert {hook.type for hook in cfg.custom_hooks} == {'ResumableEMAHook', 'EarlyStoppingHook'}
+    assert not (tmp_path / 'out/run').exists()
+    write_demo_data(tmp_path / 'more', train=20, val=2, size=(64, 64))
+    outcome = tool('fit', tmp_path / 'more', '--out', tmp_path / 'b', '--budget', '2', '--dry-run', *OPTIONS)
+    assert outcome.status == 2 and 'one pass over the 20 training images takes 3' in outcome.err
+
+
+def test_what_there_is_not_is_said_before_anything_is_written(tool, masks, tmp_path):
+    for options, word in (
+        (['--model', 'resnet'], 'mlp_effformerv2_s1'),
+        (['--budget', 'soon'], 'neither a time'),
+        (['--weights', 'none.pth'], 'is no file'),
+    ):
+        outcome = tool('fit', masks, '--out', tmp_path / 'out', *options)
+        assert outcome.status == 2 and word in outcome.err, outcome.err
+    assert not (tmp_path / 'out/config.py').exists()
+
+
+def test_budgets_and_class_weights():
+    assert parse_budget('30m') == 1800.0 and parse_budget('1.5h') == 5400.0
+    assert parse_budget('500') == 500 and isinstance(parse_budget('500'), int)
+    for text in ('', '0', '-3', '3d', '0m'):
+        with pytest.raises(ConfigError, match='--budget'):
+            parse_budget(text)
+    assert class_weights([0.25] * 4) == [1.0] * 4
+    assert class_weights([0.99, 0.01, 0.0]) == [0.58, 4.0, 4.0]
