@@ -18,6 +18,11 @@ ELSEWHERE = {
     'make test': ('.ci/run', 'make test'),
     'make lint': ('.ci/run', 'make lint'),
     'hf auth login': ('tests/test_hub.py', 'def test_push_uploads_the_three_files_alone'),  # takes an account
+    'python tools/fit.py my_labels': ('tests/apis/test_fit.py', 'def test_one_command_goes_from_masks'),
+    'python tools/convert.py my_labels': (
+        'tests/datasets/test_convert.py',
+        'def test_every_format_gives_the_same_label_maps',
+    ),
     'python tools/hub.py push': ('tests/test_hub.py', 'def test_push_uploads_the_three_files_alone'),  # the same
 }
 # what own_data.md says about files of its own: run in its order, in the default tests

@@ -49,6 +49,7 @@ def test_own_data_from_masks_to_the_phone(tool, tmp_path, monkeypatch):
     Path('page_config.py').write_text(page_config.replace('(512, 512)', '(64, 64)').replace('(2048, 512)', '(96, 64)'))
     Path('my_config.py').write_text(SMALL)
     run = [call for call in tool_calls(DOCS / 'own_data.md') if call[:2] != ['hub', 'push']]  # which takes an account
+    run = [call for call in run if call[0] not in ('fit', 'convert')]  # tests/apis/test_fit.py
     assert [name for name, *_ in run] == [
         'check_data',
         'train',
