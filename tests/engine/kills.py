@@ -39,7 +39,7 @@ def train_in_child(
     begun = os.open(f'{work_dir}.begun', os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     from effseg.apis import cli
     from effseg.apis.train import train
-    from effseg.engine import checkpoint_hook as saving
+    from effseg.engine import atomic, checkpoint_hook, plain_data, resuming
     from effseg.engine import hooks as watch
 
     seed = watch.IterationSeedHook.before_train_iter
@@ -50,19 +50,20 @@ def train_in_child(
 
     watch.IterationSeedHook.before_train_iter = before_train_iter
     if die_at_line is not None:
-        sys.settrace(_killer(saving.__file__, die_at_line))
+        saving = {module.__file__ for module in (atomic, checkpoint_hook, plain_data, resuming)}
+        sys.settrace(_killer(saving, die_at_line))
     sys.argv = ['train.py']
     cli.run(lambda argv: train(config, work_dir, resume=resume, cfg_options=options))
 
 
-def _killer(file: str, lines: int):
-    """Counts the lines that run between the beginning of a save and its end, in the file that saves, and dies at the
+def _killer(files: set[str], lines: int):
+    """Counts the lines that run between the beginning of a save and its end, in the files that save, and dies at the
     last."""
     left = lines
 
     def trace(frame, event, argument):
         nonlocal left
-        if frame.f_code.co_filename != file or frame.f_code.co_name in (
+        if frame.f_code.co_filename not in files or frame.f_code.co_name in (
             'before_train',
             '__init__',
             'newest_whole_checkpoint',

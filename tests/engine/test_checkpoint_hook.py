@@ -10,8 +10,9 @@ import pytest
 import torch
 from networks import TINY
 
-from effseg.engine.checkpoint_hook import AtomicBackend, link, newest_whole_checkpoint
+from effseg.engine.atomic import AtomicBackend, link
 from effseg.engine.datasets import GuardedDataset
+from effseg.engine.resuming import newest_whole_checkpoint
 from effseg.errors import DiskError
 
 pytestmark = pytest.mark.medium

@@ -17,7 +17,7 @@ from mmengine.runner import ValLoop
 from networks import EPOCHS, TINY
 
 from effseg.checkpoint.read import read_file
-from effseg.engine.checkpoint_hook import lock
+from effseg.engine.atomic import lock
 from effseg.engine.datasets import GuardedDataset
 from effseg.engine.progress import say
 
