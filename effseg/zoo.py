@@ -120,6 +120,7 @@ def _draw(layer: Any) -> None:
         layer.weight.normal_(1, 0.3)
         layer.bias.normal_(0, 0.3)
     if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+        assert layer.running_mean is not None and layer.running_var is not None
         layer.running_mean.normal_(0, 0.3)
         layer.running_var.uniform_(0.3, 1.8)
 
@@ -170,7 +171,8 @@ def page(rows: Sequence[dict], size: tuple[int, int], runs: int) -> str:
         'outside of them, the largest difference of a logit relative to the largest logit, the share of the pixels',
         'with the same label, and how much faster the fused file is than the unfused one of the same model and',
         "runtime, on one thread (ExecuTorch's Python runtime takes all cores). Core ML packages are converted, checked",
-        'and evaluated in torch; they were not run, and not timed.',
+        'and evaluated in torch; they were not run, and not timed. Under nine runs, or with other work on the machine,',
+        'milliseconds and ratios are rough.',
         '',
         '## What was done',
         '',

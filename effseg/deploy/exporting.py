@@ -154,7 +154,7 @@ def _convert(writer: ModuleType, network: nn.Module, *arguments: Any) -> Delegat
     except (EffsegError, OSError, MemoryError):
         raise
     except Exception as error:  # converters share no base below it
-        chain = [error]
+        chain: list[BaseException] = [error]
         while (cause := chain[-1].__cause__ or chain[-1].__context__) and len(chain) < 8:
             chain.append(cause)
         operators = re.findall(r'(?:aten|prims)[.:]+[a-z_0-9]+', '\n'.join(str(one) for one in chain))

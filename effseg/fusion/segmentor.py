@@ -167,11 +167,11 @@ def fuse(model: nn.Module, size: Sequence[int] = (512, 512)) -> FusedSegmentor:
             describe_data(model),
         )
         network.to(reference.device, reference.dtype)
-        for part in (network.backbone, network.decoder):
-            if not isinstance(part, Trained):
-                part.to(memory_format=torch.channels_last)
-        maps, of_fused_backbone = _counted(partial(network.backbone, image))
-        logits, of_fused_decoder = _counted(partial(network.decoder, maps))
+        for layer in (network.backbone, network.decoder):
+            if not isinstance(layer, Trained):
+                layer.to(memory_format=torch.channels_last)
+        maps, of_fused_backbone = _counted(partial(_run, network.backbone, image))
+        logits, of_fused_decoder = _counted(partial(_run, network.decoder, maps))
     _check_equal(logits, expected)
     heads = [type(head).__name__ for head in decoder.heads]
     names = [

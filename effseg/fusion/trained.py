@@ -191,7 +191,7 @@ def _reparameterize(module: nn.Module) -> bool:
         try:
             torch.set_default_dtype(torch.float64)  # of the layers that timm makes
             # not imported: who has a network of timm's has timm, and nothing else here takes it
-            child = sys.modules['timm'].models.reparameterize_model(child.double(), inplace=True)
+            child = sys.modules['timm'].utils.reparameterize_model(child.double(), inplace=True)
         finally:
             torch.set_default_dtype(default)
         setattr(module, name, child.to(dtype).eval().requires_grad_(False))

@@ -6,6 +6,7 @@ one behind the other; those that do not stand side by side on the same map, and 
 
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -179,5 +180,5 @@ def milliseconds(paths: Sequence[Path], runtime: str, size: tuple[int, int], thr
     """
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     sessions = {path.name: backend(runtime).load(path, threads) for path in paths}
-    times = time_in_turn({name: lambda one=one: one.run(image) for name, one in sessions.items()}, runs)
+    times = time_in_turn({name: partial(one.run, image) for name, one in sessions.items()}, runs)
     return [1e3 * min(times[path.name].seconds) for path in paths]

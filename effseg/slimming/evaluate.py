@@ -156,7 +156,10 @@ class _Seen:
     """Collects, over the forward passes of a block, what :class:`TokenStats` is made of."""
 
     def __init__(self, block: MetaBlock1d):
-        self.block, self.spreads, self.hidden, self.out = block, [], [], []
+        self.block = block
+        self.spreads: list[Tensor] = []
+        self.hidden: list[tuple[Tensor, Tensor]] = []
+        self.out: list[tuple[Tensor, Tensor]] = []
         block.norm2.register_forward_hook(lambda module, inputs, _: self._before(inputs[0].detach()))
         block.mlp.fc2.register_forward_hook(lambda module, _, result: self.out.append(_moments(result.detach())))
 

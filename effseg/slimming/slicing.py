@@ -4,6 +4,7 @@ import copy
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,9 +31,10 @@ class Action:
     """
 
     kind: str
-    stage: int | None = None
-    block: int | None = None
-    to: int | None = None
+    # numbers, or None where the kind has none; `_check` says which
+    stage: Any = None
+    block: Any = None
+    to: Any = None
 
     def __str__(self):
         where = '' if self.stage is None else f' stage {self.stage + 1}'

@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ..models.arch import Arch
 from .slicing import STEP, Action, Network
@@ -134,7 +135,8 @@ class Space:
         The head is measured whole, with one width at a time other than the original's; what a narrower stage saves in
         it is taken proportional to the channels that the stage's map is brought to.
         """
-        arch, count = shape.arch, Counter({Part('stem', 0, 'conv', 3, shape.arch.embed_dims[0]): 1.0})
+        arch = shape.arch
+        count: Any = Counter({Part('stem', 0, 'conv', 3, arch.embed_dims[0]): 1.0})
         for stage, dim in enumerate(arch.embed_dims):
             if stage:
                 beside = self.backbone == 'EfficientFormerV2' and stage == 3

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,8 +20,9 @@ TORCHRUN = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '
 WATCH = """
 import os, sys
 def written(event, arguments):
-    if event == 'open' and isinstance(arguments[0], str) and isinstance(arguments[1], str) and set(arguments[1]) &
-    set('wax+'):
+    if event != 'open' or not isinstance(arguments[0], str) or not isinstance(arguments[1], str):
+        return
+    if set(arguments[1]) & set('wax+'):
         with os.fdopen(os.open(os.environ['WRITTEN'], os.O_WRONLY | os.O_APPEND | os.O_CREAT), 'a') as log:
             print(os.environ['RANK'], os.path.abspath(arguments[0]), file=log)
 if 'RANK' in os.environ and 'WRITTEN' in os.environ:
@@ -46,7 +48,8 @@ def writers(log: Path, folder: Path) -> dict[str, set[str]]:
     for line in log.read_text().splitlines():
         rank, _, path = line.partition(' ')
         if path.startswith(f'{folder}/'):
-            found.setdefault(Path(path).name, set()).add(rank)
+            # a partial file's name has its process in it
+            found.setdefault(re.sub(r'\.\d+\.partial$', '.partial', Path(path).name), set()).add(rank)
     return found
 
 
