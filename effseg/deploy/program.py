@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from ..fusion.trained import Decoder
 from .spec import Spec
 
-# Larger than the inverse of any difference of two float32 logits that matters, small enough not to overflow.
-_STEP = 1e30
+# Half precision holds no larger power of two. Three times, it makes one of any difference of two float32 logits that
+# matters.
+_STEP = 2.0**15
 
 
 class Program(nn.Module):
@@ -70,7 +71,7 @@ class Program(nn.Module):
         if self.bar is not None:
             if not self.compare:
                 return (logits > self.bar).reshape(1, *self.size).to(torch.int32)
-            return (step(logits - self.bar) * 0.5 + 0.5).reshape(1, *self.size)
+            return step(logits - self.bar).reshape(1, *self.size)
         if self.compare:
             # channels last: of maps with one channel ExecuTorch loses track of the layout, and copies them outside of
             # the delegate
@@ -79,8 +80,12 @@ class Program(nn.Module):
 
 
 def step(x: Tensor) -> Tensor:
-    """1 where ``x`` is positive, else -1, by the clamp that all runtimes delegate."""
-    return torch.clamp(x * _STEP - 1.0, -1, 1)
+    """1 where ``x`` is positive, else 0, by the clamp that all runtimes delegate; in half precision as well, where a
+    larger factor would be infinite, and infinity times 0 no number."""
+    x = torch.clamp(F.relu(x), -1, 1)
+    for _ in range(3):
+        x = torch.clamp(x * _STEP, -1, 1)
+    return x
 
 
 def largest(values: Tensor, index: Tensor) -> Tensor:
@@ -94,9 +99,7 @@ def largest(values: Tensor, index: Tensor) -> Tensor:
         half = (count + 1) // 2
         a, b = values[..., : count - half], values[..., half:]
         ia, ib = index[..., : count - half], index[..., half:]
-        side = step(b - a)  # the lower half wins a tie, as in argmax
-        middle = (ia + ib) * 0.5
-        winners, index_of = torch.maximum(a, b), middle + side * (ib - middle)
+        winners, index_of = torch.maximum(a, b), ia + step(b - a) * (ib - ia)  # the lower half wins a tie, as in argmax
         if half > count - half:
             odd = values[..., count - half : half]
             winners = torch.cat([winners, odd], 3)

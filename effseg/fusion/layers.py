@@ -193,7 +193,7 @@ class MapNorm(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.groups == 1 and self.portable:
-            x = _normalise(x, lambda y: _channel_mean(y.mean((2, 3), keepdim=True)), self.eps)
+            x = _normalise(x, lambda y, factor=1.0: _map_mean(_channel_mean(y, factor)), self.eps)
         elif self.groups:
             x = F.group_norm(x, self.groups, eps=self.eps)
         return x * self.scale[None, :, None, None] + self.shift[None, :, None, None] if self.affine else x
@@ -212,15 +212,41 @@ class ChannelNorm(Layer):
         return F.layer_norm(x.permute(0, 2, 3, 1), x.shape[1:2], eps=self.eps).permute(0, 3, 1, 2)
 
 
-def _channel_mean(x: Tensor) -> Tensor:
-    """(N, C, H, W) -> (N, 1, H, W) as a 1 x 1 conv: runtimes execute a mean over height and width, not over
-    channels."""
-    return F.conv2d(x, torch.full((1, x.shape[1], 1, 1), 1 / x.shape[1], dtype=x.dtype, device=x.device))
+def _channel_mean(x: Tensor, factor: float = 1.0) -> Tensor:
+    """``factor`` times the mean over the channels, (N, C, H, W) -> (N, 1, H, W), as a 1 x 1 conv: runtimes execute a
+    mean over height and width, not over channels, and divide behind the sum, which half precision may not hold."""
+    return F.conv2d(x, torch.full((1, x.shape[1], 1, 1), factor / x.shape[1], dtype=x.dtype, device=x.device))
+
+
+def _map_mean(x: Tensor) -> Tensor:
+    """The mean over a map of one channel, (N, 1, H, W) -> (N, 1, 1, 1): of tiles of at most 8 x 8, then of their means,
+    and so on. A running sum of more would stop growing in half precision."""
+    while max(x.shape[2:]) > 1:
+        tile = [next((size for size in range(min(side, 8), 1, -1) if side % size == 0), side) for side in x.shape[2:]]
+        weight = torch.full((1, 1, *tile), 1 / (tile[0] * tile[1]), dtype=x.dtype, device=x.device)
+        x = F.conv2d(x, weight, stride=tile)
+    return x
 
 
 def _normalise(x: Tensor, mean, eps: float) -> Tensor:
+    """``(x - mean) / sqrt(variance + eps)``, in half precision as well.
+
+    The square of what lies more than 255 from the mean is more than half precision holds, that of what lies close
+    nothing. So the deviations are divided by their own size first, which has no part in the result: one that is 2,000
+    times the mean deviation is still squared.
+
+    Args:
+        x: (N, C, H, W), up to some 10,000.
+        mean: of what is normalised together; its second argument is a factor.
+        eps: added to the variance.
+    """
     centred = x - mean(x)
-    return centred * torch.rsqrt(mean(centred * centred) + eps)
+    size = torch.rsqrt(mean(F.relu(centred)) + eps**0.5)  # of half the mean deviation
+    size = size * size * (1 / 16)
+    centred = centred * size
+    spread = mean(centred * centred, 16.0)
+    added = size * (4.0 * eps**0.5)
+    return centred * (torch.rsqrt(spread + added * added) * 4.0)
 
 
 class Attention(Layer):

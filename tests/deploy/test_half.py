@@ -1,0 +1,102 @@
+"""What half precision makes of a network: the fused one keeps the labels, and what leaves the range is named."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+import effseg
+from effseg.deploy.half import HalfProgram
+from effseg.deploy.program import Program, Unfused, largest
+from effseg.fusion import layers
+
+from .conftest import SIZE, spec_of
+
+
+def agreement(model, network, scenes, compare, sums=False):
+    """Share of the labels that half precision keeps, and what overflowed."""
+    spec = spec_of('onnx', 'labels', classes=8)
+    expected, half = Program(Unfused(model), spec).eval(), HalfProgram(Program(network, spec, compare=compare), sums)
+    with torch.no_grad():
+        same = [half(image) == expected(torch.from_numpy(image[None]))[0].numpy() for image, _ in scenes[:3]]
+    return np.mean(same), half.overflow
+
+
+def with_large_map(model, factor):
+    """The model with the last of its maps, which are normalised behind, so many times as large."""
+    other = copy.deepcopy(model)
+    block = other.backbone.stages[3].blocks[-1]
+    block.ls2.gamma.fill_(1)
+    for tensor in (block.mlp.fc2.weight, block.mlp.fc2.bias):
+        tensor.mul_(factor)
+    return other
+
+
+@pytest.mark.parametrize('compare', [False, True])  # by argmax and by arithmetic
+@pytest.mark.parametrize('factor', [1, 400, 2000])
+@torch.no_grad()
+def test_large_maps_keep_their_labels(trained, scenes, factor, compare):
+    model = with_large_map(trained, factor)
+    network = effseg.fuse(model, size=SIZE).exportable()
+    for sums in (False, True):
+        kept, overflow = agreement(model, network, scenes, compare, sums)
+        assert kept > 0.995 and overflow is None
+
+
+@torch.no_grad()
+def test_a_norm_that_squares_large_values_is_named(trained, scenes, monkeypatch):
+    def squared(x, mean, eps):
+        centred = x - mean(x)
+        return centred * torch.rsqrt(mean(centred * centred) + eps)
+
+    monkeypatch.setattr(layers, '_normalise', squared)
+    model = with_large_map(trained, 400)
+    kept, overflow = agreement(model, effseg.fuse(model, size=SIZE).exportable(), scenes, True)
+    assert kept < 0.9
+    assert overflow.layer.endswith('backbone.norms.3') and overflow.operation == 'mul' and overflow.largest > 65504
+
+
+class Constant(torch.nn.Module):
+    """Logits that do not depend on the image."""
+
+    def __init__(self, values):
+        super().__init__()
+        self.values = values
+
+    def logits(self, x):
+        return self.values + 0 * x[:, :1, ::4, ::4]
+
+
+def test_ties_are_decided():
+    values = torch.tensor([3.0, 7.0, 7.0, -2.0, 7.0, 0.0, 7.0, 1.0]).reshape(1, 8, 1, 1)
+    program = HalfProgram(Program(Constant(values), spec_of('onnx', 'labels', classes=8), compare=True))
+    labels = program(np.full((*SIZE, 3), 200, np.uint8))
+    assert np.isin(labels, [1, 2, 4, 6]).all() and program.overflow is None
+
+
+def test_comparisons_by_a_huge_constant_are_seen(monkeypatch):
+    monkeypatch.setattr('effseg.deploy.program._STEP', 1e30)
+    program = HalfProgram(
+        Program(Constant(torch.zeros(1, 8, 1, 1)), spec_of('onnx', 'labels', classes=8), compare=True)
+    )
+    assert not np.isfinite(program(np.zeros((*SIZE, 3), np.uint8))).all()
+    assert program.overflow is not None
+
+
+@pytest.mark.parametrize('classes', [2, 7, 150])
+def test_labels_of_close_logits_are_those_of_argmax(classes):
+    values = torch.randn(1, 32, 32, classes).half().float()
+    values[..., 1:] += torch.randint(0, 2, (1, 32, 32, classes - 1)) * 1e-6
+    found = largest(values, torch.arange(classes, dtype=torch.float32))
+    assert torch.equal(found[..., 0].long(), values.argmax(3))
+
+
+def test_a_sum_that_half_precision_cannot_hold_is_seen():
+    class Mean(torch.nn.Module):
+        def forward(self, image):
+            return image.float().mean((1, 2, 3))
+
+    image = np.full((*SIZE, 3), 200, np.uint8)
+    assert HalfProgram(Mean())(image) == 200
+    assert HalfProgram(Mean(), sums=True)(image) != 200
