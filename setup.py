@@ -86,7 +86,16 @@ setup(
     package_data={'effseg': ['py.typed'], 'effseg.report': ['*.html'], 'effseg.web': ['page/*']},
     python_requires='>=3.10',
     # 2.1: scaled_dot_product_attention takes a scale; 1.0.17: our tests compare V2's maps with timm's own
-    install_requires=['torch>=2.1', 'timm>=1.0.17', 'numpy', 'pillow', 'safetensors', 'huggingface_hub', 'tqdm'],
+    install_requires=[
+        'torch>=2.1',
+        'timm>=1.0.17',
+        'numpy',
+        'pillow',
+        'pyyaml',
+        'safetensors',
+        'huggingface_hub',
+        'tqdm',
+    ],
     extras_require=EXTRAS,
     entry_points={'console_scripts': ['effseg = effseg.__main__:main']},
     cmdclass={'build_py': BuildWithResources},

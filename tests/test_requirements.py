@@ -11,6 +11,7 @@ ROOT = PACKAGE.parent
 # where a distribution is not called what is imported
 DISTRIBUTIONS = {
     'PIL': 'pillow',
+    'yaml': 'pyyaml',
     'cv2': 'opencv-python',
     'mmcv': 'onedl-mmcv',
     'mmengine': 'onedl-mmengine',

@@ -216,7 +216,7 @@ def read_dataset(root: Path) -> Dataset:
 
 
 def _write_label_map(path: Path, content: bytes, palette: list[list[int]]) -> None:
-    label_map = Image.open(io.BytesIO(content))  # which was drawn here
+    label_map = Image.open(io.BytesIO(content), formats=['PNG'])  # which was drawn here
     # all 256 colors: for a palette of a few, Pillow writes so few bits that 255 is lost
     label_map.putpalette(np.resize([*np.ravel(palette), *[0] * 768], 768).astype(np.uint8).tobytes())
     label_map.save(path)

@@ -12,6 +12,7 @@ from .progress import say
 from .samplers import Draw, seeded
 
 _MARK = 'effseg.errors.DataError: '
+MOST_SKIPPED = 2**20  # places for the numbers of bad samples, whatever limit is asked for
 
 
 @DATASETS.register_module()
@@ -38,7 +39,7 @@ class GuardedDataset:
         self.num_classes = num_classes or len(self.dataset.metainfo.get('classes') or range(256))
         self.ignored = tuple(ignored or (getattr(self.dataset, 'ignore_index', 255),))
         # shared with the workers: the limit is one for all of them
-        self.skipped: Any = multiprocessing.Array('q', [-1] * min(skip_bad, len(self.dataset)))
+        self.skipped: Any = multiprocessing.Array('q', [-1] * min(skip_bad, MOST_SKIPPED))
 
     def __len__(self) -> int:
         return len(self.dataset)

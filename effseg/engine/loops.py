@@ -36,10 +36,23 @@ class ResumableLoop(BaseLoop):
         begun = self._iter
         try:
             return super().run()
-        except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        except (
+            AssertionError,
+            AttributeError,
+            ConnectionError,
+            EOFError,
+            LookupError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as error:
             if isinstance(error, EffsegError):
                 raise
-            if not (isinstance(error, RuntimeError) and 'DataLoader worker' in str(error)):
+            # a worker that dies while it hands a batch over breaks the connection before torch sees it dead
+            died = isinstance(error, (ConnectionError, EOFError)) or (
+                isinstance(error, RuntimeError) and 'DataLoader worker' in str(error)
+            )
+            if not died:
                 validating = any(
                     isinstance(frame.f_locals.get('self'), ValLoop) for frame, _ in walk_tb(error.__traceback__)
                 )
@@ -57,7 +70,7 @@ class ResumableLoop(BaseLoop):
                     f'{said[:500]}'
                 ) from error
             where = save_now(self.runner, self._epoch, self._iter)
-            said = str(error).splitlines()[0].rstrip('.')
+            said = (str(error) or type(error).__name__).splitlines()[0].rstrip('.')
             raise TrainingError(
                 f'{said}: a process that loads data died after iteration {self._iter}, most likely for want of memory '
                 f'(fewer num_workers take less). The training was {where}'

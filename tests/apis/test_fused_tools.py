@@ -49,16 +49,10 @@ def test_images_are_labelled_alike(tool, checkpoint, scenes, tmp_path):
     assert len(fused) == 2 and all(np.array_equal(fused[name], unfused[name]) for name in unfused)
 
 
-@pytest.mark.parametrize(
-    'options, words',
-    [
-        (['--fused', '--tta'], '--tta averages'),
-        (['--fused', '--cfg-options', 'model.neck.upsample_cfg.mode=bilinear'], 'upsamples with'),
-    ],
-)
-def test_what_cannot_be_fused_is_one_line(tool, checkpoint, tmp_path, options, words):
-    outcome = tool('test', TINY, checkpoint, '--work-dir', tmp_path, *options)
-    assert outcome.status == 2 and words in outcome.err and len(outcome.err.strip().splitlines()) == 1, outcome
+def test_what_cannot_be_fused_is_one_line(tool, checkpoint, tmp_path):
+    outcome = tool('test', TINY, checkpoint, '--work-dir', tmp_path, '--fused', '--tta')
+    assert outcome.status == 2 and '--tta averages' in outcome.err, outcome
+    assert len(outcome.err.strip().splitlines()) == 1, outcome
 
 
 @pytest.mark.medium

@@ -31,7 +31,9 @@ def train_in_child(
     files beside the work dir."""
     os.environ.update(DEMO_ROOT=data_root, CUDA_VISIBLE_DEVICES='')
     torch.set_num_threads(1)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may run behind nohup, which hands its own down
+    # the tests themselves may run behind nohup or in a shell's background, which hand down that these are ignored
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     log = os.open(f'{work_dir}.log', os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)

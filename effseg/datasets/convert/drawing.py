@@ -188,7 +188,7 @@ def renumber(drawn: list[Drawn], classes: Classes, names: list[str]) -> Classes:
     table = np.full(256, IGNORED, np.uint8)
     table[[classes.names.index(name) for name in names]] = range(len(names))
     for one in drawn:
-        labels = table[np.asarray(Image.open(io.BytesIO(one.label_map)))]
+        labels = table[np.asarray(Image.open(io.BytesIO(one.label_map), formats=['PNG']))]
         one.label_map, one.counts = _png(labels), np.bincount(labels.ravel(), minlength=256)
     number = {name: int(table[old]) for name, old in classes.number.items()}
     return Classes(names, number, int(table[classes.unlabelled]))
