@@ -202,7 +202,7 @@ def test_a_dead_loader_is_one_line_and_costs_nothing(train, tmp_path, config, mo
     outcome = train(tmp_path / 'run', *options, config=config)
     assert outcome.status == 2 and 'Traceback' not in outcome.err, outcome.err
     line = outcome.err.strip().splitlines()[-1]
-    assert 'DataLoader worker' in line and 'go on with --resume' in line
+    assert 'a process that loads data died' in line and 'go on with --resume' in line
     monkeypatch.setattr(GuardedDataset, '__getitem__', load)
     assert train(tmp_path / 'run', *options, more=['--resume'], config=config).status == 0
     assert train(tmp_path / 'whole', *options, config=config).status == 0
