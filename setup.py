@@ -85,7 +85,7 @@ setup(
     packages=find_packages(include=['effseg', 'effseg.*']),
     package_data={'effseg': ['py.typed'], 'effseg.report': ['*.html'], 'effseg.web': ['page/*']},
     python_requires='>=3.10',
-    # 2.1: scaled_dot_product_attention takes a scale; 1.0.17: our tests compare V2's maps with timm's own
+    # 2.1: scaled_dot_product_attention takes a scale; 1.0.17: EfficientFormerV2 gives its maps
     install_requires=[
         'torch>=2.1',
         'timm>=1.0.17',
