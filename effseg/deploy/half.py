@@ -5,6 +5,8 @@ ONNX Runtime on a CPU and the check of Core ML off macOS compute fp16 files in f
 a phone.
 """
 
+import functools
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -115,27 +117,22 @@ class _HalfMode(TorchDispatchMode):
         return x
 
 
-def _half(x: Tensor) -> Tensor:
-    return x.half().float()
+def _running_sum(parts: Iterable[Tensor]) -> Tensor:
+    """Rounded after every part."""
+    return functools.reduce(lambda total, part: (total + part).half().float(), parts, torch.zeros(()))
 
 
 def _convolution(x, weight, bias, stride, padding, dilation, transposed, output_padding, groups) -> Tensor:
     assert not transposed
     if groups > 1 or x.shape[1] <= CHUNK:
         return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
-    total = None
-    for xs, weights in zip(x.split(CHUNK, 1), weight.split(CHUNK, 1)):
-        part = F.conv2d(xs, weights, None, stride, padding, dilation)
-        total = _half(part if total is None else total + part)
+    chunks = zip(x.split(CHUNK, 1), weight.split(CHUNK, 1))
+    total = _running_sum(F.conv2d(xs, weights, None, stride, padding, dilation) for xs, weights in chunks)
     return total if bias is None else total + bias[:, None, None]
 
 
 def _matmul(x: Tensor, y: Tensor) -> Tensor:
-    total = None
-    for xs, ys in zip(x.split(CHUNK, -1), y.split(CHUNK, -2)):
-        part = torch.matmul(xs, ys)
-        total = _half(part if total is None else total + part)
-    return total
+    return _running_sum(torch.matmul(xs, ys) for xs, ys in zip(x.split(CHUNK, -1), y.split(CHUNK, -2)))
 
 
 def _addmm(bias: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -146,10 +143,7 @@ def _mean(x: Tensor, dim=None, keepdim: bool = False) -> Tensor:
     """The sum first, then the division: half precision may not hold the sum."""
     axes = tuple(range(x.dim())) if dim is None else tuple(axis % x.dim() for axis in dim)
     terms = x.movedim(axes, tuple(range(len(axes)))).flatten(0, len(axes) - 1)
-    total = None
-    for part in terms.split(CHUNK):
-        total = _half(part.sum(0) if total is None else total + part.sum(0))
-    result = total / len(terms)
+    result = _running_sum(part.sum(0) for part in terms.split(CHUNK)) / len(terms)
     return result.reshape([1 if axis in axes else side for axis, side in enumerate(x.shape)]) if keepdim else result
 
 
