@@ -95,10 +95,13 @@ def tool(capfd, monkeypatch) -> Callable[..., Outcome]:
         spec = importlib.util.spec_from_file_location(f'effseg_tool_{name}', ROOT / 'tools' / f'{name}.py')
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
+        from mmengine.logging import MMLogger
+
         from effseg.apis import cli
 
         monkeypatch.setattr(sys, 'argv', [f'{name}.py', *map(str, arguments)])
-        # the logger of an earlier test writes to a stream that pytest has closed
+        # loggers are named by the second, and those of an earlier test write to a stream that pytest has closed
+        MMLogger._instance_dict.clear()
         monkeypatch.setattr(logging, 'raiseExceptions', False)
         capfd.readouterr()
         status = 0
