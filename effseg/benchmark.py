@@ -240,7 +240,7 @@ def compare_rivals(
             except FuseError:
                 network = Unfused(model)
             macs[name] = work(lambda network=network: network.logits(torch.zeros(1, 3, *size)))  # type: ignore[misc]
-            writer.export(network, _spec(model, runtime, size), Path(folder) / f'{name}{SUFFIXES[runtime]}', [])
+            writer.export(network, spec_of(model, runtime, size), Path(folder) / f'{name}{SUFFIXES[runtime]}', [])
         for count in _each(threads):
             opened = {name: writer.load(Path(folder) / f'{name}{SUFFIXES[runtime]}', count).run for name in macs}
             timings = time_in_turn({name: functools.partial(run, image) for name, run in opened.items()}, runs)
@@ -391,7 +391,7 @@ def _read_labels(path: str) -> np.ndarray:
     return labels
 
 
-def _spec(model: nn.Module, runtime: str, size: tuple[int, int]) -> deploy.Spec:
+def spec_of(model: nn.Module, runtime: str, size: tuple[int, int]) -> deploy.Spec:
     """The spec of a file of logits that is timed and thrown away."""
     data = describe_data(model)
     classes = tuple(str(index) for index in range(model.num_classes))

@@ -19,15 +19,16 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 from . import deploy
-from .benchmark import _spec, machine
+from .benchmark import machine, spec_of
 from .demo.scenes import draw_scene
 from .deploy.backends import SUFFIXES, backend
 from .deploy.program import Unfused
-from .errors import EffsegError
+from .errors import ConfigError, EffsegError
 from .fusion.segmentor import fuse
 from .fusion.trained import Decoder, freeze_random_bases
 from .timing import time_in_turn
 
+TITLE = '# The zoo'
 FPN = 'sem_fpn/fpn_r50_4xb4-160k_ade20k-512x512.py'
 
 
@@ -71,7 +72,12 @@ def score_zoo(
         size: (H, W) of the images.
         runs: of each file that count, the fused one and the unfused in turn, on one thread.
         models, runtimes: those alone.
+
+    Raises:
+        ConfigError: when ``out`` is a file of another kind.
     """
+    if Path(out).exists() and not Path(out).read_bytes().startswith(TITLE.encode()):
+        raise ConfigError(f'{out} is no page of the zoo, and would be replaced: give another name')
     known = Path(out).with_suffix('.jsonl')
     rows = [json.loads(line) for line in known.read_text().splitlines()] if known.exists() else []
     done = {(row['model'], row['runtime'], *row['size']) for row in rows}
@@ -129,7 +135,7 @@ def _export(model: nn.Module, network: nn.Module, runtime: str, size: tuple[int,
     """What came of one model in one runtime, as plain data."""
     rng = np.random.default_rng(0)
     images = [draw_scene(size, rng)[0] for _ in range(2)]
-    writer, spec = backend(runtime), _spec(model, runtime, size)
+    writer, spec = backend(runtime), spec_of(model, runtime, size)
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         fused, unfused = (Path(folder) / f'{name}{SUFFIXES[runtime]}' for name in ('fused', 'unfused'))
         try:
@@ -160,7 +166,7 @@ def _export(model: nn.Module, network: nn.Module, runtime: str, size: tuple[int,
 def page(rows: Sequence[dict], size: tuple[int, int], runs: int) -> str:
     """The results as Markdown: what was done to each model, and a table per runtime."""
     lines = [
-        '# The zoo',
+        TITLE,
         '',
         "MMSegmentation's own light segmenters, from the configs in its package, with random weights and random",
         f'statistics, fused and exported for {size[0]} x {size[1]} by `tools/benchmark.py --zoo docs/zoo.md '

@@ -6,6 +6,7 @@ import pytest
 
 pytest.importorskip('mmseg')
 from effseg import zoo
+from effseg.errors import ConfigError
 
 
 def test_known_rows_are_not_run_again(tmp_path, monkeypatch):
@@ -27,6 +28,11 @@ def test_known_rows_are_not_run_again(tmp_path, monkeypatch):
     monkeypatch.setattr(zoo, 'build', lambda name, size: name)
     monkeypatch.setattr(zoo, 'fuse', lambda model, size: Network())
     page = tmp_path / 'zoo.md'
+    page.write_text('mine')
+    with pytest.raises(ConfigError, match='would be replaced'):
+        zoo.score_zoo(str(page), (64, 64), models=['FastSCNN'], runtimes=['onnx'])
+    assert page.read_text() == 'mine'
+    page.unlink()
     zoo.score_zoo(str(page), (64, 64), models=['FastSCNN'], runtimes=['onnx'])
     zoo.score_zoo(str(page), (64, 64), models=['FastSCNN'], runtimes=['onnx', 'litert'])
     assert ran == [('FastSCNN', 'onnx'), ('FastSCNN', 'litert')]

@@ -35,7 +35,7 @@ _base_ = [
     'effseg::_base_/recipes/{recipe}.py',
     'effseg::_base_/default_runtime.py',
 ]
-data_root = {root!r}
+data_root = {root}
 classes = {classes}
 palette = {palette}
 crop_size = {crop}  # height, width
@@ -45,7 +45,7 @@ dataset = dict(
     type='GuardedDataset',
     dataset_type='BaseSegDataset',
     data_root=data_root,
-    img_suffix={suffix!r},
+    img_suffix={suffix},
     seg_map_suffix='.png',
     metainfo=dict(classes=classes, palette=palette))
 # transparent images on white, label maps turned along with their images
@@ -187,6 +187,15 @@ def parse_budget(text: str) -> float | int:
     raise ConfigError(f"--budget {text} is neither a time such as '30m' or '2h' nor a number of iterations")
 
 
+def literal(value: str | tuple | list) -> str:
+    """Text, or a list of texts or numbers, as Python writes it in a config.
+
+    MMEngine exchanges ``{{...}}`` in a config's text before it is read as Python, which could end a string; so names
+    out of a file of labels are written without braces.
+    """
+    return pformat(value, width=100, compact=True).replace('{', r'\x7b')
+
+
 def class_weights(shares: list[float]) -> list[float]:
     """The weight of each class in the loss: the root of how much rarer it is than the mean, bounded."""
     weights = np.sqrt(1 / (len(shares) * np.maximum(shares, 1e-9)))
@@ -226,10 +235,10 @@ def _decide(leaf: Config, dataset: Dataset, weights: str | None) -> tuple[dict, 
     values = dict(
         base=base,
         recipe='small_data' if start else 'small_data_from_scratch',
-        root=str(dataset.root),
-        classes=pformat(tuple(dataset.classes), width=100, compact=True),
-        palette=pformat(dataset.palette, width=100, compact=True),
-        suffix=dataset.suffix,
+        root=literal(str(dataset.root)),
+        classes=literal(tuple(dataset.classes)),
+        palette=literal(dataset.palette),
+        suffix=literal(dataset.suffix),
         crop=(edge, edge),
         scale=scale,
         crop_step=crop if rare else "dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75)",
@@ -291,7 +300,8 @@ def _difference(ours: dict, base: dict) -> dict:
         elif key in base and base[key] == value:
             continue
         found[key] = value.to_dict() if hasattr(value, 'to_dict') else value
-    found.setdefault('backbone', {}) if 'backbone' in ours else None
+    if 'backbone' in ours:
+        found.setdefault('backbone', {})
     return found
 
 

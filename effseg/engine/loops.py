@@ -49,9 +49,12 @@ class ResumableLoop(BaseLoop):
             if isinstance(error, EffsegError):
                 raise
             # a worker that dies while it hands a batch over breaks the connection before torch sees it dead
-            died = isinstance(error, (ConnectionError, EOFError)) or (
-                isinstance(error, RuntimeError) and 'DataLoader worker' in str(error)
+            died = self.dataloader.num_workers > 0 and (
+                isinstance(error, (ConnectionError, EOFError))
+                or (isinstance(error, RuntimeError) and 'DataLoader worker' in str(error))
             )
+            # what a living worker raised, torch hands over under this word
+            died = died and not str(error).startswith('Caught ')
             if not died:
                 validating = any(
                     isinstance(frame.f_locals.get('self'), ValLoop) for frame, _ in walk_tb(error.__traceback__)

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
+from mmengine.config import Config
 
-from effseg.apis.fit import class_weights, parse_budget
+from effseg.apis.fit import class_weights, literal, parse_budget
 from effseg.demo.dataset import write_demo_data
 from effseg.engine.config import load_config
 from effseg.errors import ConfigError
@@ -52,6 +53,17 @@ def test_what_there_is_not_is_said_before_anything_is_written(tool, masks, tmp_p
         outcome = tool('fit', masks, '--out', tmp_path / 'out', *options)
         assert outcome.status == 2 and word in outcome.err, outcome.err
     assert not (tmp_path / 'out/config.py').exists()
+
+
+NAMES = ('{{$NOWHERE:x}}', '{{ fileBasename }}', """"{{$A:\\'"+str(exit(9))+"}}""", 'road\\n', '{{_base_.model}}')
+
+
+def test_names_out_of_a_file_of_labels_stay_names_in_the_config(tmp_path):
+    (tmp_path / 'config.py').write_text(f'classes = {literal(NAMES)}\n')
+    assert tuple(Config.fromfile(tmp_path / 'config.py').classes) == NAMES
+    # the sabotage: as Python writes them, MMEngine exchanges what stands in the braces
+    (tmp_path / 'config.py').write_text(f'classes = {NAMES[:2]!r}\n')
+    assert tuple(Config.fromfile(tmp_path / 'config.py').classes) != NAMES[:2]
 
 
 def test_budgets_and_class_weights():

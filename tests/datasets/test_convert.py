@@ -425,3 +425,14 @@ def test_a_class_of_one_image_is_trained_on_and_said():
     division = divide([drawn(f'{name}.jpg', 0, 1 + (name == 'd')) for name in 'abcdefghij'], Path('.'), ['a', 'b', 'c'])
     assert 'd' in stems(division.parts['train'])
     assert division.notes == ["class 'c' is in one image alone, d.jpg, which is in train"]
+
+
+def test_names_that_are_no_texts_are_refused_before_they_are_written_out(tmp_path):
+    # ten lists of ten of the one before: a few lines in the file, ten thousand million words as text
+    bomb = 'a: &a [x]\n' + ''.join(
+        f'{b}: &{b} [{", ".join(10 * [f"*{a}"])}]\n' for a, b in zip('abcdefghij', 'bcdefghijk')
+    )
+    write(tmp_path / 'data.yaml', bomb + 'names: *k\n')
+    write(tmp_path / 'labels/1.txt', '0 0.1 0.1 0.2 0.1 0.2 0.2')
+    with pytest.raises(DataError, match='names that are not'):
+        convert(str(tmp_path), str(tmp_path.parent / 'out'))

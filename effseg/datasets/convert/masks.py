@@ -16,7 +16,8 @@ from ..images import IMAGE_SUFFIXES, open_image, read_file
 from .source import SPLITS, Sample, Source, files_in, read_json, read_text
 
 _FOLDERS_OF_LABELS = re.compile(
-    r'(^|[^a-z])(label(map|id)?s?|masks?|annotations?|seg(mentation(class)?)?|gt(fine)?|targets?|ground.?truth)([^a-z]|$)',
+    r'(^|[^a-z])(label(map|id)?s?|masks?|annotations?|seg(mentation(class)?)?|gt(fine)?|targets?|ground.?truth)'
+    r'([^a-z]|$)',
     re.IGNORECASE,
 )
 _FOLDERS_OF_IMAGES = re.compile(r'(images?|imgs?|jpegimages|leftimg8bit|photos?|rgb|inputs?|data)', re.IGNORECASE)

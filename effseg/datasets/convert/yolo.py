@@ -49,7 +49,11 @@ def _names(root: Path) -> dict[int, str] | None:
         except (AttributeError, ValueError, RecursionError, yaml.YAMLError):
             continue
         if isinstance(names, list):
-            return {number: str(name) for number, name in enumerate(names)}
-        if isinstance(names, dict):
-            return {int(number): str(name) for number, name in names.items()}
+            names = dict(enumerate(names))
+        if not isinstance(names, dict):
+            continue
+        # aliases of aliases are small in the file, and as text larger than the memory
+        if not all(isinstance(number, int) and isinstance(name, (str, int, float)) for number, name in names.items()):
+            raise DataError(f'{path} has names that are not a list of texts, or texts by class number')
+        return {number: str(name) for number, name in names.items()}
     return None
