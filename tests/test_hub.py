@@ -15,7 +15,7 @@ from networks import TINY
 import effseg
 from effseg import hub, hub_schema
 from effseg.apis.opening import Segmenter, open_segmenter
-from effseg.benchmark import shipped_models
+from effseg.benchmark.models import shipped_models
 from effseg.engine.config import load_config
 from effseg.errors import ConfigError, MissingRuntimeError, WeightsError
 

@@ -21,6 +21,7 @@ ROOMS = (
     'report',
     'web',
     'slimming',
+    'benchmark',
 )
 # single files beside the rooms that all of them may import
 SHARED = {'errors', 'files', 'outputs', 'stack', 'timing', '__version__'}

@@ -34,7 +34,7 @@ def main(argv: list[str]) -> None:
         help="MMSegmentation's own light segmenters through every runtime, one row each; goes on where it was ended",
     )
     parser.add_argument('--plot', metavar='PATH', help='with --rivals: an image of time against published mIoU')
-    parser.add_argument('--image', help='a image (default: a drawn scene)')
+    parser.add_argument('--image', help='an image (default: a drawn scene)')
     parser.add_argument(
         '--label-map', help="PNG of class numbers to time the label step on (default: the model's own labels)"
     )
@@ -55,7 +55,11 @@ def main(argv: list[str]) -> None:
     cli.add_cfg_options(parser)
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
     args = parser.parse_args(argv)
-    from effseg.benchmark import compare_artifacts, compare_fused, compare_models, compare_rivals
+    from effseg.benchmark.artifacts import compare_artifacts
+    from effseg.benchmark.fused import compare_fused
+    from effseg.benchmark.models import compare_models
+    from effseg.benchmark.rivals import compare_rivals
+    from effseg.benchmark.zoo import score_zoo
     from effseg.checkpoint.read import trusted
 
     if args.models:
@@ -65,8 +69,6 @@ def main(argv: list[str]) -> None:
         compare_rivals(args.rivals, tuple(args.size), args.runs, tuple(args.threads), args.plot)
         return
     if args.zoo:
-        from effseg.zoo import score_zoo
-
         score_zoo(args.zoo, tuple(args.size), args.runs)
         return
     if args.compare and not args.config:

@@ -24,17 +24,17 @@ def main(argv: list[str]) -> None:
     fit(
         args.data,
         args.out,
-        args.model,
-        args.budget,
-        args.to,
-        args.weights,
-        args.dry_run,
-        report,
-        args.form,
-        args.classes,
-        args.background,
-        args.leave_out,
-        args.seed,
+        model=args.model,
+        budget=args.budget,
+        to=args.to,
+        weights=args.weights,
+        dry_run=args.dry_run,
+        report=report,
+        form=args.form,
+        mapping=args.classes,
+        background=args.background,
+        leave_out=args.leave_out,
+        seed=args.seed,
     )
 
 

@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,6 +106,36 @@ class Spec:
             raise ConfigError(f'align_corners={self.align_corners!r} must be true or false')
         if not all(len(color) == 3 and all(value in range(256) for value in color) for color in self.palette):
             raise ConfigError('a palette must hold three whole numbers of 0 to 255 for each class')
+
+    @classmethod
+    def unnamed(
+        cls,
+        backend: str,
+        size: tuple[int, int],
+        classes: int = 1,
+        mean: Sequence[float] = (123.675, 116.28, 103.53),
+        std: Sequence[float] = (58.395, 57.12, 57.375),
+    ) -> 'Spec':
+        """Of a file of float32 logits that is timed and thrown away: nobody reads the names of its classes.
+
+        Args:
+            backend: see :class:`Spec`, as ``mean`` and ``std``.
+            size: (H, W) of the image.
+            classes: how many.
+        """
+        return cls(
+            backend=backend,
+            height=size[0],
+            width=size[1],
+            output='logits',
+            precision='fp32',
+            mean=(mean[0], mean[1], mean[2]),
+            std=(std[0], std[1], std[2]),
+            classes=tuple(str(index) for index in range(classes)),
+            palette=((0, 0, 0),) * classes,
+            checkpoint_sha256='',
+            effseg='',
+        )
 
     @property
     def channels(self) -> int:

@@ -17,7 +17,6 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from .. import __version__
 from ..deploy.backends import backend
 from ..deploy.spec import Spec
 from ..fusion.folding import Affine
@@ -61,7 +60,7 @@ class Chain(nn.Module):
         return total
 
 
-class Decoder(nn.Module):
+class DecoderPiece(nn.Module):
     """A fused decoder behind the norms of the backbone's maps, portable."""
 
     def __init__(self, network: nn.Module):
@@ -87,7 +86,7 @@ def chain_of(part: Part, network: Network, size: tuple[int, int], length: int) -
             # the decoder's time does not depend on the blocks in front of it
             arch = Arch((0,) * len(dims), dims, (0,) * len(dims), ((),) * len(dims))
             shape = Shape(arch, part.hidden, part.dim_in)
-            decoders = [Decoder(fused_of(network, shape, size)) for _ in range(length)]
+            decoders = [DecoderPiece(fused_of(network, shape, size)) for _ in range(length)]
             indices = network.model['backbone'].get('out_indices', range(4))
             return Chain([_lead(dims[index], 4 * 2**index) for index in indices], decoders, False).float()
         pieces = [_piece(part, network.model['backbone'], grids) for _ in range(length)]
@@ -146,30 +145,13 @@ def fused_of(network: Network, shape: Shape, size: tuple[int, int]) -> nn.Module
     return fuse(built, size).exportable()
 
 
-def spec_of(runtime: str, size: tuple[int, int], output: str = 'logits') -> Spec:
-    """What a file says of itself that is timed and then thrown away."""
-    return Spec(
-        backend=runtime,
-        height=size[0],
-        width=size[1],
-        output=output,
-        precision='fp32',
-        mean=(123.675, 116.28, 103.53),
-        std=(58.395, 57.12, 57.375),
-        classes=('a',),
-        palette=((0, 0, 0),),
-        checkpoint_sha256='',
-        effseg=__version__,
-    )
-
-
 def export(network: nn.Module, runtime: str, size: tuple[int, int], path: Path) -> None:
     """Writes a file of something that has ``logits(x)``.
 
     Raises:
         MissingRuntimeError: naming the extra to install.
     """
-    backend(runtime).export(network.float().eval(), spec_of(runtime, size), path, [])
+    backend(runtime).export(network.float().eval(), Spec.unnamed(runtime, size), path, [])
 
 
 def milliseconds(paths: Sequence[Path], runtime: str, size: tuple[int, int], threads: int, runs: int) -> list[float]:

@@ -82,15 +82,15 @@ def places(scenes, checkpoint, tmp_path, monkeypatch) -> dict[str, str]:
 @pytest.fixture
 def quick(monkeypatch):
     """Without what takes long behind the arguments: a conversion, and the timing of large images."""
-    from effseg import benchmark
+    from effseg.benchmark import fused
     from effseg.deploy import backends
 
     def no_runtime(*arguments):
         raise MissingRuntimeError('conversion was reached')
 
     monkeypatch.setattr(backends.backend('onnx'), 'export', no_runtime)
-    monkeypatch.setattr(benchmark, 'PHOTO', (64, 96))
-    monkeypatch.setattr(benchmark, '_print_rates', lambda runs: 1.0)
+    monkeypatch.setattr(fused, 'PHOTO', (64, 96))
+    monkeypatch.setattr(fused, '_print_rates', lambda runs: 1.0)
 
 
 @pytest.mark.parametrize(

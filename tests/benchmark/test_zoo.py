@@ -5,7 +5,7 @@ import json
 import pytest
 
 pytest.importorskip('mmseg')
-from effseg import zoo
+from effseg.benchmark import zoo
 from effseg.errors import ConfigError
 
 

@@ -18,15 +18,15 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from . import deploy
-from .benchmark import machine, spec_of
-from .demo.scenes import draw_scene
-from .deploy.backends import SUFFIXES, backend
-from .deploy.program import Unfused
-from .errors import ConfigError, EffsegError
-from .fusion.segmentor import fuse
-from .fusion.trained import Decoder, freeze_random_bases
-from .timing import time_in_turn
+from .. import deploy
+from ..demo.scenes import draw_scene
+from ..deploy.backends import SUFFIXES, backend
+from ..deploy.program import Unfused
+from ..errors import ConfigError, EffsegError
+from ..fusion.segmentor import fuse
+from ..fusion.trained import Decoder, freeze_random_bases
+from ..timing import time_in_turn
+from .measure import machine, spec_of
 
 TITLE = '# The zoo'
 FPN = 'sem_fpn/fpn_r50_4xb4-160k_ade20k-512x512.py'

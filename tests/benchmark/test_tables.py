@@ -8,7 +8,8 @@ pytest.importorskip('mmseg')
 from networks import TINY
 
 from effseg.apis.opening import open_segmenter
-from effseg.benchmark import compare_models, compare_rivals, rivals, shipped_models
+from effseg.benchmark.models import compare_models, shipped_models
+from effseg.benchmark.rivals import compare_rivals, rivals
 from effseg.errors import ConfigError
 
 

@@ -1,0 +1,71 @@
+"""What all comparisons share: the machine, the thread counts, and how much work a network is."""
+
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..deploy.spec import Spec
+from ..errors import ConfigError
+from ..fusion.segmentor import describe_data
+
+MOST_THREADS = 1024
+
+
+def machine() -> str:
+    """The processor, its cores and torch's version."""
+    try:
+        lines = Path('/proc/cpuinfo').read_text().splitlines()
+        name = next(line.split(':')[1].strip() for line in lines if line.startswith('model name'))
+        cores = sum(line.startswith('processor') for line in lines)
+    except (OSError, StopIteration):
+        name, cores = platform.processor() or platform.machine(), torch.get_num_threads()
+    return f'{cores} x {name}, torch {torch.__version__.split("+")[0]}'
+
+
+def work(run: Callable[[], object]) -> float:
+    """Multiplications of convs and matrix products, in 10^9, as torch's FlopCounter counts them."""
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        run()
+    return counter.get_total_flops() / 2e9
+
+
+def thread_counts(threads: Sequence[int]) -> Iterator[int]:
+    """Each thread count, while torch has it."""
+    before = torch.get_num_threads()
+    try:
+        for count in threads:
+            torch.set_num_threads(count)
+            yield count
+    finally:
+        torch.set_num_threads(before)
+
+
+def check_counts(runs: int, threads: Sequence[int]) -> None:
+    """
+    Raises:
+        ConfigError: for no runs, no thread count, or one that there cannot be.
+    """
+    if runs < 1 or not threads or not 1 <= min(threads) <= max(threads) <= MOST_THREADS:
+        raise ConfigError(
+            f'{runs} runs on {list(threads)} threads were asked for; runs take 1 or more, threads 1 to {MOST_THREADS}'
+        )
+
+
+def spec_of(model: nn.Module, runtime: str, size: tuple[int, int]) -> Spec:
+    """The spec of a file of logits that is timed and thrown away."""
+    data = describe_data(model)
+    return Spec.unnamed(runtime, size, model.num_classes, data['mean'], data['std'])
+
+
+def normalised(model: nn.Module, image: np.ndarray, size: Sequence[int]) -> Tensor:
+    """An image (H, W, 3) RGB as the network sees it: (1, 3, *size)."""
+    resized = np.array(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR))
+    bgr = torch.from_numpy(resized[..., ::-1].copy()).permute(2, 0, 1)
+    with torch.no_grad():
+        return model.data_preprocessor(dict(inputs=[bgr]), False)['inputs']
