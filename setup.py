@@ -18,8 +18,9 @@ RUNTIMES = {
     # torch.onnx's exporter needs onnxscript; 1.22 is the first onnxruntime with numpy 2 wheels for every supported
     # Python
     'onnx': ['onnx>=1.18', 'onnxscript>=0.5', 'onnxruntime>=1.22'],
-    # what its XNNPACK delegate takes is proved on 1.5, which asks for this torchao, the home of its quantizer
-    'executorch': ['executorch>=1.5.1,<1.6', 'torchao>=0.18,<0.19'],
+    # what its XNNPACK delegate takes is proved on 1.5, which asks for this torchao, the home of its quantizer, and
+    # imports torch to run a file as well, without asking for it
+    'executorch': ['executorch>=1.5.1,<1.6', 'torchao>=0.18,<0.19', 'torch>=2.1'],
     # 9.0 is the first to read torch.export programs of current torch; newer cattrs wants a typing-extensions that
     # litert-torch refuses; no wheels for Python 3.14, where the other extras are usable without it
     'coreml': ['coremltools>=9.0,<10; python_version < "3.14"', 'cattrs<25.3'],
@@ -29,9 +30,20 @@ RUNTIMES = {
 ALL = sorted({requirement for runtime in RUNTIMES.values() for requirement in runtime})
 # charts as HTML that needs no network, and the page around them
 REPORT = ['plotly>=6', 'jinja2']
+# all but running files: networks, weights, data, tools
+TRAIN = [
+    'torch>=2.1',  # the first whose scaled_dot_product_attention takes a scale
+    'timm>=1.0.17',  # the first whose EfficientFormerV2 gives its maps
+    'pyyaml',
+    'safetensors',
+    'huggingface_hub',
+    'tqdm',
+]
 EXTRAS = {
+    'train': TRAIN,
     # the maintained line of MMSegmentation; an extra, since it must never be installed over an official one
     'mmseg': [
+        *TRAIN,
         'onedl-mmsegmentation>=1.4.2',
         'torch>=2.3',  # the first that works with the numpy 2 that onedl-mmsegmentation asks for
         'onedl-mmengine>=0.10.12',
@@ -85,17 +97,7 @@ setup(
     packages=find_packages(include=['effseg', 'effseg.*']),
     package_data={'effseg': ['py.typed'], 'effseg.report': ['*.html'], 'effseg.web': ['page/*']},
     python_requires='>=3.10',
-    # 2.1: scaled_dot_product_attention takes a scale; 1.0.17: EfficientFormerV2 gives its maps
-    install_requires=[
-        'torch>=2.1',
-        'timm>=1.0.17',
-        'numpy',
-        'pillow',
-        'pyyaml',
-        'safetensors',
-        'huggingface_hub',
-        'tqdm',
-    ],
+    install_requires=['numpy', 'pillow'],  # to run exported files, beside a runtime
     extras_require=EXTRAS,
     entry_points={'console_scripts': ['effseg = effseg.__main__:main']},
     cmdclass={'build_py': BuildWithResources},

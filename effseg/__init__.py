@@ -1,7 +1,8 @@
 """EfficientFormer semantic segmentation for MMSegmentation, from training to the phone.
 
 Importing this package registers its models with MMSegmentation, where one is installed; that is all a config needs
-(``custom_imports = dict(imports=['effseg'])``). Without MMSegmentation it still fuses, exports and runs models.
+(``custom_imports = dict(imports=['effseg'])``). Without MMSegmentation it still fuses models, and without torch it
+still runs exported files.
 """
 
 import importlib
@@ -23,6 +24,7 @@ if stack.installed():
 def open(config, weights=None, fused=False, cfg_options=None, device=None):  # noqa: A001, the verb of the package
     """A segmenter that labels images: ``effseg.open(config, weights)(image)``; see
     :func:`effseg.apis.opening.open_segmenter`."""
+    stack.require()
     from .apis.opening import open_segmenter
 
     return open_segmenter(config, weights, fused, cfg_options, device)
@@ -30,6 +32,7 @@ def open(config, weights=None, fused=False, cfg_options=None, device=None):  # n
 
 def fuse(model, size=(512, 512)):
     """The fused form of a trained segmenter; see :func:`effseg.fusion.segmentor.fuse`."""
+    stack.require_packages('torch')
     from .fusion.segmentor import fuse
 
     return fuse(model, size)
@@ -37,6 +40,7 @@ def fuse(model, size=(512, 512)):
 
 def export(config, checkpoint, to, **options):
     """Writes a segmenter as a file for a runtime and proves it; see :func:`effseg.apis.export.export`."""
+    stack.require()
     from .apis.export import export
 
     return export(config, checkpoint, to, **options)
@@ -45,5 +49,7 @@ def export(config, checkpoint, to, **options):
 def __getattr__(name: str):
     # on demand: running an exported file must not import torch
     if name in _SUBPACKAGES:
+        if name != 'deploy':
+            stack.require_packages('torch')
         return importlib.import_module(f'.{name}', __name__)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

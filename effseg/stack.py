@@ -8,6 +8,7 @@ import contextlib
 import importlib
 import importlib.util
 import io
+import sys
 import warnings
 from importlib import metadata
 from pathlib import Path
@@ -20,6 +21,7 @@ LINES = {
     'mmcv': ('mmcv', 'mmcv-lite', 'mmcv-full', 'onedl-mmcv'),
 }
 INSTALL = "pip install 'effseg[mmseg]'"
+NETWORKS = ('torch', 'timm')  # what ours take, and a file of one does not
 
 
 def distributions() -> dict[str, list[str]]:
@@ -31,8 +33,16 @@ def distributions() -> dict[str, list[str]]:
 
 
 def installed() -> bool:
-    """Whether any MMSegmentation is there to import; says nothing of its health."""
-    return all(importlib.util.find_spec(module) for module in LINES)
+    """Whether any MMSegmentation is there to import, with what our networks take; says nothing of its health.
+
+    Raises:
+        StackError: when MMEngine, which is imported already, asks for our networks where they miss a package.
+    """
+    if not all(importlib.util.find_spec(module) for module in LINES):
+        return False
+    if 'mmengine' in sys.modules:
+        require_packages(*NETWORKS)
+    return all(importlib.util.find_spec(module) for module in NETWORKS)
 
 
 def require() -> None:
@@ -48,6 +58,7 @@ def require() -> None:
         raise StackError(
             f'MMSegmentation is not installed ({", ".join(missing)} cannot be imported). Install it with: {INSTALL}'
         )
+    require_packages(*NETWORKS)
     _refuse_two(found)
     for module in ('mmcv', 'mmengine', 'mmseg', 'mmseg.datasets', 'mmseg.apis'):
         try:
@@ -58,6 +69,19 @@ def require() -> None:
                 f'the installed MMSegmentation ({versions}) does not import: {module} says '
                 f'{_first_line(error)!r}. {_fix(found)}'
             ) from error
+
+
+def require_packages(*modules: str) -> None:
+    """Makes sure of what the extra ``train`` installs, which running an exported file does not take.
+
+    Raises:
+        StackError: naming what is missing, and the command that installs it.
+    """
+    if missing := [module for module in modules if not importlib.util.find_spec(module)]:
+        raise StackError(
+            f'{" and ".join(missing)} cannot be imported, which all but running exported files takes. Install with: '
+            f"pip install 'effseg[train]', or with MMSegmentation: {INSTALL}"
+        )
 
 
 def prepare() -> None:

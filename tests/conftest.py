@@ -6,6 +6,7 @@ import importlib.util
 import json
 import logging
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,17 @@ from networks import ROOT, TINY
 from torch import nn
 
 KEYS = Path(__file__).parents[2] / 'shared' / 'reference' / 'original_backbone_keys.json'
+
+WITHOUT = """
+import sys
+from importlib.machinery import BuiltinImporter, FrozenImporter, PathFinder
+class Finder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        return None if name.split('.')[0] in GONE else PathFinder.find_spec(name, path, target)
+    find_distributions = PathFinder.find_distributions
+sys.meta_path[:] = BuiltinImporter, FrozenImporter, Finder
+"""
 
 
 def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
@@ -146,3 +158,17 @@ def checkpoint(segmentor, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp('weights') / 'tiny.pth'
     torch.save({'meta': {}, 'state_dict': segmentor.state_dict()}, path)
     return path
+
+
+@pytest.fixture
+def without(tmp_path):
+    """Runs Python in a process where packages are as if they were not installed."""
+
+    def run(gone: set[str], *arguments: str) -> subprocess.CompletedProcess:
+        (tmp_path / 'sitecustomize.py').write_text(WITHOUT.replace('GONE', repr(gone)))
+        search = {'PYTHONPATH': f'{tmp_path}{os.pathsep}{ROOT}'}
+        return subprocess.run(
+            [sys.executable, *arguments], capture_output=True, text=True, cwd=tmp_path, env={**os.environ, **search}
+        )
+
+    return run

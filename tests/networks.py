@@ -7,6 +7,8 @@ import torch
 ROOT = Path(__file__).parent.parent
 TINY = str(Path(__file__).with_name('tiny.py'))  # a config that trains in seconds
 EPOCHS = str(Path(__file__).with_name('tiny_epochs.py'))  # the same by epochs
+# what running a file must do without
+TRAINING = {'torch', 'timm', 'mmseg', 'mmengine', 'mmcv', 'yaml', 'safetensors', 'huggingface_hub'}
 
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 DIMS = (8, 12, 16, 24)

@@ -26,8 +26,10 @@ EXTRAS = {
     'coreml': 'effseg/deploy/backends/coreml.py',
     'litert': 'effseg/deploy/backends/litert.py',
     'report': 'effseg/report',
+    'train': 'effseg',
     'mmseg': 'effseg',
 }
+RUNNING = ('__init__', 'artifact', 'host', 'images', 'spec', 'quiet', 'backends/__init__')
 
 
 def names(requirements: list[str]) -> set[str]:
@@ -63,6 +65,14 @@ def test_every_import_is_declared(path, declared):
         if place.startswith(part):
             allowed |= names(declared['extras_require'][extra])
     assert wanted(path) <= allowed
+
+
+def test_running_a_file_takes_its_runtime_alone(declared):
+    base = names(declared['install_requires'])
+    for path in (*(PACKAGE / 'web').glob('*.py'), *(PACKAGE / f'deploy/{name}.py' for name in RUNNING)):
+        assert wanted(path) <= base, path.name
+    assert not names(declared['extras_require']['onnx']) & names(declared['extras_require']['train'])
+    assert set(declared['extras_require']['train']) <= set(declared['extras_require']['mmseg'])
 
 
 def test_every_requirement_is_imported(declared):

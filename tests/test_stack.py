@@ -5,6 +5,7 @@ import sys
 
 import pytest
 from mmengine.config import Config
+from networks import TRAINING
 
 from effseg import stack
 from effseg.errors import StackError
@@ -65,6 +66,41 @@ def test_importing_effseg_loads_no_runtime():
         'assert not found, found'
     )
     subprocess.run([sys.executable, '-c', code], check=True, capture_output=True)
+
+
+ASKED = """
+import effseg, effseg.deploy as deploy
+def models(): from effseg import models
+for ask in (models, lambda: effseg.fuse(None), lambda: deploy.export, lambda: effseg.open('a.py', 'b.onnx')):
+    try:
+        ask()
+    except effseg.stack.StackError as error:
+        print(error)
+try:
+    deploy.load('missing.onnx')
+except effseg.deploy.artifact.ArtifactError as error:
+    print(error)
+"""
+
+
+def test_without_torch_it_imports_and_names_the_extra(without):
+    said = without({*TRAINING, 'tqdm', 'cv2'}, '-c', ASKED)
+    *refused, loaded = said.stdout.splitlines()
+    assert said.returncode == 0 and len(refused) == 4 and loaded == 'no artifact at missing.onnx', said.stderr
+    assert all("pip install 'effseg[" in line for line in refused)
+
+
+@pytest.mark.parametrize('gone, extra', [(TRAINING, 'mmseg'), ({'torch'}, 'train'), ({'timm'}, 'train')])
+def test_a_tool_names_what_it_misses(without, gone, extra):
+    said = without(gone, '-m', 'effseg', 'train', 'a.py')
+    assert said.returncode == 2 and len(said.stderr.splitlines()) == 1, said.stderr
+    assert said.stderr.startswith('error: ') and f"pip install 'effseg[{extra}]'" in said.stderr
+
+
+@pytest.mark.medium
+def test_a_config_that_imports_effseg_without_timm_says_so(without):
+    said = without({'timm'}, '-c', 'import mmengine, effseg')
+    assert said.stderr.splitlines()[-1].startswith('effseg.errors.StackError: timm cannot be imported'), said.stderr
 
 
 @pytest.mark.medium

@@ -6,6 +6,7 @@ only.
 May import: ``fusion``.
 """
 
+from ..stack import require_packages
 from .artifact import Artifact, load
 from .host import label_map
 from .spec import Spec
@@ -16,6 +17,7 @@ __all__ = ['Artifact', 'Spec', 'export', 'label_map', 'load']
 def __getattr__(name: str):
     # on demand: exporting takes torch, running does not
     if name == 'export':
+        require_packages('torch')
         from .exporting import export
 
         return export

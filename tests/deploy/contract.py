@@ -3,13 +3,13 @@ tier."""
 
 import copy
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from networks import TRAINING
 
 from effseg import deploy
 from effseg.deploy import backends, parity, quantize
@@ -20,8 +20,6 @@ from .conftest import need, spec_of
 
 WITHOUT_TORCH = """
 import sys
-for module in ('torch', 'mmseg', 'mmengine', 'mmcv', 'timm'):
-    sys.modules[module] = None
 import numpy as np
 from effseg import deploy
 artifact = deploy.load(sys.argv[1])
@@ -87,12 +85,11 @@ class BackendContract:
                     result, expected, atol=parity.THRESHOLDS['fp32'].difference * np.abs(expected).max()
                 )
 
-    def test_runs_without_torch_and_mmsegmentation(self, exported, images, tmp_path):
+    def test_runs_without_torch_and_mmsegmentation(self, exported, images, tmp_path, without):
         if self.needs_torch:
             pytest.skip(f'{self.runtime} has its Python runtime built on torch')
         np.save(tmp_path / 'image.npy', images[0])
-        script = [sys.executable, '-c', WITHOUT_TORCH, exported.path, tmp_path / 'result.npy', tmp_path / 'image.npy']
-        done = subprocess.run(script, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+        done = without(TRAINING, '-c', WITHOUT_TORCH, exported.path, 'result.npy', 'image.npy')
         assert done.returncode == 0, done.stderr
         np.testing.assert_array_equal(np.load(tmp_path / 'result.npy'), deploy.load(exported.path)(images[0]))
 

@@ -1,5 +1,11 @@
+import os
+import shutil
+import subprocess
+import sys
+
 import numpy as np
 import pytest
+from networks import ROOT, TRAINING
 
 import effseg
 from effseg import deploy
@@ -9,7 +15,7 @@ from effseg.errors import ArtifactError
 from effseg.fusion.layers import Attention
 
 from .conftest import need, spec_of
-from .contract import BackendContract
+from .contract import WITHOUT_TORCH, BackendContract
 
 
 class TestOnnx(BackendContract):
@@ -27,6 +33,30 @@ def test_the_attention_bias_is_kept_as_its_table(model, make_spec, tmp_path):
     shapes = {tuple(tensor.dims) for tensor in onnx.load(tmp_path / 'model.onnx').graph.initializer}
     assert layers and not shapes & {tuple(layer.bias.shape) for layer in layers}
     assert not any(layer.expand_when_run for layer in layers), 'the network was changed'
+
+
+@pytest.mark.slow
+def test_a_fresh_install_of_the_runtime_alone_runs_a_file(model, fused, images, tmp_path):
+    path, source, python = tmp_path / 'model.onnx', tmp_path / 'source', tmp_path / 'venv/bin/python'
+    done = deploy.export(model, fused, spec_of('onnx', 'labels'), path, images)
+    # building leaves folders behind
+    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns('.*', 'work_dirs', 'data', 'build'))
+    subprocess.run([sys.executable, '-m', 'venv', tmp_path / 'venv'], check=True)
+    subprocess.run([python, '-m', 'pip', 'install', '-q', f'{source}[onnx]'], check=True)
+    np.save(tmp_path / 'image.npy', images[0])
+    run = dict(capture_output=True, text=True, cwd=tmp_path, env={**os.environ, 'PYTHONPATH': ''})
+    said = subprocess.run([python, '-c', WITHOUT_TORCH, path, 'result.npy', 'image.npy'], **run)
+    assert said.returncode == 0, said.stderr
+    np.testing.assert_array_equal(np.load(tmp_path / 'result.npy'), deploy.load(done.path)(images[0]))
+    listed = subprocess.run([python, '-m', 'pip', 'list', '--format', 'freeze'], **run).stdout.lower()
+    assert 'effseg==' in listed and not {name for name in TRAINING if f'{name}==' in listed}
+    command = tmp_path / 'venv/bin/effseg'
+    said = subprocess.run([command, 'train', 'a.py'], **run)
+    assert said.returncode == 2 and said.stderr.startswith('error: ') and "'effseg[mmseg]'" in said.stderr
+    said = subprocess.run(
+        [tmp_path / 'venv/bin/effseg', 'web_demo', path, '--out', 'site', '--runtime', 'no.tgz'], **run
+    )
+    assert said.returncode == 2 and 'no.tgz' in said.stderr, said.stderr
 
 
 @pytest.mark.parametrize('kind, shape', [('UINT8', ['n', 64, 96, 3]), ('FLOAT', [1, 64, 96, 3]), ('UINT8', None)])
