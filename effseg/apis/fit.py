@@ -13,6 +13,7 @@ from mmengine.config import Config
 from ..deploy.backends import SUFFIXES, require
 from ..engine.budget import measure
 from ..engine.config import load_config
+from ..engine.optim import cpu_has_bfloat16
 from ..errors import ConfigError, DataError
 from ..files import write
 from ..outputs import OutputFolder
@@ -90,7 +91,10 @@ model = {model}
     dict(type='PolyLR', power=0.9, eta_min=0.0, begin={warmup}, end=iterations, by_epoch=False),
 ]
 train_cfg = dict(max_iters=iterations, val_interval={interval})
-default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval={interval}, max_keep_ckpts=1))
+default_hooks = dict(
+    logger=dict(interval=10),
+    checkpoint=dict(interval={interval}, max_keep_ckpts=1),
+    channels_last=dict(type='ChannelsLastHook'))
 log_processor = dict(window_size=10)
 """
 
@@ -148,7 +152,7 @@ def fit(
     folder.claim([CONFIG])
     path = folder.path / CONFIG
     batch, step, score = _batch(path, values)
-    iterations = _iterations(limit, batch, step, score, dataset)
+    iterations = iterations_of(limit, batch, step, score, dataset)
     interval = max(iterations // VALIDATIONS, 1)
     _write(path, values, batch=batch, iterations=iterations, interval=interval)
     epochs = iterations * batch / dataset.images['train']
@@ -185,6 +189,30 @@ def parse_budget(text: str) -> float | int:
     if text.isdecimal() and int(text):
         return int(text)
     raise ConfigError(f"--budget {text} is neither a time such as '30m' or '2h' nor a number of iterations")
+
+
+def iterations_of(limit: float | int, batch: int, step: float, score: float, dataset: Dataset) -> int:
+    """How many iterations a budget allows.
+
+    Args:
+        limit: seconds of training, validation and test together, a float; or iterations, an int.
+        batch: images of an iteration.
+        step, score: seconds of an iteration, and of an image that is scored.
+        dataset: how many images there are.
+
+    Raises:
+        ConfigError: when that is less than one pass over the training images.
+    """
+    scoring = score * dataset.images['val'] * (VALIDATIONS + 2)  # the test and the report score as well
+    iterations = limit if isinstance(limit, int) else int((limit - scoring) / step)
+    epoch = math.ceil(dataset.images['train'] / batch)
+    if iterations < epoch:
+        least = f'{epoch} iterations' if isinstance(limit, int) else f'{math.ceil((epoch * step + scoring) / 60)}m'
+        raise ConfigError(
+            f'--budget lasts for {max(iterations, 0)} iterations of {batch} images, and one pass over the '
+            f'{dataset.images["train"]} training images takes {epoch}: give {least} at least, or a smaller --model'
+        )
+    return iterations
 
 
 def literal(value: str | tuple | list) -> str:
@@ -231,7 +259,7 @@ def _decide(leaf: Config, dataset: Dataset, weights: str | None) -> tuple[dict, 
         # avg_non_ignore fails in MMSegmentation 1.4.2 beside class_weight
         loss_decode=dict(class_weight=weighted),
     )
-    half = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    wrapper = _mixed_precision()
     values = dict(
         base=base,
         recipe='small_data' if start else 'small_data_from_scratch',
@@ -243,7 +271,7 @@ def _decide(leaf: Config, dataset: Dataset, weights: str | None) -> tuple[dict, 
         scale=scale,
         crop_step=crop if rare else "dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75)",
         model=pformat(model, width=110, sort_dicts=False),
-        amp="optim_wrapper = dict(type='AmpOptimWrapper', dtype='bfloat16')\n" if half else '',
+        amp=f'optim_wrapper = {wrapper}\n' if wrapper else '',
     )
     names = ', '.join(dataset.classes[label] for label in rare)
     rows = [
@@ -259,11 +287,18 @@ def _decide(leaf: Config, dataset: Dataset, weights: str | None) -> tuple[dict, 
         ('class weights', f'{min(weighted)} to {max(weighted)}', f'root of the rarity, bounded to {WEIGHTS}'),
         (
             'precision',
-            'bfloat16' if half else 'float32',
-            'mixed, as the GPU has it' if half else 'of a device without bfloat16, or a CPU',
+            'bfloat16' if wrapper else 'float32',
+            'mixed, as the device has it' if wrapper else 'of a device without bfloat16',
         ),
     ]
     return values, rows
+
+
+def _mixed_precision() -> str | None:
+    """The config's optimizer wrapper on a device that multiplies in bfloat16, None elsewhere."""
+    if torch.cuda.is_available():
+        return "dict(type='AmpOptimWrapper', dtype='bfloat16')" if torch.cuda.is_bf16_supported() else None
+    return "dict(type='CPUAmpOptimWrapper')" if cpu_has_bfloat16() else None
 
 
 def _start(name: str, weights: str | None) -> tuple[str | None, str]:
@@ -322,19 +357,6 @@ def _batch(path: Path, values: dict) -> tuple[int, float, float]:
                 raise
             torch.cuda.empty_cache()
             batch //= 2
-
-
-def _iterations(limit: float | int, batch: int, step: float, score: float, dataset: Dataset) -> int:
-    scoring = score * dataset.images['val'] * (VALIDATIONS + 2)  # the test and the report score as well
-    iterations = limit if isinstance(limit, int) else int((limit - scoring) / step)
-    epoch = math.ceil(dataset.images['train'] / batch)
-    if iterations < epoch:
-        least = f'{epoch} iterations' if isinstance(limit, int) else f'{math.ceil((epoch * step + scoring) / 60)}m'
-        raise ConfigError(
-            f'--budget lasts for {max(iterations, 0)} iterations of {batch} images, and one pass over the '
-            f'{dataset.images["train"]} training images takes {epoch}: give {least} at least, or a smaller --model'
-        )
-    return iterations
 
 
 def _export_size(scale: tuple[int, int], dataset: Dataset) -> tuple[int, int]:

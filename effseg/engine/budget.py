@@ -32,6 +32,8 @@ def measure(cfg: Config) -> tuple[float, float]:
     with of_config('model'):
         cfg.model.backbone.pop('init_cfg', None)
         model = revert_sync_batchnorm(MODELS.build(cfg.model)).to(get_device())
+    if any(hook and hook.type == 'ChannelsLastHook' for hook in cfg.default_hooks.values()):
+        model.to(memory_format=torch.channels_last)
     train, val = (DATASETS.build(cfg[f'{split}_dataloader'].dataset) for split in ('train', 'val'))
     optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     batch = cfg.train_dataloader.batch_size

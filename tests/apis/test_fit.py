@@ -1,11 +1,12 @@
 """From a folder of masks to a proven file by one command, and what stops it before it has cost anything."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from mmengine.config import Config
 
-from effseg.apis.fit import class_weights, literal, parse_budget
+from effseg.apis.fit import class_weights, iterations_of, literal, parse_budget
 from effseg.demo.dataset import write_demo_data
 from effseg.engine.config import load_config
 from effseg.errors import ConfigError
@@ -39,9 +40,6 @@ def test_a_dry_run_ends_with_a_config_that_is_read_as_any_other(tool, masks, tmp
     assert any(step.type == 'RareClassCrop' for step in cfg.train_dataloader.dataset.pipeline)
     assert {hook.type for hook in cfg.custom_hooks} == {'ResumableEMAHook', 'EarlyStoppingHook'}
     assert not (tmp_path / 'out/run').exists()
-    write_demo_data(tmp_path / 'more', train=20, val=2, size=(64, 64))
-    outcome = tool('fit', tmp_path / 'more', '--out', tmp_path / 'b', '--budget', '2', '--dry-run', *OPTIONS)
-    assert outcome.status == 2 and 'one pass over the 20 training images takes 3' in outcome.err
 
 
 def test_what_there_is_not_is_said_before_anything_is_written(tool, masks, tmp_path):
@@ -64,6 +62,16 @@ def test_names_out_of_a_file_of_labels_stay_names_in_the_config(tmp_path):
     # the sabotage: as Python writes them, MMEngine exchanges what stands in the braces
     (tmp_path / 'config.py').write_text(f'classes = {NAMES[:2]!r}\n')
     assert tuple(Config.fromfile(tmp_path / 'config.py').classes) != NAMES[:2]
+
+
+def test_a_budget_is_one_pass_at_least():
+    dataset = SimpleNamespace(images=dict(train=20, val=2))
+    assert iterations_of(3, 8, 1.0, 0.5, dataset) == 3
+    with pytest.raises(ConfigError, match='one pass over the 20 training images takes 3: give 3 iterations'):
+        iterations_of(2, 8, 1.0, 0.5, dataset)
+    with pytest.raises(ConfigError, match='give 1m at least'):
+        iterations_of(14.9, 8, 1.0, 0.5, dataset)
+    assert iterations_of(15.0, 8, 1.0, 0.5, dataset) == 3
 
 
 def test_budgets_and_class_weights():
