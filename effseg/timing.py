@@ -89,7 +89,7 @@ class peak_memory:
 
 
 def _status(field: str) -> int | None:
-    """A line of Linux's /proc/self/status, in bytes."""
+    """Reads a line of Linux's /proc/self/status; gives bytes."""
     try:
         lines = Path('/proc/self/status').read_text().splitlines()
     except OSError:

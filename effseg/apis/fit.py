@@ -238,7 +238,7 @@ def _leaf(model: str) -> Config:
 
 
 def _decide(leaf: Config, dataset: Dataset, weights: str | None) -> tuple[dict, list[tuple[str, str, str]]]:
-    """What the config says besides the length of the training, and why."""
+    """Chooses the values of the config that the data and the device decide; gives them, and rows that say why."""
     (base,) = re.findall(r"'(_base_/models/\w+\.py)'", Path(leaf.filename).read_text())
     start, why = _start(leaf.model.backbone.init_cfg.checkpoint, weights)
     short, long = np.median(np.sort(dataset.sizes, 1), 0).round().astype(int).tolist()
@@ -346,7 +346,7 @@ def _write(path: Path, values: dict, batch: int, iterations: int, interval: int)
 
 
 def _batch(path: Path, values: dict) -> tuple[int, float, float]:
-    """The largest batch that fits, and the seconds of an iteration and of an image to score."""
+    """Finds the largest batch that fits, and measures the seconds of an iteration and of an image to score."""
     batch = 32 if torch.cuda.is_available() else 8
     while True:
         _write(path, values, batch, iterations=1000, interval=100)

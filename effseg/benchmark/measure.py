@@ -36,7 +36,7 @@ def work(run: Callable[[], object]) -> float:
 
 
 def thread_counts(threads: Sequence[int]) -> Iterator[int]:
-    """Each thread count, while torch has it."""
+    """Sets torch's number of threads to each of ``threads`` in turn, and back at the end."""
     before = torch.get_num_threads()
     try:
         for count in threads:

@@ -62,7 +62,7 @@ class Spec:
     def __post_init__(self):
         for name in ('mean', 'std', 'classes'):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        object.__setattr__(self, 'palette', tuple(tuple(colour) for colour in self.palette))
+        object.__setattr__(self, 'palette', tuple(tuple(color) for color in self.palette))
         object.__setattr__(self, 'grid', None if self.grid is None else tuple(self.grid))
         self._check_types()
         if self.grid is None:
@@ -84,7 +84,7 @@ class Spec:
                 'by a threshold between 0 and 1'
             )
         if len(self.palette) != len(self.classes):
-            raise ConfigError(f'{len(self.palette)} colours for {len(self.classes)} classes')
+            raise ConfigError(f'{len(self.palette)} colors for {len(self.classes)} classes')
 
     def _check_types(self) -> None:
         """A spec comes out of a file: every field has the type it is used as."""

@@ -193,7 +193,7 @@ class SafeCheckpointHook(CheckpointHook):
         return path
 
     def _keep(self, runner: Runner, step: int) -> list[int]:
-        """Takes a checkpoint among those that are kept, and gives those that no longer are."""
+        """Adds the checkpoint of ``step`` to those that are kept; returns the steps of those to be deleted."""
         kept = [old for old in self.keep_ckpt_ids if old != step] + [step]
         self.keep_ckpt_ids = deque(kept[-self.max_keep_ckpts :], self.max_keep_ckpts)
         # the outdated ones too: after a kill between saving and deleting, the resumed run deletes them

@@ -1,4 +1,4 @@
-"""The mean of the weights over the last iterations, in a training that may be interrupted."""
+"""EMA: the exponential moving average of the weights, which resumes exactly where a training was interrupted."""
 
 import torch
 from mmengine.hooks import EMAHook
@@ -9,7 +9,8 @@ from mmengine.runner import Runner
 
 @MODELS.register_module()
 class WarmAverage(ExponentialMovingAverage):
-    """MMEngine's mean, of less of the past at first: or a short training would end near the weights it began with."""
+    """MMEngine's exponential moving average that forgets faster at first: otherwise a short training would end near the
+    weights it began with."""
 
     def avg_func(self, averaged_param: torch.Tensor, source_param: torch.Tensor, steps: int) -> None:
         averaged_param.lerp_(source_param, max(self.momentum, 9 / (10 + int(steps))))

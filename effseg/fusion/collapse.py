@@ -181,8 +181,12 @@ class CollapsedLevel(Layer):
         self.frame = None
 
     def _frame(self, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """What the biases miss of their inner value, in space-to-depth form: in the outer rows (2, 1, W / 2, 4 C), then
-        in the outer columns (2, H / 2, 1, 4 C) without those rows."""
+        """What the sum of the biases differs by, near the border, from its value inside the image.
+
+        Returns:
+            In space-to-depth form: of the first and last rows, (2, 1, W / 2, 4 C); of the first and last columns,
+            without those rows, (2, H / 2, 1, 4 C).
+        """
         height, width = grid
         rows = self.frame[0][:, :, _distances(width, self.frame.device)]
         columns = self.frame[0][:, _distances(height, self.frame.device)]

@@ -33,7 +33,7 @@ class Axis:
         return Axis(self.start[part], self.weights[part], self.length)
 
     def then(self, following: 'Axis') -> 'Axis':
-        """This axis, and ``following`` on its outcome."""
+        """Composes two interpolations into one: this one, then ``following`` on its result."""
         first, count = following.start, following.weights.shape[1]
         sources = [(first + k).clamp(max=len(self.start) - 1) for k in range(count)]
         start = self.start[first]
@@ -103,7 +103,8 @@ class Axis:
         return owner, shift.index_select(0, owner) + torch.arange(len(owner), device=windows.device)
 
     def sources(self, windows: Tensor, count: int) -> Tensor:
-        """The source positions of each of ``windows`` (M,): (M, count), the last one repeated where there are fewer."""
+        """Gives the positions on the source axis that each of ``windows`` (M,) reads: (M, count); a window that reads
+        fewer repeats its last."""
         first = self.first.index_select(0, windows)[:, None]
         last = first + self.spans.index_select(0, windows)[:, None] - 1
         return torch.minimum(first + torch.arange(count, device=windows.device), last)

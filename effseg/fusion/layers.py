@@ -31,7 +31,8 @@ class Layer(nn.Module):
         self.train(False)
 
     def set_portable(self, portable: bool = True) -> 'Layer':
-        """Chooses the form of this layer and all inside it; returns the layer."""
+        """Puts this layer and all inside it into the form that exporters take, or back into the one that is fastest in
+        torch; returns the layer."""
         for module in self.modules():
             if isinstance(module, Layer):
                 module.portable = portable
@@ -176,7 +177,7 @@ class MapNorm(Layer):
 
     @classmethod
     def of(cls, channels: int, groups: int, eps: float, scale: Tensor | None, shift: Tensor | None) -> 'MapNorm':
-        """The norm with this scale and shift (C,), or none."""
+        """Makes a norm; ``scale`` and ``shift`` are (C,), or both None."""
         layer = cls(channels, groups, eps, affine=scale is not None)
         if scale is not None and shift is not None:
             layer.to(scale.device)

@@ -348,7 +348,7 @@ def describe_data(model: nn.Module) -> dict:
     if data.get('classes'):
         meta['classes'] = [str(name) for name in data['classes']]
     if data.get('palette'):
-        meta['palette'] = [[int(value) for value in colour] for colour in data['palette']]
+        meta['palette'] = [[int(value) for value in color] for color in data['palette']]
     preprocessor: Any = getattr(model, 'data_preprocessor', None)
     if getattr(preprocessor, '_enable_normalize', False):
         meta.update(

@@ -61,7 +61,7 @@ class Stem(nn.Sequential):
         self.add_module('act2', nn.ReLU())
 
     def fuse(self) -> fused.Sequential:
-        """Two convs."""
+        """Returns the fused form: two convs."""
         return fused.Sequential(
             [
                 fused.Conv.of(fold_norm(self.conv1, self.norm1), stride=2, act=activation_name(self.act1)),
@@ -82,7 +82,7 @@ class Downsample(nn.Module):
         return self.norm(self.conv(x))
 
     def fuse(self, grid: tuple[int, int] | None = None) -> fused.Conv:
-        """One conv; it does not depend on ``grid``, the (H, W) of its input."""
+        """Returns the fused form: one conv; it does not depend on ``grid``, the (H, W) of its input."""
         return fused.Conv.of(fold_norm(self.conv, self.norm), stride=2)
 
 
@@ -113,7 +113,7 @@ class ConvMlpWithNorm(nn.Module):
         return self.norm2(self.fc2(self.act(self.norm1(self.fc1(x)))))
 
     def fuse(self, scale: Tensor) -> list[fused.Conv]:
-        """Two convs, the second multiplied by the layer scale behind the block."""
+        """Returns the fused form: two convs, the second multiplied by the layer scale behind the block."""
         return [
             fused.Conv.of(fold_norm(self.fc1, self.norm1), act=activation_name(self.act)),
             fused.Conv.of(fold_norm(self.fc2, self.norm2).scaled(scale)),
@@ -139,7 +139,7 @@ class MetaBlock2d(nn.Module):
         return x + self.drop_path2(self.ls2(self.mlp(x)))
 
     def fuse(self, grid: tuple[int, int]) -> fused.Sequential:
-        """A depthwise conv and a residual pair of convs."""
+        """Returns the fused form: a depthwise conv and a residual pair of convs."""
         return fused.Sequential(
             [fused.PoolMixer.of(self.ls1.gamma, grid), fused.Residual(self.mlp.fuse(self.ls2.gamma))]
         )
@@ -189,8 +189,8 @@ class Attention(nn.Module):
         return self.proj(x.transpose(1, 2).reshape(batch, length, -1))
 
     def fuse(self, norm: nn.LayerNorm, scale: Tensor, grid: tuple[int, int]) -> fused.Attention:
-        """Attention on a map that ``norm`` has centred and normalised but not scaled, with the bias stored for
-        ``grid``."""
+        """Returns the fused form: attention with the bias stored for ``grid``, on a map that ``norm`` has
+        centred and normalised but not scaled."""
         whole = linear_part(self.qkv).after(norm.weight, norm.bias)
         sizes = [self.key_dim, self.key_dim, self.value_dim]
         query, key, value = (
@@ -244,7 +244,8 @@ class MetaBlock1d(nn.Module):
         return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
 
     def fuse(self, grid: tuple[int, int]) -> fused.Sequential:
-        """Attention and a pair of 1 x 1 convs, each behind a bare normalisation and added to its input."""
+        """Returns the fused form: attention and a pair of 1 x 1 convs, each behind a bare normalisation
+        and added to its input."""
         attention = self.token_mixer.fuse(self.norm1, self.ls1.gamma, grid)
         hidden = linear_part(self.mlp.fc1).after(self.norm2.weight, self.norm2.bias)
         return fused.Sequential(

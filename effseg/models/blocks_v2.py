@@ -46,7 +46,7 @@ class ConvNorm(nn.Module):
         return fold_norm(self.conv, self.bn)
 
     def fuse(self, scale: Tensor | None = None) -> fused.Conv:
-        """One conv, multiplied per channel by ``scale``."""
+        """Returns the fused form: one conv, multiplied per channel by ``scale``."""
         part = self.folded() if scale is None else self.folded().scaled(scale)
         act = 'none' if isinstance(self.act, nn.Identity) else activation_name(self.act)
         return fused.Conv.of(part, self.conv.stride[0], self.conv.groups, act)
@@ -61,7 +61,7 @@ class Stem(nn.Sequential):
         self.add_module('conv2', ConvNorm(dim // 2, dim, 3, stride=2, act_layer=act_layer))
 
     def fuse(self) -> fused.Sequential:
-        """Two convs."""
+        """Returns the fused form: two convs."""
         return fused.Sequential([self.conv1.fuse(), self.conv2.fuse()])
 
 
@@ -79,7 +79,7 @@ class ConvMlp(nn.Module):
         return self.fc2(self.mid(self.fc1(x)))
 
     def fuse(self, scale: Tensor) -> list[fused.Conv]:
-        """Three convs, the last multiplied by the layer scale behind the block."""
+        """Returns the fused form: three convs, the last multiplied by the layer scale behind the block."""
         return [self.fc1.fuse(), self.mid.fuse(), self.fc2.fuse(scale)]
 
 
@@ -139,7 +139,8 @@ class Attention2d(nn.Module):
         return self.proj(self.act(x))
 
     def fuse(self, scale: Tensor, grid: tuple[int, int]) -> fused.Attention:
-        """Attention of convs alone, talking heads kept, its output multiplied by the layer scale behind it."""
+        """Returns the fused form: attention of convs alone with its talking heads, its output multiplied by
+        the layer scale behind it."""
         before = None
         if self.stride_conv is not None:
             before = self.stride_conv.fuse()
@@ -174,7 +175,7 @@ class LocalGlobalQuery(nn.Module):
         return self.proj(self.local(x) + x[:, :, ::2, ::2])
 
     def fuse(self, scale: float) -> fused.Sequential:
-        """Two convs: the map itself is one more on the depthwise kernel's centre."""
+        """Returns the fused form: two convs, where the map itself is one more on the depthwise kernel's centre."""
         local = linear_part(self.local)
         itself = torch.zeros_like(local.weight)
         itself[:, :, 1, 1] = 1
@@ -225,7 +226,7 @@ class AttentionDownsample(nn.Module):
         return self.proj(self.act(attended(weights, v, (q.shape[2], q.shape[3])) + self.v_local(v)))
 
     def fuse(self, grid: tuple[int, int]) -> fused.Attention:
-        """Attention of convs alone."""
+        """Returns the fused form: attention of convs alone."""
         layer = fused.Attention(
             self.q.fuse(self.scale),
             self.k.fuse(),
@@ -255,7 +256,7 @@ class Downsample(nn.Module):
         return self.conv(x) if self.attn is None else self.attn(x) + self.conv(x)
 
     def fuse(self, grid: tuple[int, int]) -> fused.Conv | fused.Sum:
-        """One conv, or its sum with the attention."""
+        """Returns the fused form: one conv, or its sum with the attention."""
         return self.conv.fuse() if self.attn is None else fused.Sum([self.attn.fuse(grid), self.conv.fuse()])
 
 
@@ -284,7 +285,7 @@ class Block(nn.Module):
         return x + self.drop_path(self.ls2(self.mlp(x)))
 
     def fuse(self, grid: tuple[int, int]) -> fused.Layer:
-        """Residual convs, behind residual attention."""
+        """Returns the fused form: residual convs, behind residual attention."""
         mlp = fused.Residual(self.mlp.fuse(self.ls2.gamma))
         if self.token_mixer is None or self.ls1 is None:
             return mlp

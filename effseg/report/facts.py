@@ -14,7 +14,7 @@ from ..stack import distributions
 
 
 def parameters(network: nn.Module) -> int:
-    """How many numbers a network was trained, or folded, to."""
+    """Counts the weights of a network."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 

@@ -29,7 +29,7 @@ SAMPLED_STEPS = 4  # whose peak memory is measured; measuring takes time
 
 
 class LabelSegmentor(EncoderDecoder):
-    """MMSegmentation's EncoderDecoder as far as testing takes it; its predictions have ``pred_sem_seg`` and no
+    """Stands in for MMSegmentation's EncoderDecoder in testing; its predictions have ``pred_sem_seg``, and no
     ``seg_logits``.
 
     With ``test_cfg.mode='whole'`` full-size logits never exist. With ``'slide'`` they are what MMSegmentation averages,

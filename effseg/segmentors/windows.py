@@ -15,7 +15,7 @@ SHARE = 8  # of a window's side that is left out at every edge that is no edge o
 
 
 def is_large(*sizes: Sequence[int]) -> bool:
-    """Whether one of the (H, W) is that of an image that goes in windows."""
+    """Whether an image of one of these sizes (H, W) has too many pixels to be labelled in one piece."""
     return any(height * width > LARGEST for height, width in sizes)
 
 

@@ -235,8 +235,12 @@ def _without_attention(network: Network, stage: int, block: int, tokens: Mapping
 
 
 def _numbered(network: Network, arch: Arch, numbers: Mapping[tuple[int, int], int], left_out: int = -1) -> Network:
-    """The weights under the block numbers of another architecture; ``numbers`` has the new by stage and old one, and
-    ``left_out`` is the block in these stages that goes."""
+    """Renames the weights of blocks to the numbers that they have in ``arch``.
+
+    Args:
+        numbers: (stage, old number) -> new number, of the blocks whose number changes.
+        left_out: the old number of the block that is dropped, in the stages that ``numbers`` names.
+    """
     model = configured(network.model, arch, network.head, network.neck)
     renamed = replace(network, model=model, arch=arch)
     places = {
@@ -257,7 +261,7 @@ def _numbered(network: Network, arch: Arch, numbers: Mapping[tuple[int, int], in
 
 
 def pooling_from_tokens(own: Mapping[str, Tensor], stats: TokenStats) -> dict[str, Tensor]:
-    """A block of pooling and conv MLP from one of attention and MLP over tokens.
+    """Makes a block of pooling and conv MLP from the weights of one of attention and MLP over tokens.
 
     The MLP stays what it was but for one thing: LayerNorm divides each token by its own spread, BatchNorm all of them
     by one. Centring a token is linear, and goes into the first layer. Pooling starts with the scale 0.

@@ -36,7 +36,7 @@ def table(surveys: list[Survey], findings: list[Finding]) -> str:
 
 
 def write_json(path: str, surveys: list[Survey], findings: list[Finding]) -> None:
-    """The same for programs: ``{'ok', 'splits': [{'split', 'pairs', 'values'}], 'findings': [...]}``.
+    """Writes the findings as JSON: ``{'ok', 'splits': [{'split', 'pairs', 'values'}], 'findings': [...]}``.
 
     Raises:
         DataError: when it cannot be written.

@@ -124,7 +124,8 @@ def _add_values(found: Survey, histograms: np.ndarray, rules: Rules) -> None:
 
 
 def _check_all_values(found: Survey, split: Split, severity: str | None) -> None:
-    """What only the values of all label maps together show; the first mistake explains the others."""
+    """Finds mistakes that no single label map shows, but the values of all together do. The first one found explains
+    the others, so it is the only one reported."""
     rules, seen = split.rules, sorted(row['raw'] for row in found.values if row['pixels'])
     names, count = rules.classes, len(rules.classes)
     known = found.classes(seen=True)

@@ -88,8 +88,10 @@ def decode(counts: list[int] | str, size: list[int], where: str) -> np.ndarray:
 
 
 def _numbers(text: str) -> list[int]:
-    """Six bits a character: five of a number, the lowest first, and whether more follow; from the third on, what is to
-    be added to the number two before."""
+    """Decodes the run lengths of COCO's compressed RLE.
+
+    A character holds six bits: five of a number, the lowest first, and whether more follow. From the third number on
+    each is the difference to the number two before."""
     numbers: list[int] = []
     value = shift = 0
     for character in text.encode('ascii'):

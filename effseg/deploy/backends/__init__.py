@@ -49,10 +49,10 @@ class Session:
 
 
 def backend(name: str) -> ModuleType:
-    """The module of a runtime.
+    """Finds the module that exports and runs the files of a runtime.
 
     Raises:
-        ConfigError: for a name that is none.
+        ConfigError: for a name that is no runtime's.
     """
     if name not in SUFFIXES:
         raise ConfigError(f'no runtime {name!r}; use one of {", ".join(SUFFIXES)}')
