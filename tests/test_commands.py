@@ -19,6 +19,10 @@ ELSEWHERE = {
     'make lint': ('.ci/run', 'make lint'),
     'hf auth login': ('tests/test_hub.py', 'def test_push_uploads_the_three_files_alone'),  # takes an account
     'python tools/fit.py my_labels': ('tests/apis/test_fit.py', 'def test_one_command_goes_from_masks'),
+    'python tools/distill.py my_config.py': (
+        'tests/distillation/test_features.py',
+        'def test_one_command_teaches_and_the_segmenter_starts_from_it',
+    ),
     'python tools/convert.py my_labels': (
         'tests/datasets/test_convert.py',
         'def test_every_format_gives_the_same_label_maps',

@@ -16,6 +16,7 @@ ROOMS = (
     'segmentors',
     'datasets',
     'engine',
+    'distillation',
     'apis',
     'demo',
     'report',

@@ -1,19 +1,17 @@
 """The one way to a segmenter that is ready for images: from a checkpoint, its fused form, or an exported file."""
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from PIL import Image
 from torch import nn
 
 from ..checkpoint.load import load_segmentor
-from ..engine.config import dataset_of, load_config, of_config
+from ..engine.config import build_model, dataset_of, load_config, of_config
 from ..errors import ArtifactError, ConfigError
 from ..segmentors.artifact import artifact_segmentor, is_artifact
 from ..segmentors.network import fused_segmentor, label_segmentor
@@ -156,12 +154,7 @@ def check_classes(came: Sequence[str], expected: Sequence[str], weights: str, co
 
 
 def _trained(cfg: Config, checkpoint: str | None, meta: dict, device: str | None) -> nn.Module:
-    from mmseg.registry import MODELS
-
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # about the loss of a training, which this is not
-        with of_config('model'):
-            model = revert_sync_batchnorm(MODELS.build(cfg.model))
+    model = build_model(cfg)
     if checkpoint is not None:
         load_segmentor(model, checkpoint)
     model.cfg, model.dataset_meta = cfg, meta

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from mmengine.config import Config
 from mmengine.device import get_device
 
 from ..datasets.check.quick import QUICK, check_datasets
@@ -35,22 +36,17 @@ def train(
         launcher: see :func:`effseg.engine.runner.build_runner`.
         skip_bad_samples: how many different samples that cannot be used may be left out, by name.
         data_check: read a few pairs of every data set first, see :mod:`effseg.datasets.check.quick`.
-
         protection: put the loaders, samplers, loops and hooks of our base configs into one that does not name them, see
             :func:`effseg.engine.protect.protect`.
 
     Raises:
         EffsegError: for a config, data set or checkpoint that cannot be used.
     """
-    on_cpu = get_device() == 'cpu'
-    if amp and on_cpu and not cpu_has_bfloat16():
-        raise ConfigError(
-            '--amp found no accelerator, and a CPU without bfloat16 (avx512_bf16, amx_bf16), where mixed precision is '
-            'slower: leave it out on this CPU'
-        )
     if skip_bad_samples < 0:
         raise ConfigError(f'--skip-bad-samples {skip_bad_samples} must be 0 or more')
     cfg = load_config(config, cfg_options, work_dir)
+    if amp:
+        mixed_precision(cfg)
     check_datasets(cfg, ('train_dataloader', 'val_dataloader'), QUICK if data_check else 0)
     if resume and not cfg.get('load_from') and not any(Path(cfg.work_dir).glob('*.pth')):
         raise ConfigError(
@@ -65,12 +61,25 @@ def train(
             raise ConfigError(f'--skip-bad-samples takes a GuardedDataset in {loader}; leave --no-protect out')
         if cfg.get(loader):
             cfg[loader].dataset.skip_bad = skip_bad_samples
-    if amp and on_cpu:
-        cfg.optim_wrapper.type = 'CPUAmpOptimWrapper'
-    elif amp:
-        cfg.optim_wrapper.type = 'AmpOptimWrapper'
-        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     runner = build_runner(cfg, launcher)
     say(f'training {config}: logs and checkpoints in {cfg.work_dir}')
     with named_errors():
         runner.train()
+
+
+def mixed_precision(cfg: Config) -> None:
+    """Puts the config's optimizer wrapper into mixed precision; on a CPU in bfloat16.
+
+    Raises:
+        ConfigError: where that would be slower.
+    """
+    if get_device() != 'cpu':
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    elif cpu_has_bfloat16():
+        cfg.optim_wrapper.type = 'CPUAmpOptimWrapper'
+    else:
+        raise ConfigError(
+            '--amp found no accelerator, and a CPU without bfloat16 (avx512_bf16, amx_bf16), where mixed precision is '
+            'slower: leave it out on this CPU'
+        )

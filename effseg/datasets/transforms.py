@@ -4,6 +4,7 @@ import io
 from collections.abc import Sequence
 
 import numpy as np
+from mmcv.transforms import BaseTransform
 from mmengine.fileio import LocalBackend, register_backend
 from mmseg.datasets.transforms import LoadAnnotations, RandomCrop
 from mmseg.registry import TRANSFORMS
@@ -77,6 +78,25 @@ class LoadLabelMap(LoadAnnotations):
         numbers = class_numbers(results['reduce_zero_label'], results.get('label_map'))
         results['gt_seg_map'] = numbers[np.asarray(label_map).astype(np.uint8)]
         results['seg_fields'].append('gt_seg_map')
+
+
+@TRANSFORMS.register_module()
+class Unlabelled(BaseTransform):
+    """Gives an image without labels a label map in which every pixel is ignored, in the place of LoadLabelMap: beside a
+    teacher such images are learnt from as well.
+
+    Args:
+        ignore_index: of the data set.
+    """
+
+    def __init__(self, ignore_index: int = 255):
+        self.ignore_index = ignore_index
+
+    def transform(self, results: dict) -> dict:
+        """Adds ``gt_seg_map``, (H, W) uint8."""
+        results['gt_seg_map'] = np.full(results['img_shape'][:2], self.ignore_index, np.uint8)
+        results['seg_fields'].append('gt_seg_map')
+        return results
 
 
 @TRANSFORMS.register_module()

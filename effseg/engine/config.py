@@ -2,11 +2,15 @@
 
 import contextlib
 import logging
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import MMLogger
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import init_default_scope
+from torch import nn
 
 from ..errors import ConfigError, EffsegError
 
@@ -46,6 +50,21 @@ def load_config(path: str, cfg_options: dict | None = None, work_dir: str | None
                 _innermost(cfg[loader].dataset).data_root = cfg.data_root
     cfg.work_dir = work_dir or cfg.get('work_dir') or str(Path('work_dirs') / file.stem)
     return cfg
+
+
+def build_model(cfg: Config) -> nn.Module:
+    """The model of a config with random weights, without SyncBatchNorm, on the CPU.
+
+    Raises:
+        ConfigError: when it cannot be built.
+    """
+    from mmseg.registry import MODELS
+
+    init_default_scope(cfg.get('default_scope', 'mmseg'))
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # about the loss of a training, which this is not
+        with of_config('model'):
+            return revert_sync_batchnorm(MODELS.build(cfg.model))
 
 
 @contextlib.contextmanager
