@@ -78,7 +78,9 @@ def distill(
 def _without_labels(cfg: Config, images: str | None) -> Config:
     """The config's training on images alone: no label maps, no validation."""
     dataset = dataset_of(cfg, 'train_dataloader')
-    pipeline = [_unlabelled(step) for step in dataset.pipeline]
+    head = cfg.model.decode_head
+    ignored = (head[0] if isinstance(head, list) else head).get('ignore_index', 255)
+    pipeline = [_unlabelled(step, ignored) for step in dataset.pipeline]
     if images is None:
         dataset.pipeline = pipeline
     else:
@@ -99,10 +101,10 @@ def _without_labels(cfg: Config, images: str | None) -> Config:
     return cfg
 
 
-def _unlabelled(step: dict) -> dict:
+def _unlabelled(step: dict, ignored: int) -> dict:
     """A transform of a pipeline that looks at labels, in the form that needs none."""
     if step['type'] in LABELS:
-        return dict(type='Unlabelled')
+        return dict(type='Unlabelled', ignore_index=ignored)
     if step['type'] in ('RandomCrop', 'RareClassCrop'):
         return dict(type='RandomCrop', crop_size=step['crop_size'])
     return step

@@ -61,8 +61,9 @@ def test_one_command_teaches_and_the_segmenter_starts_from_it(tool, weights, tmp
     short = ['--cfg-options', 'train_cfg.max_iters=2', 'train_dataloader.num_workers=0']
     short += ['train_dataloader.persistent_workers=False']
     images = ['--images', tmp_path / 'demo/images']
-    for name, chosen in (('own', []), ('folder', images)):
-        outcome = tool('distill', TINY, *options, *chosen, '--work-dir', tmp_path / name, *short)
+    other = ['model.decode_head.ignore_index=9', 'train_dataloader.dataset.ignore_index=9']
+    for name, chosen, laid in (('own', [], other), ('folder', images, [])):
+        outcome = tool('distill', TINY, *options, *chosen, '--work-dir', tmp_path / name, *short, *laid)
         assert outcome.status == 0, outcome.err
         assert 'backbone.safetensors' in outcome.out
     start = [
