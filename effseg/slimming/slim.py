@@ -3,7 +3,10 @@
 import hashlib
 import json
 import os
+import time
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import reduce
 from pathlib import Path
 from pprint import pformat
 
@@ -13,7 +16,8 @@ from .. import files
 from ..apis.opening import open_segmenter
 from ..errors import ConfigError
 from ..outputs import OutputFolder
-from .evaluate import Samples, network_of
+from .evaluate import Samples, judge, network_of
+from .exhaustive import depths, exhaustive, judged_depths, measure_losses, realised, single_actions
 from .latency import describe
 from .search import Action, Step, check_budget, gradual
 from .slicing import Network
@@ -21,6 +25,7 @@ from .space import Shape, Space
 from .table import Table, fingerprint
 
 CONFIG, CHECKPOINT, REPORT, STATE = 'slim.py', 'slim.pth', 'report.json', 'search.pth'
+SEARCHES = ('gradual', 'exhaustive', 'depths')
 
 
 def slim(
@@ -30,6 +35,7 @@ def slim(
     budget: float,
     out: str,
     images: int = 64,
+    search: str = 'gradual',
     cfg_options: dict | None = None,
 ) -> Path:
     """Makes a trained segmenter fit a share of its time, and writes its config, checkpoint and report.
@@ -42,6 +48,8 @@ def slim(
         table: of ``tools/latency.py``.
         budget: share of the original's time, between 0 and 1.
         out: folder; files of others in it are safe.
+        search: ``'gradual'`` takes the best single action again and again; ``'exhaustive'`` is the optimum of the
+            whole space if what single actions cost adds up; ``'depths'`` judges every combination of depths.
         images: how many training images judge a candidate, and as many others measure BatchNorm's statistics.
         cfg_options: overrides of the config.
 
@@ -51,6 +59,8 @@ def slim(
     Raises:
         EffsegError: for a config, checkpoint or table that cannot be used, and a budget that nothing reaches.
     """
+    if search not in SEARCHES:
+        raise ConfigError(f'--search {search} is unknown; one of {", ".join(SEARCHES)} was expected')
     if not 0 < budget < 1 or images < 1:
         raise ConfigError(f'--budget {budget} must lie between 0 and 1, --images {images} at 1 or above')
     model = open_segmenter(config, checkpoint, cfg_options=cfg_options, device='cpu').trained
@@ -66,15 +76,22 @@ def slim(
         table=hashlib.sha256(Path(table).read_bytes()).hexdigest(),
         budget=budget,
         images=images,
+        search=search,
     )
     state = folder.path / STATE
-    network, path = _resume(state, asked, original)
+    network, path, losses = _resume(state, asked, original)
 
-    def save(network: Network, path: list[Step]) -> None:
-        _save(dict(asked=asked, path=[_plain(step) for step in path], network=_parts(network)), state)
+    def save(network: Network, path: list[Step], losses: dict[str, float]) -> None:
+        steps = [_plain(step) for step in path]
+        _save(dict(asked=asked, path=steps, network=_parts(network), losses=losses), state)
 
     samples = Samples.of(model.cfg, model, images)
-    network, path = gradual(network, space, times, target, samples, path, save)
+    if search == 'gradual':
+        network, path = gradual(
+            network, space, times, target, samples, path, lambda network, path: save(network, path, {})
+        )
+    else:
+        network, path = _at_once(search, network, space, times, target, samples, path, losses, save)
     _save(dict(meta=dict(dataset_meta=dict(model.dataset_meta)), state_dict=network.state), folder.path / CHECKPOINT)
     files.write(folder.path / CONFIG, config_text(config, network, folder.path, cfg_options))
     report = dict(
@@ -93,6 +110,45 @@ def slim(
     print(f'{describe(space.original)}: {path[0].ms:.2f} ms\n{describe(Shape.of(network))}: {path[-1].ms:.2f} ms')
     print(f'fine-tune it: python tools/train.py {folder.path / CONFIG}')
     return folder.path / CONFIG
+
+
+def _at_once(
+    search: str,
+    network: Network,
+    space: Space,
+    table: Table,
+    target: float,
+    samples: Samples,
+    path: list[Step],
+    losses: dict[str, float],
+    save: Callable[[Network, list[Step], dict[str, float]], None],
+) -> tuple[Network, list[Step]]:
+    """The searches that choose an architecture first and then take all the actions that lead there; arguments and
+    results as of :func:`effseg.slimming.search.gradual`, and the losses that are known already."""
+    if not path:
+        started = time.monotonic()
+        loss, network = judge(network, samples)
+        seconds, count = time.monotonic() - started, len(single_actions(space))
+        print(f'{count} single actions to judge, {seconds:.1f} s each: {count * seconds / 60:.1f} min')
+        path = [Step(None, loss, table.predict(space, space.original))]
+        save(network, path, losses)
+    if len(path) == 1:
+        losses = measure_losses(network, space, samples, losses, lambda losses: save(network, path, losses))
+    if search == 'exhaustive':
+        actions, grows = exhaustive(space, table, target, losses)
+        print(f'the best sum: the loss grows by {grows:.4f} if what {len(actions)} actions cost adds up')
+    else:
+        candidates = depths(space, table, target, losses)
+        print(f'{len(candidates)} combinations of depths that none with a block more meets')
+        # behind the first step all are known
+        actions = judged_depths(network, candidates, samples, losses, lambda losses: save(network, path, losses))
+    shape = reduce(space.after, (step.action for step in path[1:] if step.action), space.original)
+    for action, loss, smaller in realised(network, actions[len(path) - 1 :], samples):
+        network, shape = smaller, space.after(shape, action)
+        path = [*path, Step(action, loss, table.predict(space, shape))]
+        print(f'step {len(path) - 1}: {action}, loss {loss:.4f}, {path[-1].ms:.2f} ms', flush=True)
+        save(network, path, losses)
+    return network, path
 
 
 def config_text(base: str, network: Network, folder: Path, cfg_options: dict | None = None) -> str:
@@ -121,9 +177,9 @@ def config_text(base: str, network: Network, folder: Path, cfg_options: dict | N
     )
 
 
-def _resume(state: Path, asked: dict, original: Network) -> tuple[Network, list[Step]]:
+def _resume(state: Path, asked: dict, original: Network) -> tuple[Network, list[Step], dict[str, float]]:
     if not state.exists():
-        return original, []
+        return original, [], {}
     saved = torch.load(state, weights_only=True)
     if saved['asked'] != asked:
         changed = [key for key, value in asked.items() if saved['asked'].get(key) != value]
@@ -132,7 +188,7 @@ def _resume(state: Path, asked: dict, original: Network) -> tuple[Network, list[
     arch = type(original.arch)(**parts['arch'])
     steps = [Step(None if s['action'] is None else Action(**s['action']), s['loss'], s['ms']) for s in saved['path']]
     print(f'going on behind step {len(steps) - 1}')
-    return Network(parts['model'], arch, parts['state']), steps
+    return Network(parts['model'], arch, parts['state']), steps, saved['losses']
 
 
 def _parts(network: Network) -> dict:
