@@ -45,11 +45,11 @@ def test_own_data_from_masks_to_the_phone(tool, tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     write_demo_data('my_data', train=4, val=2, size=(64, 96))
-    (page_config,) = blocks(DOCS / 'own_data.md', 'python')
+    page_config, taught = blocks(DOCS / 'own_data.md', 'python')
     Path('page_config.py').write_text(page_config.replace('(512, 512)', '(64, 64)').replace('(2048, 512)', '(96, 64)'))
     Path('my_config.py').write_text(SMALL)
     run = [call for call in tool_calls(DOCS / 'own_data.md') if call[:2] != ['hub', 'push']]  # which takes an account
-    run = [call for call in run if call[0] not in ('fit', 'convert')]  # tests/apis/test_fit.py
+    run = [call for call in run if call[0] not in ('fit', 'convert', 'distill')]  # their own tests
     assert [name for name, *_ in run] == [
         'check_data',
         'train',
@@ -89,6 +89,9 @@ def test_own_data_from_masks_to_the_phone(tool, tmp_path, monkeypatch):
     ):
         assert (mine / file).is_file(), file
     assert tool('test', 'my_config.py', mine / 'best.pth', '--tta').status == 0
+    Path('taught.py').write_text(taught.replace('large_config.py', 'my_config.py').replace('large/', 'mine/'))
+    outcome = tool('train', 'taught.py')
+    assert outcome.status == 0 and tool('test', 'my_config.py', 'work_dirs/taught/best.pth').status == 0, outcome
     assert (mine / 'site' / 'index.html').is_file() or not find('npm')
 
 
