@@ -11,7 +11,7 @@ def main(argv: list[str]) -> None:
     from effseg.apis.weights import export_weights
     from effseg.checkpoint.read import trusted
     from effseg.deploy.backends import SUFFIXES
-    from effseg.deploy.spec import OUTPUTS, PRECISIONS
+    from effseg.deploy.spec import FITS, OUTPUTS, PRECISIONS
 
     parser = cli.Parser(description=__doc__)
     parser.add_argument('config', help="config file, or 'effseg::NAME.py' for a shipped one")
@@ -34,6 +34,13 @@ def main(argv: list[str]) -> None:
         choices=OUTPUTS,
         default='labels',
         help='the class of every pixel, or the logits at a quarter of the size',
+    )
+    parser.add_argument(
+        '--fit',
+        choices=FITS,
+        default=FITS[0],
+        help='how a photo of another size becomes the image: resized with its proportions and padded, resized without, '
+        'or cut into overlapping windows (default: %(default)s)',
     )
     parser.add_argument('--precision', choices=PRECISIONS, default='fp32')
     parser.add_argument(
@@ -73,6 +80,7 @@ def main(argv: list[str]) -> None:
                 args.keep_inaccurate,
                 args.out,
                 args.cfg_options,
+                args.fit,
             )
         )
 

@@ -10,10 +10,11 @@ from .. import __version__, deploy, files
 from ..datasets.images import read_image
 from ..deploy.backends import SUFFIXES, backend
 from ..deploy.exporting import Export
-from ..deploy.images import CONTENTS, fit, fit_mask
+from ..deploy.images import CONTENTS, fit_mask
+from ..deploy.images import fit as fit_image
 from ..deploy.parity import check_classes
 from ..deploy.program import Unfused
-from ..deploy.spec import PRECISIONS, Spec
+from ..deploy.spec import FITS, PRECISIONS, Spec
 from ..engine.config import dataset_of, of_config
 from ..errors import ConfigError, DataError
 from ..fusion.segmentor import check_model, threshold_of
@@ -39,6 +40,7 @@ def export(
     keep_inaccurate: bool = False,
     path: str | None = None,
     cfg_options: dict | None = None,
+    fit: str = FITS[0],
 ) -> Export:
     """Writes the fused segmenter of a checkpoint as an artifact, runs it, and keeps it if it computes the same.
 
@@ -56,6 +58,8 @@ def export(
         keep_inaccurate: write fp16 and int8 that cost more accuracy than they may, and say so.
         path: of the artifact; beside the checkpoint when left out.
         cfg_options: overrides of the config.
+        fit: ``'letterbox'``, ``'stretch'`` or ``'windows'``: how a photo of another size goes through the file, see
+            :mod:`effseg.deploy.fit`.
 
     Raises:
         EffsegError: for anything that cannot be used, and for an artifact that does not compute what its source does.
@@ -65,7 +69,7 @@ def export(
         raise ConfigError(f'precision={precision!r} is unknown; use one of {", ".join(PRECISIONS)}')
     model = open_segmenter(config, checkpoint, cfg_options=cfg_options, device='cpu').trained
     check_model(model)
-    spec = _spec(model, checkpoint, to, size, output, precision)
+    spec = _spec(model, checkpoint, to, size, output, precision, fit)
     shape = (spec.height, spec.width)
     proof, masks = _images(model.cfg, 'val_dataloader', images, proof_images, shape, spec.mean, True)
     ranges = (
@@ -84,7 +88,7 @@ def export(
         return deploy.export(model, network, spec, path, proof, ranges, masks, keep_inaccurate)
 
 
-def _spec(model, checkpoint: str, to: str, size: tuple[int, int] | None, output: str, precision: str) -> Spec:
+def _spec(model, checkpoint: str, to: str, size: tuple[int, int] | None, output: str, precision: str, fit: str) -> Spec:
     preprocessor = model.cfg.model.data_preprocessor
     if not preprocessor.get('bgr_to_rgb'):
         raise ConfigError(
@@ -105,6 +109,7 @@ def _spec(model, checkpoint: str, to: str, size: tuple[int, int] | None, output:
         effseg=__version__,
         align_corners=bool(deciding_head(model).align_corners),
         threshold=threshold_of(model),
+        fit=fit,
     )
     check_classes(model, spec)
     return spec
@@ -118,7 +123,7 @@ def _images(
     class of the data set to be seen."""
     if sources:
         files = find_images(sources)[: max(count, 0)]
-        return [fit(read_image(file), size, number, fill) for number, file in enumerate(files)], []
+        return [fit_image(read_image(file), size, number, fill) for number, file in enumerate(files)], []
     from mmseg.registry import DATASETS
 
     pipeline = cfg.test_pipeline if 'test_pipeline' in cfg else cfg.test_dataloader.dataset.pipeline
@@ -147,7 +152,7 @@ def _sample(dataset, index: int) -> tuple[np.ndarray, Any]:
 
 
 def _show(image, mask, size: tuple[int, int], number: int, fill) -> tuple[np.ndarray, Any]:
-    return fit(image, size, number, fill), None if mask is None else fit_mask(mask, image.shape[:2], size, number)
+    return fit_image(image, size, number, fill), None if mask is None else fit_mask(mask, image.shape[:2], size, number)
 
 
 def _unseen(dataset, shown, size: tuple[int, int], fill) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -37,7 +37,7 @@ class Segmenter:
         self.palette = np.array(model.dataset_meta['palette'], dtype=np.uint8)
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """The label of every pixel, through the config's test pipeline.
+        """The label of every pixel, through the config's test pipeline; of an artifact by its own fit.
 
         Args:
             image: (H, W, 3) uint8, RGB.
@@ -45,6 +45,8 @@ class Segmenter:
         Returns:
             (H, W) uint8.
         """
+        if self._trained is None:
+            return self.model.artifact.labels(image).astype(np.uint8)
         from mmseg.apis import inference_model
 
         bgr = np.ascontiguousarray(image[..., ::-1])  # as MMSegmentation's pipelines read files
@@ -99,6 +101,7 @@ def open_segmenter(
     fused: bool = False,
     cfg_options: dict | None = None,
     device: str | None = None,
+    fit: str | None = None,
 ) -> Segmenter:
     """Opens a trained segmenter, its fused form, or an exported file.
 
@@ -109,6 +112,8 @@ def open_segmenter(
         cfg_options: overrides of the config, ``{'key.subkey': value}``.
         device: ``'cpu'``, ``'cuda'``, ...; the GPU if there is one when left out. Artifacts run where their runtime
             runs them.
+        fit: in MMSegmentation's test loop, another one than the artifact's: see
+            :func:`effseg.segmentors.artifact.artifact_segmentor`.
 
     Raises:
         EffsegError: for a config, checkpoint, artifact or device that cannot be used.
@@ -116,7 +121,7 @@ def open_segmenter(
     cfg = config if isinstance(config, Config) else load_config(config, cfg_options)
     meta = dataset_meta(cfg)
     if weights is not None and is_artifact(weights):
-        segmenter = Segmenter(_artifact(cfg, weights, meta))
+        segmenter = Segmenter(_artifact(cfg, weights, meta, fit))
     else:
         trained = _trained(cfg, weights, meta, device)
         # neither this nor the fused form makes logits of the photo's size, which would not fit for a large one
@@ -166,8 +171,8 @@ def _trained(cfg: Config, checkpoint: str | None, meta: dict, device: str | None
         ) from error
 
 
-def _artifact(cfg: Config, path: str, meta: dict) -> nn.Module:
-    model = artifact_segmentor(cfg, path).eval()
+def _artifact(cfg: Config, path: str, meta: dict, fit: str | None) -> nn.Module:
+    model = artifact_segmentor(cfg, path, fit).eval()
     check_classes(model.artifact.spec.classes, meta['classes'], path, str(cfg.filename))
     model.cfg, model.dataset_meta = cfg, meta
     return model

@@ -16,7 +16,7 @@ from ..engine.protect import protect
 from ..engine.runner import build_runner, named_errors
 from ..errors import ConfigError
 from ..outputs import OutputFolder
-from ..segmentors.artifact import is_artifact
+from ..segmentors.artifact import AS_CONFIG, is_artifact, of_photos
 from ..segmentors.network import speed
 from .opening import open_segmenter
 
@@ -64,6 +64,7 @@ def test(
     launcher: str = 'none',
     fused: bool = False,
     protection: bool = True,
+    fit: str | None = None,
 ) -> dict[str, float]:
     """Scores a trained segmenter on its config's test data.
 
@@ -79,6 +80,8 @@ def test(
         launcher: see :func:`effseg.engine.runner.build_runner`.
         fused: score the fused form of the model.
         protection: see :func:`effseg.apis.train.train`.
+        fit: of an artifact alone, instead of its own fit: another one, or ``'config'``, which takes its images through
+            the config's test pipeline as a checkpoint's, larger ones in windows.
 
     Returns:
         The metrics by name, in percent.
@@ -94,14 +97,21 @@ def test(
         cfg.visualizer.save_dir = show_dir
     if fused and tta:
         raise ConfigError('--tta averages full-size logits, which --fused never makes; give one of them')
+    if fit and not is_artifact(checkpoint):
+        raise ConfigError(f'--fit {fit} is for exported files, and {checkpoint} is a checkpoint; leave it out')
+    if tta and fit not in (None, AS_CONFIG):
+        raise ConfigError(f'--tta resizes images by the config, and --fit {fit} by itself; give one of them')
+    fit = AS_CONFIG if tta else fit
     if tta:
         if not (cfg.get('tta_pipeline') and cfg.get('tta_model')):
             raise ConfigError(f"--tta needs 'tta_pipeline' and 'tta_model' in {config}")
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+    if is_artifact(checkpoint) and fit != AS_CONFIG:
+        cfg = of_photos(cfg)
     cfg.load_from = None
 
     def opened() -> nn.Module:
-        segmenter = open_segmenter(cfg, checkpoint, fused)
+        segmenter = open_segmenter(cfg, checkpoint, fused, fit=fit)
         if not tta:
             return segmenter.model
         # test-time augmentation averages logits, which only artifacts and the network as it was trained give
@@ -118,4 +128,6 @@ def test(
     print('  '.join(f'{name} {value:.2f}' for name, value in metrics.items() if isinstance(value, Real)))
     if rate := speed(runner.model):
         print(rate)
+    if protocol := getattr(getattr(runner.model, 'module', runner.model), 'protocol', ''):
+        print(f'scored {protocol}')
     return metrics

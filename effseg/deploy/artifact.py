@@ -1,12 +1,13 @@
-"""Running an artifact: one image in, logits or labels out."""
+"""Running an artifact: one image in, logits or labels out; or a photo of any size in, its labels out."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import ArtifactError, DataError
 from .backends import Session, backend_of
-from .host import label_map
+from .fit import labels_of
 from .spec import Spec, check_seal, lost_seal, read_beside
 
 
@@ -33,24 +34,32 @@ class Artifact:
             came = f'{image.dtype} {image.shape}' if isinstance(image, np.ndarray) else type(image).__name__
             raise DataError(
                 f'{self.path.name} takes a uint8 RGB array of shape {self.spec.image_shape} (height, width, 3) and '
-                f'got {came}; resize or pad the image, and do not normalise it'
+                f'got {came}; labels() takes photos of any size'
             )
         result = self._run(np.ascontiguousarray(image))[0]
         return result.astype(np.int32 if self.spec.output == 'labels' else np.float32, copy=False)
 
-    def labels(self, image: np.ndarray) -> np.ndarray:
-        """The class of every pixel, whichever of logits and labels the file returns.
+    def labels(self, photo: np.ndarray, fit: str | None = None) -> np.ndarray:
+        """The class of every pixel of a photo, whichever of logits and labels the file returns.
 
         Args:
-            image: as in a call.
+            photo: (h, w, 3) uint8 RGB of any size, not normalised.
+            fit: another one than the file's: see :mod:`effseg.deploy.fit`.
 
         Returns:
-            (H, W) int32.
+            (h, w) int32.
+
+        Raises:
+            DataError: for an array of another kind.
         """
-        result, spec = self(image), self.spec
-        if spec.output == 'labels':
-            return result
-        return label_map(result, (spec.height, spec.width), spec.align_corners, spec.threshold)
+        shape = np.shape(photo)
+        if len(shape) != 3 or shape[2] != 3 or not min(shape) or getattr(photo, 'dtype', None) != np.uint8:
+            came = f'{photo.dtype} {shape}' if isinstance(photo, np.ndarray) else type(photo).__name__
+            raise DataError(
+                f"a photo is a uint8 RGB array of shape (height, width, 3), and {came} came; Pillow's "
+                ".convert('RGB') makes it of grey, transparent and other images"
+            )
+        return labels_of(photo, self.spec if fit is None else dataclasses.replace(self.spec, fit=fit), self)
 
 
 def load(path: str | Path, threads: int | None = None) -> Artifact:

@@ -61,7 +61,7 @@ class Export:
             proof = f'kept in float, as measured: {", ".join(self.floats) or "nothing"}\n{proof}'
         return (
             f'{self.path}  {self.spec.backend} {self.spec.precision} {self.spec.output} '
-            f'{self.spec.height}x{self.spec.width}  {self.megabytes:.1f} MB  '
+            f'{self.spec.height}x{self.spec.width} {self.spec.fit}  {self.megabytes:.1f} MB  '
             f'{self.seconds:.0f} s\n{self.delegation}\n{proof}'
         )
 

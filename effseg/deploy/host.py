@@ -1,25 +1,49 @@
 """From the logits of an artifact to labels at any size, on the host, in numpy."""
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from ..errors import ConfigError
 
 
+class Cells(NamedTuple):
+    """Between which cells of the logits the pixels along one side of a photo lie.
+
+    Attributes:
+        before, after: index of the cell on either side of each pixel; the same one at the ends.
+        weight: of the latter, 0 to 1, float32.
+    """
+
+    before: np.ndarray
+    after: np.ndarray
+    weight: np.ndarray
+
+    def between(self, start: int, end: int, first: int = 0) -> 'Cells':
+        """Those of the pixels ``start`` to ``end``, the cells counted from ``first``."""
+        return Cells(self.before[start:end] - first, self.after[start:end] - first, self.weight[start:end])
+
+
 def label_map(
-    logits: np.ndarray, size: tuple[int, int], align_corners: bool = False, threshold: float | None = None
+    logits: np.ndarray,
+    size: tuple[int, int],
+    align_corners: bool = False,
+    threshold: float | None = None,
+    image: Sequence[int] | None = None,
+    content: Sequence[int] | None = None,
 ) -> np.ndarray:
     """``argmax(resize(logits, size))`` without the resized logits.
-
-    A bilinear weight is never negative and the four of a pixel sum to one: where one class is largest at all four
-    corners of a pixel, it is largest at the pixel. Only the pixels between corners that disagree are mixed.
 
     Args:
         logits: (channels, h, w) float32.
         size: (H, W) of the label map. Resizing is bilinear.
         align_corners: of the resize, as in the artifact's spec.
         threshold: for logits of one channel, as in the artifact's spec: label 1 where their sigmoid exceeds it, else 0.
+        image: (H, W) of the image that the logits are of; ``size`` when left out.
+        content: (H, W) of the part of it, from its upper left corner, that becomes the label map; what is beyond is
+            ignored. All of it when left out.
 
     Returns:
         (H, W) int32. Where two classes tie to the last bit at every corner the lower one is taken; classes that tie
@@ -28,46 +52,65 @@ def label_map(
     Raises:
         ConfigError: for logits of one channel without a threshold.
     """
+    image = image or size
+    sides = zip(logits.shape[1:], image, content or image, size)
+    rows, columns = (cells_of(*lengths, align_corners) for lengths in sides)
+    return decide(logits, rows, columns, threshold)
+
+
+def cells_of(count: int, image: int, content: int, target: int, align_corners: bool = False) -> Cells:
+    """
+    Args:
+        count: cells along a side.
+        image, content: pixels of the image, and of the part of it that is shown.
+        target: pixels that the part is resized to.
+        align_corners: whether the first and the last cell lie on the first and the last pixel of the image.
+    """
+
+    def cell(pixel):
+        if align_corners:
+            return pixel * ((count - 1) / max(image - 1, 1))
+        return (pixel + 0.5) * (count / image) - 0.5
+
+    position = np.maximum(cell((np.arange(target) + 0.5) * (content / target) - 0.5), 0)
+    last = max(int(cell(content - 1) + 1e-6), 0)  # the last cell whose center the part shows
+    before = np.minimum(position.astype(np.int64), last)
+    return Cells(before, np.minimum(before + 1, last), (position - before).astype(np.float32))
+
+
+def decide(logits: np.ndarray, rows: Cells, columns: Cells, threshold: float | None = None) -> np.ndarray:
+    """The class of every pixel.
+
+    A bilinear weight is never negative and the four of a pixel sum to one: where one class is largest at all four
+    corners of a pixel, it is largest at the pixel. Only the pixels between corners that disagree are mixed.
+
+    Args:
+        logits: (channels, h, w) float32.
+        rows, columns: of the pixels.
+        threshold: as in :func:`label_map`.
+
+    Returns:
+        (H, W) int32.
+    """
     if logits.shape[0] == 1:
         if threshold is None:
             raise ConfigError("logits of one channel need the threshold of the artifact's spec")
         # a second channel, which the one must exceed
         bar = np.full_like(logits, math.log(threshold / (1 - threshold)))
         logits = np.concatenate([bar, logits])
-    classes, height, width = logits.shape
+    classes, _, width = logits.shape
     pixels = np.ascontiguousarray(logits.transpose(1, 2, 0)).reshape(-1, classes)
     best = pixels.argmax(1).astype(np.int32)
-    top, bottom, down = _corners(height, size[0], align_corners)
-    left, right, across = _corners(width, size[1], align_corners)
-    corners = [(row[:, None] * width + column[None, :]) for row in (top, bottom) for column in (left, right)]
+    corners = [row[:, None] * width + column for row in rows[:2] for column in columns[:2]]
     labels = best[corners[0]]
-    mixed = np.zeros(size, dtype=bool)
+    mixed = np.zeros(labels.shape, dtype=bool)
     for corner in corners[1:]:
         mixed |= best[corner] != labels
-    rows, columns = np.nonzero(mixed)
-    weights = [
-        (1 - down[rows]) * (1 - across[columns]),
-        (1 - down[rows]) * across[columns],
-        down[rows] * (1 - across[columns]),
-        down[rows] * across[columns],
-    ]
-    for start in range(0, len(rows), 8192):  # a few MB at a time
+    y, x = np.nonzero(mixed)
+    down, across = rows.weight[y], columns.weight[x]
+    weights = [(1 - down) * (1 - across), (1 - down) * across, down * (1 - across), down * across]
+    for start in range(0, len(y), 8192):  # a few MB at a time
         part = slice(start, start + 8192)
-        values = sum(
-            weight[part, None] * pixels[corner[rows[part], columns[part]]] for weight, corner in zip(weights, corners)
-        )
-        labels[rows[part], columns[part]] = values.argmax(1)
+        values = sum(weight[part, None] * pixels[corner[y[part], x[part]]] for weight, corner in zip(weights, corners))
+        labels[y[part], x[part]] = values.argmax(1)
     return labels
-
-
-def _corners(source: int, target: int, align_corners: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each of ``target`` pixels along a side: the source pixels before and behind it, and the weight of the
-    latter."""
-    places = np.arange(target, dtype=np.float32)
-    if align_corners:
-        position = places * np.float32((source - 1) / max(target - 1, 1))
-    else:
-        scale = np.float32(source / target)
-        position = np.maximum((places + np.float32(0.5)) * scale - np.float32(0.5), 0)
-    before = np.minimum(position.astype(np.int64), source - 1)
-    return before, np.minimum(before + 1, source - 1), (position - before).astype(np.float32)

@@ -15,9 +15,12 @@ from pathlib import Path
 from ..errors import ArtifactError, ConfigError
 from ..files import digest, files_of
 
-FORMAT = 3  # 1 knew neither align_corners nor threshold, and had no seal; logits of 1 and 2 are a quarter of the image
+# 1 knew neither align_corners nor threshold, and had no seal; logits of 1 and 2 are a quarter of the image; 1 to 3 have
+# no fit, and were scored in windows
+FORMAT = 4
 OUTPUTS = ('logits', 'labels')
 PRECISIONS = ('fp32', 'fp16', 'int8')
+FITS = ('letterbox', 'stretch', 'windows')
 SEAL = 'content_sha256'  # of the file, inside its own spec
 MULTIPLE = 32  # the sizes at which every level of the pyramid is exactly half the one below
 
@@ -41,6 +44,7 @@ class Spec:
         threshold: of a segmenter with one logit for two classes: label 1 where its sigmoid exceeds this; None for one
             logit per class.
         grid: (h, w) of the logits; a quarter of the image when left out.
+        fit: how a photo of another size becomes the image and how labels go back, see :mod:`effseg.deploy.fit`.
     """
 
     backend: str
@@ -58,6 +62,7 @@ class Spec:
     align_corners: bool = False
     threshold: float | None = None
     grid: tuple[int, int] | None = None
+    fit: str = 'letterbox'
 
     def __post_init__(self):
         for name in ('mean', 'std', 'classes'):
@@ -71,6 +76,8 @@ class Spec:
             raise ConfigError(f'output={self.output!r} is unknown; use one of {OUTPUTS}')
         if self.precision not in PRECISIONS:
             raise ConfigError(f'precision={self.precision!r} is unknown; use one of {PRECISIONS}')
+        if self.fit not in FITS:
+            raise ConfigError(f'fit={self.fit!r} is unknown; use one of {FITS}')
         if min(self.height, self.width) < MULTIPLE or self.height % MULTIPLE or self.width % MULTIPLE:
             raise ConfigError(
                 f'size {self.height}x{self.width} (height x width) cannot be exported: both sides must be '
@@ -176,8 +183,11 @@ class Spec:
         """
         try:
             values = json.loads(text)
-            if values.pop('effseg_spec') not in range(1, FORMAT + 1):
+            number = values.pop('effseg_spec')
+            if number not in range(1, FORMAT + 1):
                 raise ValueError('written by another version of effseg')
+            if number < 4:
+                values['fit'] = 'windows'
             fields = {field.name for field in dataclasses.fields(cls)}
             return cls(**{name: value for name, value in values.items() if name in fields})
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ConfigError) as error:

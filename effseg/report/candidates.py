@@ -137,7 +137,7 @@ def _row(candidate: Candidate, own: Score, segmenter: Segmenter, milliseconds: f
         spec = artifact.spec
         size, numbers, work = (spec.height, spec.width), None, None
         notes = [
-            f'{spec.backend}, {spec.precision}, returns {spec.output}, resized to the image',
+            f'{spec.backend}, {spec.precision}, returns {spec.output}; photos go through by {spec.fit}, as in an app',
             f'weights of the checkpoint {spec.checkpoint_sha256[:12]}',
         ]
     else:

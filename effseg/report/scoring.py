@@ -15,6 +15,7 @@ from ..engine.config import load_config
 from ..engine.protect import protect
 from ..engine.runner import build_runner, named_errors
 from ..errors import ConfigError
+from ..segmentors.artifact import of_photos
 from .recorder import Scene, SceneRecorder
 
 
@@ -70,6 +71,8 @@ def score(config: str, segmenter: Segmenter, folder: Path, cfg_options: dict | N
     metrics = [metric] if isinstance(metric, dict) else list(metric)
     cfg.test_evaluator = [*metrics, dict(type='SceneRecorder', folder=str(folder), ignore_index=ignore)]
     warnings.filterwarnings('ignore', message='.* instance named of .* has been created')  # of the candidate before
+    if hasattr(segmenter.model, 'artifact'):
+        cfg = of_photos(cfg)  # scored as an app runs it
     runner = build_runner(protect(cfg), model=lambda: segmenter.model)
     with torch.no_grad(), named_errors():
         numbers = runner.test()

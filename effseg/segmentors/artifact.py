@@ -1,5 +1,7 @@
-"""An artifact in the place of the model: MMSegmentation's test loop and IoUMetric score the file itself."""
+"""An artifact in the place of the model: MMSegmentation's test loop and IoUMetric score the file itself, on the photo
+as an app does, or through the config's test pipeline as a checkpoint is scored."""
 
+import copy
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -7,7 +9,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
-from mmengine.logging import print_log
 from mmengine.structures import PixelData
 from mmseg.models import EncoderDecoder
 from mmseg.models.segmentors.base import BaseSegmentor
@@ -21,16 +22,26 @@ from ..fusion.labels import label_map
 from .network import resize_steps, say_windows, unflipped
 from .windows import at_size, is_large, label_in_windows
 
+AS_CONFIG = 'config'  # in the place of a fit: images go through the config's test pipeline
+# what changes the size of an image in a test pipeline
+SIZING = ('Resize', 'ResizeToMultiple', 'ResizeShortestEdge', 'RandomResize', 'Pad')
+
 
 def is_artifact(path: str) -> bool:
     """Whether ``path`` is named as an exported file."""
     return Path(path).suffix in SUFFIXES.values()
 
 
-def artifact_segmentor(cfg: Config, path: str) -> 'ArtifactSegmentor':
+def artifact_segmentor(cfg: Config, path: str, fit: str | None = None) -> 'FittedSegmentor | ArtifactSegmentor':
     """Opens an artifact in the place of the model of a config.
 
     The data preprocessor keeps everything but the normalisation, which is inside the file.
+
+    Args:
+        cfg: the config.
+        path: of the file.
+        fit: how images of another size go through, instead of the file's own fit: one of
+            :data:`effseg.deploy.spec.FITS`, or :data:`AS_CONFIG`.
 
     Raises:
         ArtifactError: for a file that cannot be run here, or that normalises otherwise than the config.
@@ -54,11 +65,82 @@ def artifact_segmentor(cfg: Config, path: str) -> 'ArtifactSegmentor':
             'data_preprocessor.test_cfg pads behind the normalisation, which is inside the artifact; pad in the '
             'pipeline instead (ResizeToMultiple)'
         )
-    return ArtifactSegmentor(artifact, dict(cfg.model.test_cfg), preprocessor)
+    if fit == AS_CONFIG:
+        return ArtifactSegmentor(artifact, dict(cfg.model.test_cfg), preprocessor)
+    return FittedSegmentor(artifact, fit or spec.fit, preprocessor)
+
+
+def of_photos(cfg: Config) -> Config:
+    """The config with test data whose images have the size of their files: a file's fit takes those, as in an app."""
+    cfg = copy.deepcopy(cfg)
+    cfg.test_dataloader['dataset'] = _unsized(cfg.test_dataloader['dataset'])
+    cfg.test_dataloader['batch_size'] = 1  # photos of several sizes are no batch
+    return cfg
+
+
+def _unsized(part):
+    if isinstance(part, dict):
+        return type(part)({key: _unsized(value) for key, value in part.items()})
+    if isinstance(part, (list, tuple)):
+        return type(part)(_unsized(value) for value in part if not _sizes(value))
+    return part
+
+
+def _sizes(step) -> bool:
+    kind = step.get('type') if isinstance(step, dict) else None
+    return (kind.__name__ if isinstance(kind, type) else str(kind).rpartition('.')[2]) in SIZING
+
+
+class FittedSegmentor(EncoderDecoder):
+    """MMSegmentation's segmenter around an artifact that takes images of any size by its fit; only testing is possible.
+
+    Args:
+        artifact: the loaded file.
+        fit: one of :data:`effseg.deploy.spec.FITS`.
+        data_preprocessor: the config's, without the normalisation.
+    """
+
+    def __init__(self, artifact: Artifact, fit: str, data_preprocessor: dict):
+        # past EncoderDecoder's constructor, which builds the network that the file replaces
+        BaseSegmentor.__init__(self, data_preprocessor=data_preprocessor)
+        self.artifact, self.fit, self.train_cfg = artifact, fit, None
+
+    @property
+    def protocol(self) -> str:
+        """How images go through, in words."""
+        spec, whose = self.artifact.spec, 'as an app does'
+        if self.fit != spec.fit:
+            whose = f'otherwise than an app, which goes by {spec.fit}'
+        return (
+            f'{whose}: photos of any size by {self.fit}, {spec.height}x{spec.width}; --fit {AS_CONFIG} scores it as a '
+            "checkpoint, through the config's test pipeline"
+        )
+
+    def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
+        """
+        Args:
+            inputs: (N, 3, H, W) RGB, 0-255.
+            data_samples: say how each image came to its size, should the pipeline have changed it.
+
+        Returns:
+            The samples, with ``pred_sem_seg`` (1, H, W) at the size of the photo.
+        """
+        samples = [SegDataSample() for _ in inputs] if data_samples is None else data_samples
+        for image, sample in zip(inputs, samples):
+            labels = torch.from_numpy(self.artifact.labels(_pixels(image), self.fit))[None].long()
+            if data_samples is not None:
+                labels = at_size(labels, resize_steps(samples[0].metainfo, sample.metainfo))
+            sample.set_data(dict(pred_sem_seg=PixelData(data=unflipped(labels, sample.metainfo))))
+        return samples
+
+
+def _pixels(image: Tensor) -> np.ndarray:
+    """(3, H, W), 0-255 -> (H, W, 3) uint8."""
+    return image.round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
 
 
 class ArtifactSegmentor(EncoderDecoder):
-    """MMSegmentation's segmenter around an artifact; only testing is possible.
+    """MMSegmentation's segmenter around an artifact, for images of a config's test pipeline; only testing is possible.
 
     Images of the artifact's size, and smaller ones behind padding with the mean color, take one run. Larger ones are
     cut into overlapping windows: the logits are averaged as in MMSegmentation's ``mode='slide'``; labels, and very
@@ -94,11 +176,15 @@ class ArtifactSegmentor(EncoderDecoder):
             cells = (-(-side // count) for side, count in zip(self.size, spec.grid or self.size))
             stride = tuple(max(side * 2 // 3 // cell * cell, cell) for side, cell in zip(self.size, cells))
             self.test_cfg.update(crop_size=self.size, stride=stride)
-            print_log(
-                f'images larger than {self.size[0]}x{self.size[1]} are scored in windows of that size, every '
-                f'{stride} pixels',
-                logger='current',
-            )
+
+    @property
+    def protocol(self) -> str:
+        """How images go through, in words."""
+        window, stride = (tuple(self.test_cfg[name]) for name in ('crop_size', 'stride'))
+        return (
+            f"as a checkpoint: images of the config's test pipeline, larger ones in windows of {window} every {stride} "
+            f'pixels; an app goes by {self.artifact.spec.fit}, which is scored without --fit'
+        )
 
     def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
         """As MMSegmentation's; a file that returns labels, and any file on large images, gives labels alone."""
@@ -151,6 +237,5 @@ class ArtifactSegmentor(EncoderDecoder):
         """The artifact's image with (3, h, w) in its corner, the rest in the mean color."""
         window = np.empty(self.artifact.spec.image_shape, dtype=np.uint8)
         window[:] = np.round(self.artifact.spec.mean)
-        pixels = image.round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
-        window[: image.shape[1], : image.shape[2]] = pixels
+        window[: image.shape[1], : image.shape[2]] = _pixels(image)
         return window

@@ -6,12 +6,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from ..deploy.fit import middles, starts
 from ..fusion.labels import Crop, Resize
 
 LARGEST = 2048 * 1024  # pixels that go through a network in one piece
 WINDOW = (1024, 1024)  # pixels, height and width
-STRIDE = 32  # of the network: windows begin at its multiples, where its maps begin when it sees the whole
-SHARE = 8  # of a window's side that is left out at every edge that is no edge of the image
 
 
 def is_large(*sizes: Sequence[int]) -> bool:
@@ -42,12 +41,8 @@ def label_in_windows(image: Tensor, label: Callable[[Tensor], Tensor], window: t
 
 def pieces(length: int, window: int) -> list[tuple[int, int, int, int]]:
     """Windows over a length: where each begins and ends, and the part of it that is kept."""
-    margin = window // SHARE // STRIDE * STRIDE or window // SHARE
-    step = STRIDE if margin >= STRIDE else 1
-    last = -(-max(length - window, 0) // step) * step
-    starts = [*range(0, last, window - 2 * margin), last]
-    borders = [0, *(start + margin for start in starts[1:]), length]
-    return [(start, min(start + window, length), *borders[number : number + 2]) for number, start in enumerate(starts)]
+    begin = starts(length, window)
+    return [(start, min(start + window, length), *kept) for start, kept in zip(begin, middles(length, window, begin))]
 
 
 def at_size(labels: Tensor, steps: Sequence[Resize | Crop]) -> Tensor:

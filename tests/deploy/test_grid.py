@@ -77,7 +77,7 @@ def test_in_the_test_loop(runtime, random_stats, images, tmp_path):
         deploy.export(model, Unfused(model), spec_of('onnx'), tmp_path / 'model.onnx', images)
     preprocessor = dict(type='SegDataPreProcessor', mean=MEAN, std=STD, bgr_to_rgb=True)
     cfg = Config(dict(model=dict(data_preprocessor=preprocessor, test_cfg=dict(mode='whole'))))
-    scorer = artifact_segmentor(cfg, str(tmp_path / 'model.onnx')).eval()
+    scorer = artifact_segmentor(cfg, str(tmp_path / 'model.onnx'), 'config').eval()
     assert tuple(scorer.test_cfg.stride) == (32, 64)
     large = torch.from_numpy(np.tile(images[0], (2, 2, 1))[:96, :160, ::-1].copy()).permute(2, 0, 1)
     (sample,) = scorer.predict(scorer.data_preprocessor(dict(inputs=[large], data_samples=None))['inputs'])

@@ -73,6 +73,9 @@ def test_what_is_no_spec_is_refused(text):
         dict(palette=[(0, 0, 256)] * 3),
         dict(align_corners=1),
         dict(threshold=0.5),  # of three classes
+        dict(fit='crop'),
+        dict(fit=None),
+        dict(fit=['letterbox']),
     ],
 )
 def test_spec_that_cannot_be_is_refused(change):
@@ -90,12 +93,12 @@ def test_deep_json_is_one_error(text, tmp_path):
 
 
 @pytest.mark.parametrize('number, unknown', [(1, ('align_corners', 'threshold', 'content_sha256')), (2, ())])
-def test_files_of_earlier_formats_are_read_and_have_logits_of_a_quarter(number, unknown):
+def test_files_of_earlier_formats_are_read_have_logits_of_a_quarter_and_go_in_windows(number, unknown):
     values = json.loads(spec_of('onnx').to_json())
-    for name in ('grid', *unknown):
+    for name in ('grid', 'fit', *unknown):
         del values[name]
     spec = Spec.from_json(json.dumps({**values, 'effseg_spec': number}), 'here')
-    assert spec == spec_of('onnx') and spec.result_shape == (3, 16, 24)
+    assert spec == spec_of('onnx', fit='windows') and spec.result_shape == (3, 16, 24)
 
 
 def test_logits_have_the_size_that_the_spec_says():

@@ -1,5 +1,7 @@
-"""An artifact in MMSegmentation's place gives MMSegmentation's labels, whatever the size of the image."""
+"""An artifact in MMSegmentation's place gives MMSegmentation's labels through a config's pipeline, and those of an app
+by its fit."""
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -7,8 +9,10 @@ import pytest
 import torch
 from mmengine.config import Config
 from networks import MEAN, STD, TINY, segmenter
+from PIL import Image
 
 from effseg import deploy
+from effseg.datasets.images import read_image
 from effseg.deploy.program import Unfused
 from effseg.deploy.spec import Spec
 from effseg.errors import ArtifactError, ConfigError
@@ -58,7 +62,7 @@ def config(**changes) -> Config:
 def build(cfg, path):
     from effseg.segmentors.artifact import artifact_segmentor
 
-    return artifact_segmentor(cfg, str(path)).eval()
+    return artifact_segmentor(cfg, str(path), 'config').eval()
 
 
 @pytest.mark.parametrize('size', [(64, 96), (100, 150)])
@@ -143,3 +147,63 @@ def test_labels_are_not_averaged(artifact):
     scored.artifact.spec = dataclasses.replace(scored.artifact.spec, output='labels')
     with pytest.raises(ConfigError, match='--output logits'):
         scored.inference(torch.zeros(1, 3, 64, 96), [{}])
+
+
+@pytest.fixture(scope='module')
+def file(segmentor, random_stats, tmp_path_factory):
+    """tiny.py's network as a file that is smaller than its photos."""
+    pytest.importorskip('onnxruntime', reason="needs pip install 'effseg[onnx]'")
+    from effseg.apis.export import export
+
+    folder = tmp_path_factory.mktemp('file')
+    lived_in = random_stats(copy.deepcopy(segmentor)).float()
+    torch.save({'meta': {}, 'state_dict': lived_in.state_dict()}, folder / 'tiny.pth')
+    return export(
+        TINY, str(folder / 'tiny.pth'), 'onnx', (32, 64), 'logits', proof_images=2, fuse=False, fit='stretch'
+    ).path
+
+
+@pytest.mark.parametrize('fit', [None, 'windows'])
+def test_a_file_is_scored_as_an_app_runs_it(tool, scenes, file, tmp_path, fit):
+    """Photo, fit, labels and score, as an app that reads the files itself has them; and what predict writes."""
+    written = [tmp_path / 'labels' / '{}.png']
+    options = ['--fit', fit] if fit else []
+    outcome = tool('test', TINY, file, '--work-dir', tmp_path, '--out', tmp_path / 'labels', *options)
+    words = 'as an app does: photos of any size by stretch, 32x64'
+    if fit:
+        words = 'otherwise than an app, which goes by stretch: photos of any size by windows'
+    else:
+        assert tool('predict', TINY, file, scenes / 'images/val', '--out-dir', tmp_path / 'shown').status == 0
+        written.append(tmp_path / 'shown' / '{}_labels.png')
+    assert outcome.status == 0 and f'scored {words}' in outcome.out, outcome
+    artifact = deploy.load(file)
+    right = total = 0
+    for path in sorted((scenes / 'images' / 'val').iterdir()):
+        labels = artifact.labels(read_image(path), fit)
+        assert labels.shape == (48, 72) and len(np.unique(labels)) > 1
+        for result in written:
+            np.testing.assert_array_equal(np.asarray(Image.open(str(result).format(path.stem))), labels)
+        truth = np.asarray(Image.open(scenes / 'annotations' / 'val' / f'{path.stem}.png'))
+        right += (labels == truth)[truth < 8].sum()
+        total += (truth < 8).sum()
+    assert f'aAcc {100 * right / total:.2f}' in outcome.out
+
+
+def test_a_file_is_scored_as_its_checkpoint_where_that_is_asked_for(tool, scenes, file, tmp_path):
+    window = ['model.test_cfg.mode=slide', 'model.test_cfg.crop_size=(32,64)', 'model.test_cfg.stride=(16,32)']
+    of_file, of_checkpoint = (
+        tool('test', TINY, *what, '--work-dir', tmp_path, '--cfg-options', *window)
+        for what in ([file, '--fit', 'config'], [file.with_name('tiny.pth')])
+    )
+    assert of_file.status == of_checkpoint.status == 0, (of_file, of_checkpoint)
+    assert 'scored as a checkpoint' in of_file.out and 'scored' not in of_checkpoint.out
+    assert of_file.out.splitlines()[-2].startswith('aAcc') and of_file.out.splitlines()[-2] in of_checkpoint.out
+
+
+@pytest.mark.parametrize(
+    'fit, added, words', [('stretch', ['--tta'], '--tta'), ('crop', [], 'letterbox'), ('config', None, 'a checkpoint')]
+)
+def test_a_fit_that_cannot_be_is_one_line(tool, file, fit, added, words):
+    what = file.with_name('tiny.pth') if added is None else file
+    outcome = tool('test', TINY, what, '--fit', fit, *(added or []))
+    assert outcome.status == 2 and len(outcome.err.splitlines()) == 1 and words in outcome.err

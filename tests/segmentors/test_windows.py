@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from effseg.deploy.fit import ALIGNMENT
 from effseg.fusion.labels import Crop, Resize
-from effseg.segmentors.windows import STRIDE, WINDOW, at_size, is_large, label_in_windows, pieces
+from effseg.segmentors.windows import WINDOW, at_size, is_large, label_in_windows, pieces
 
 
 @pytest.mark.parametrize(
@@ -21,7 +22,7 @@ def test_pieces_keep_every_pixel_once(length, window):
     )
     for start, end, keep_start, keep_end in found:
         assert 0 <= start <= keep_start < keep_end <= end <= length and end - start <= window
-        assert window < 256 or start % STRIDE == 0
+        assert window < 256 or start % ALIGNMENT == 0
         assert keep_start == 0 or keep_start - start >= window // 8
         assert keep_end == length or end - keep_end >= window // 8
 
