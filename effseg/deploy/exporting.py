@@ -1,6 +1,7 @@
 """Writing an artifact, and keeping it only if it computes what the trained model computes."""
 
 import dataclasses
+import functools
 import linecache
 import re
 import shutil
@@ -19,6 +20,7 @@ from torch import nn
 from .. import files
 from ..errors import ArtifactError, ConfigError, DataError, EffsegError
 from . import parity
+from .accelerator import Accelerated, accelerated
 from .artifact import load
 from .backends import SUFFIXES, Delegation, backend
 from .quantize import attempts, quality, survived
@@ -33,6 +35,7 @@ class Export:
         path: the artifact.
         spec: of the artifact.
         parity: the numbers of its proof.
+        accelerated: of its proof in half precision; None of int8, which CPUs and NPUs run.
         interpreted: whether the proof evaluated the file's program in torch, since its runtime does not run here.
         inaccuracy: what of its aim the file misses, and was kept all the same; None where it misses nothing.
         floats: layers that int8 leaves in float: the norms, and where it was seen to hurt.
@@ -44,6 +47,7 @@ class Export:
     path: Path
     spec: Spec
     parity: parity.Parity
+    accelerated: Accelerated | None
     interpreted: bool
     inaccuracy: str | None
     delegation: Delegation
@@ -55,8 +59,12 @@ class Export:
         proof = f'{self.parity}'
         if self.interpreted:
             proof += '\ninterpreted in torch, not run: Core ML runs on macOS only. There the same command compares'
+        if self.accelerated:
+            proof += f'\n{self.accelerated}'
         if self.inaccuracy:
             proof += f'\nINACCURATE, kept because you said so: {self.inaccuracy}'
+        elif self.accelerated and self.accelerated.shortfall:
+            proof += f'\nWARNING, run it on CPUs alone: {self.accelerated.shortfall}'
         if self.spec.precision == 'int8':
             proof = f'kept in float, as measured: {", ".join(self.floats) or "nothing"}\n{proof}'
         return (
@@ -128,13 +136,21 @@ def export(
         draft, proof, delegation, floats = best
         parity.judge(proof, spec.precision, keep_inaccurate)
         missed = parity.inaccuracy(proof, spec.precision)
-        write_beside(beside(draft), spec, draft, dict(proof.as_dict(), inaccuracy=missed))
+        half = None
+        if spec.precision == 'fp32' or spec.precision in writer.HALF:
+            half = accelerated(functools.partial(writer.in_half, network, spec, draft), reference, spec)
+        if half and spec.precision in writer.HALF:
+            half.judge(keep_inaccurate)
+            missed = missed or half.shortfall
+        numbers = dict(proof.as_dict(), inaccuracy=missed, fp16_accelerator=half and half.as_dict())
+        write_beside(beside(draft), spec, draft, numbers)
         _replace(draft, path)
         _replace(beside(draft), beside(path))
     return Export(
         path,
         spec,
         proof,
+        half,
         not runs_here,
         missed,
         delegation,

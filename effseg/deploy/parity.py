@@ -172,6 +172,25 @@ class Reference:
         check_logits(logits, deciding_head(self.model))
         return logits[0].cpu().numpy()
 
+    def only(self, numbers: Sequence[int]) -> 'Reference':
+        """A reference of some of the images, in the order of ``numbers``, without masks."""
+        other = copy.copy(self)
+        other.images, other.labels = ([one[number] for number in numbers] for one in (self.images, self.labels))
+        other.masks = ()
+        return other
+
+    def showing_most(self, count: int) -> 'Reference':
+        """A reference of so many images, chosen one by one by how many classes they add to those chosen before."""
+        left, seen = list(range(len(self.images))), set[int]()
+        chosen: list[int] = []
+        classes = [set(np.unique(labels).tolist()) for labels in self.labels]
+        while left and len(chosen) < count:
+            best = max(left, key=lambda number: len(classes[number] - seen))
+            left.remove(best)
+            chosen.append(best)
+            seen |= classes[best]
+        return self.only(chosen)
+
     def _inputs(self, image: np.ndarray) -> torch.Tensor:
         # OpenCV's order, in which MMSegmentation loads files
         bgr = torch.from_numpy(np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)))
@@ -318,7 +337,7 @@ def inaccuracy(parity: Parity, precision: str) -> str | None:
 def _confusion(labels: np.ndarray, truth: np.ndarray, classes: int) -> np.ndarray:
     """Pixels by true class and label; what is no class in ``truth`` is left out."""
     known = truth < classes
-    pairs = truth[known].astype(np.int64) * classes + labels[known]
+    pairs = truth[known].astype(np.int64) * classes + labels[known].astype(np.int64)  # float of runtimes without int
     return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
 

@@ -9,7 +9,10 @@ import pytest
 import torch
 from networks import MEAN, STD, segmenter
 
+from effseg.deploy import backends, exporting
+from effseg.deploy.artifact import Artifact
 from effseg.deploy.images import fit
+from effseg.deploy.program import Program
 from effseg.deploy.spec import Spec
 
 CAMVID = Path(os.environ.get('CAMVID_ROOT') or Path(__file__).parents[3] / 'shared' / 'data' / 'camvid')
@@ -126,6 +129,33 @@ def spec_of(
         effseg='0',
         **others,
     )
+
+
+@pytest.fixture
+def in_torch(monkeypatch):
+    """Runtimes are played by torch. ``changes`` is what becomes of a network in the file of a precision."""
+    changes = {}
+
+    def export(network, spec, path, images, floats=()):
+        path.write_text(spec.to_json())
+        network = changes.get(spec.precision, lambda network: network)(network)
+        files[path] = Program(network, spec).eval()
+        return backends.Delegation('torch', 1)
+
+    def load(path):
+        program = files[path]
+
+        @torch.no_grad()
+        def run(image):
+            return program(torch.from_numpy(image[None])).numpy()
+
+        return Artifact(path, program.spec, backends.Session(None, ((), ()), run))
+
+    files = {}
+    for name in ('onnx', 'litert', 'executorch'):
+        monkeypatch.setattr(backends.backend(name), 'export', export)
+    monkeypatch.setattr(exporting, 'load', load)
+    return changes
 
 
 @pytest.fixture(autouse=True)

@@ -5,9 +5,10 @@ import copy
 import numpy as np
 import pytest
 import torch
+from torch.utils.module_tracker import ModuleTracker
 
 import effseg
-from effseg.deploy.half import HalfProgram
+from effseg.deploy.half import HalfProgram, _HalfMode
 from effseg.deploy.program import Program, Unfused, largest
 from effseg.fusion import layers
 
@@ -100,3 +101,61 @@ def test_a_sum_that_half_precision_cannot_hold_is_seen():
     image = np.full((*SIZE, 3), 200, np.uint8)
     assert HalfProgram(Mean())(image) == 200
     assert HalfProgram(Mean(), sums=True)(image) != 200
+
+
+@pytest.mark.parametrize(
+    'layer, shape',
+    [
+        (torch.nn.Conv2d(40, 6, 3, 2, 1), (1, 40, 9, 9)),
+        (torch.nn.Conv2d(80, 6, 3, padding=2, dilation=2, groups=2), (2, 80, 9, 9)),
+        (torch.nn.Conv2d(20, 40, 3, groups=20), (1, 20, 9, 9)),
+        (torch.nn.Conv1d(40, 6, 3, bias=False), (1, 40, 9)),
+        (torch.nn.Conv3d(20, 6, 3), (1, 20, 4, 4, 4)),
+        (torch.nn.ConvTranspose2d(40, 6, 3, 2, 1, output_padding=1), (1, 40, 5, 5)),
+        (torch.nn.ConvTranspose2d(40, 6, 2, 2, groups=2), (1, 40, 5, 5)),
+        (torch.nn.Linear(40, 6), (2, 3, 40)),
+    ],
+    ids=str,
+)
+@torch.no_grad()
+def test_running_sums_are_those_of_the_layer(layer, shape):
+    x, found = torch.randn(shape), {}
+    for sums in (False, True):
+        with ModuleTracker() as tracker, _HalfMode(tracker, sums):
+            found[sums] = layer(x)
+    torch.testing.assert_close(found[True], layer(x), atol=2e-2, rtol=2e-2)
+    assert not torch.equal(found[True], found[False]) or layer.in_channels <= 16 * layer.groups
+
+
+class Written(torch.nn.Module):
+    """Through views and in place; with integers, comparisons and an infinite mask."""
+
+    def forward(self, image):
+        x = image.float().flatten()[:12].reshape(3, 4) / 7
+        y = torch.zeros(3, 8)
+        y[:, ::2] = x
+        y[1].mul_(torch.full((8,), 1 / 3))
+        torch.add(y[:, :4], y[:, 4:], out=y[:, :4])
+        order = y.argsort(1, descending=True)
+        mask = torch.where(order > 5, -torch.inf, 0.0)
+        return (y + mask).softmax(1)[None]
+
+
+def test_what_is_written_in_place_and_through_views_is_kept():
+    image = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    program = HalfProgram(Written())
+    result = program(image)
+    np.testing.assert_allclose(result, Written()(torch.from_numpy(image[None]))[0], atol=1e-3)
+    np.testing.assert_array_equal(result, result.astype(np.float16))
+    assert program.overflow is None and (result == 0).any()
+
+
+def test_attention_is_products_and_a_softmax():
+    class Attention(torch.nn.Module):
+        def forward(self, image):
+            x = image.float().reshape(1, 1, -1, 4) * 64
+            return torch.nn.functional.scaled_dot_product_attention(x, x, x)
+
+    program = HalfProgram(Attention())
+    program(np.full((4, 4, 3), 255, np.uint8))
+    assert program.overflow is not None and program.overflow.largest > 65504

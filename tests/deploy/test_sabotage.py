@@ -15,9 +15,7 @@ from torch import nn
 
 import effseg
 from effseg import deploy
-from effseg.deploy import backends, exporting, parity
-from effseg.deploy.artifact import Artifact
-from effseg.deploy.program import Program
+from effseg.deploy import backends, parity
 from effseg.errors import ConfigError, ParityError
 
 from .conftest import SIZE, need, spec_of
@@ -84,33 +82,6 @@ SABOTAGES = {
 @pytest.fixture(scope='module')
 def network(trained):
     return effseg.fuse(trained, size=SIZE).exportable()
-
-
-@pytest.fixture
-def in_torch(monkeypatch):
-    """Runtimes are played by torch. ``changes`` is what becomes of a network in the file of a precision."""
-    changes = {}
-
-    def export(network, spec, path, images, floats=()):
-        path.write_text(spec.to_json())
-        network = changes.get(spec.precision, lambda network: network)(network)
-        files[path] = Program(network, spec).eval()
-        return backends.Delegation('torch', 1)
-
-    def load(path):
-        program = files[path]
-
-        @torch.no_grad()
-        def run(image):
-            return program(torch.from_numpy(image[None])).numpy()
-
-        return Artifact(path, program.spec, backends.Session(None, ((), ()), run))
-
-    files = {}
-    for name in ('onnx', 'litert', 'executorch'):
-        monkeypatch.setattr(backends.backend(name), 'export', export)
-    monkeypatch.setattr(exporting, 'load', load)
-    return changes
 
 
 def arguments(scenes, precision, masks):

@@ -1,5 +1,6 @@
-"""One file per runtime: ``export(network, spec, path, images, floats)`` and ``load(path, threads)``. Importing them
-loads none."""
+"""One file per runtime: ``export(network, spec, path, images, floats)``, ``load(path, threads)``, and
+``in_half(network, spec, path, sums)``, which evaluates the file as half precision does. Importing them loads none.
+"""
 
 import importlib
 from collections.abc import Callable

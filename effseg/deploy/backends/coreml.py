@@ -15,6 +15,7 @@ from ..spec import Spec
 from . import Delegation, Session, require
 
 PRECISIONS = ('fp32', 'fp16', 'int8')
+HALF = ('fp16', 'int8')  # of int8 the weights alone are
 TARGET = 'iOS16'  # the first whose ML programs run int8 weights
 METADATA = 'effseg'
 
@@ -124,6 +125,14 @@ def interpret(path: Path) -> Callable[[np.ndarray], np.ndarray]:
         return mil.run(program, np.ascontiguousarray(image.transpose(2, 0, 1)[None]).astype(np.float32))[0].numpy()
 
     return run
+
+
+def in_half(network, spec: Spec, path: Path, sums: bool):
+    """The program in the package, in half precision; see :class:`~effseg.deploy.half.HalfProgram`."""
+    from ..half import HalfProgram
+    from .mil import Interpreted
+
+    return HalfProgram(Interpreted(_read(path)[1]), sums)
 
 
 def _read(path: Path):

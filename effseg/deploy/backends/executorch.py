@@ -14,6 +14,7 @@ from ..spec import Spec
 from . import Delegation, Session, require
 
 PRECISIONS = ('fp32', 'int8')
+HALF = ()
 METHOD = 'effseg_spec'
 
 
@@ -41,6 +42,14 @@ def export(network, spec: Spec, path: Path, images: list[np.ndarray], floats: tu
         delegation = _delegation(edge.exported_program().graph)
         path.write_bytes(edge.to_executorch().buffer)
     return delegation
+
+
+def in_half(network, spec: Spec, path: Path, sums: bool):
+    """As :func:`effseg.deploy.backends.onnx.in_half`."""
+    from ..half import HalfProgram
+    from ..program import Program
+
+    return HalfProgram(Program(network, spec, compare=True), sums)
 
 
 def load(path: Path, threads: int | None = None) -> Session:

@@ -12,6 +12,7 @@ from ..spec import Spec
 from . import Delegation, Session, require
 
 PRECISIONS = ('fp32', 'int8')
+HALF = ()
 METADATA = b'effseg'
 
 
@@ -30,6 +31,14 @@ def export(network, spec: Spec, path: Path, images: list[np.ndarray], floats: tu
         _to_int8(path, images, [_scope(program, f'network.{layer}') for layer in floats])
     _write_metadata(path, spec.to_json())
     return _delegation(_interpreter(path))
+
+
+def in_half(network, spec: Spec, path: Path, sums: bool):
+    """As :func:`effseg.deploy.backends.onnx.in_half`."""
+    from ..half import HalfProgram
+    from ..program import Program
+
+    return HalfProgram(Program(network, spec, compare=True), sums)
 
 
 def load(path: Path, threads: int | None = None) -> Session:

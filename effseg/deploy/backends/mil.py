@@ -66,6 +66,18 @@ def run(program, image: np.ndarray) -> torch.Tensor:
     return values[function.outputs[0].name]
 
 
+class Interpreted(torch.nn.Module):
+    """A program that takes an image as the other programs do."""
+
+    def __init__(self, program):
+        super().__init__()
+        self.program = program
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """(1, H, W, 3) uint8 -> what the program returns."""
+        return run(self.program, image.permute(0, 3, 1, 2).float().contiguous().numpy())
+
+
 def _tensor(constant) -> torch.Tensor:
     tensor = torch.from_numpy(np.array(constant))
     return tensor.float() if tensor.is_floating_point() else tensor

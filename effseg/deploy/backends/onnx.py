@@ -11,6 +11,7 @@ from ..spec import Spec
 from . import Delegation, Session, require
 
 PRECISIONS = ('fp32', 'fp16', 'int8')
+HALF = ('fp16',)  # whose arithmetic is meant to be half precision
 
 
 def export(network, spec: Spec, path: Path, images: list[np.ndarray], floats: tuple[str, ...] = ()) -> Delegation:
@@ -30,14 +31,7 @@ def export(network, spec: Spec, path: Path, images: list[np.ndarray], floats: tu
     import onnx
     import torch
 
-    from ...fusion.layers import Attention
-    from ..program import Program
-
-    network = copy.deepcopy(network)
-    for layer in network.modules():
-        if isinstance(layer, Attention):
-            layer.expand_when_run = True  # runtimes of ONNX fold constants when they load a file
-    program = Program(network, spec).eval()
+    program = _program(network, spec)
     example = torch.zeros(1, *spec.image_shape, dtype=torch.uint8)
     with quiet(), torch.no_grad():
         torch.onnx.export(
@@ -58,6 +52,24 @@ def export(network, spec: Spec, path: Path, images: list[np.ndarray], floats: tu
     onnx.helper.set_model_props(model, {'effseg': spec.to_json()})
     onnx.save(model, path)
     return Delegation('ONNX Runtime CPU', 1)
+
+
+def in_half(network, spec: Spec, path: Path, sums: bool):
+    """The program that the file comes from, in half precision; see :class:`~effseg.deploy.half.HalfProgram`."""
+    from ..half import HalfProgram
+
+    return HalfProgram(_program(network, spec), sums)
+
+
+def _program(network, spec: Spec):
+    from ...fusion.layers import Attention
+    from ..program import Program
+
+    network = copy.deepcopy(network)
+    for layer in network.modules():
+        if isinstance(layer, Attention):
+            layer.expand_when_run = True  # runtimes of ONNX fold constants when they load a file
+    return Program(network, spec).eval()
 
 
 def load(path: Path, threads: int | None = None) -> Session:
