@@ -26,6 +26,8 @@ RUNTIMES = {
     'coreml': ['coremltools>=9.0,<10; python_version < "3.14"', 'cattrs<25.3'],
     # released together, pinning each other
     'litert': ['litert-torch>=0.10,<0.11', 'ai-edge-litert>=2.3,<2.4', 'ai-edge-quantizer>=0.10,<0.11'],
+    # the only one that wrote and read its files here
+    'torch': ['torch>=2.14'],
 }
 ALL = sorted({requirement for runtime in RUNTIMES.values() for requirement in runtime})
 # charts as HTML that needs no network, and the page around them

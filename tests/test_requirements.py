@@ -25,6 +25,7 @@ EXTRAS = {
     'executorch': 'effseg/deploy/backends/executorch.py',
     'coreml': 'effseg/deploy/backends/coreml.py',
     'litert': 'effseg/deploy/backends/litert.py',
+    'torch': 'effseg/deploy/backends/torch.py',
     'report': 'effseg/report',
     'train': 'effseg',
     'mmseg': 'effseg',
@@ -85,6 +86,6 @@ def test_every_requirement_is_imported(declared):
 def test_the_extra_all_holds_every_runtime(declared):
     extras = declared['extras_require']
     assert set(extras['all']) == {
-        line for extra in ('onnx', 'executorch', 'coreml', 'litert') for line in extras[extra]
+        line for extra in ('onnx', 'executorch', 'coreml', 'litert', 'torch') for line in extras[extra]
     }
     assert set(extras['all']) | set(extras['report']) <= set(extras['test'])

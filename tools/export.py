@@ -1,4 +1,4 @@
-"""Write a proven artifact: python tools/export.py CONFIG CHECKPOINT --to onnx|executorch|coreml|litert
+"""Write a proven artifact: python tools/export.py CONFIG CHECKPOINT --to onnx|executorch|coreml|litert|torch
 
 With --to safetensors the trained weights alone, to give away: classes and checksum inside, nothing that can run.
 """

@@ -47,10 +47,10 @@ def export(
     Args:
         config: path, or ``effseg::NAME.py``.
         checkpoint: trained weights.
-        to: the runtime: ``'onnx'``, ``'executorch'``, ``'coreml'`` or ``'litert'``.
+        to: the runtime: ``'onnx'``, ``'executorch'``, ``'coreml'``, ``'litert'`` or ``'torch'``.
         size: (height, width) of the image, multiples of 32; the config's crop when left out.
         output: ``'labels'`` or ``'logits'``.
-        precision: ``'fp32'``, ``'fp16'`` or ``'int8'``.
+        precision: one of :data:`~effseg.deploy.spec.PRECISIONS`, as far as the runtime has it.
         calibration: how many training images, through the validation pipeline, choose the ranges of int8.
         images: files and folders to compare and calibrate on, instead of the config's data sets.
         proof_images: how many to compare on; more where a class that occurs in the data would not be seen.

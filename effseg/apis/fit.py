@@ -28,7 +28,13 @@ CONFIG = 'config.py'
 VALIDATIONS = 10
 RARE = 0.05  # the share of the pixels below which a class is rare
 WEIGHTS = (0.5, 4.0)  # bounds of a class's weight in the loss
-RUNTIMES = dict(onnx='onnxruntime', executorch='executorch.exir', coreml='coremltools', litert='litert_torch')
+RUNTIMES = {
+    'onnx': 'onnxruntime',
+    'executorch': 'executorch.exir',
+    'coreml': 'coremltools',
+    'litert': 'litert_torch',
+    'torch': 'torch.export.pt2_archive',
+}
 TEXT = """\
 # written by tools/fit.py, to be kept and edited: python tools/train.py THIS_FILE trains it again
 _base_ = [

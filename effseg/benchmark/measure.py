@@ -1,5 +1,6 @@
 """What all comparisons share: the machine, the thread counts, and how much work a network is."""
 
+import dataclasses
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,7 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..deploy.spec import Spec
 from ..errors import ConfigError
-from ..fusion.segmentor import describe_data
+from ..fusion.segmentor import describe_data, threshold_of
+from ..fusion.trained import deciding_head
 
 MOST_THREADS = 1024
 
@@ -60,7 +62,9 @@ def check_counts(runs: int, threads: Sequence[int]) -> None:
 def spec_of(model: nn.Module, runtime: str, size: tuple[int, int]) -> Spec:
     """The spec of a file of logits that is timed and thrown away."""
     data = describe_data(model)
-    return Spec.unnamed(runtime, size, model.num_classes, data['mean'], data['std'])
+    spec = Spec.unnamed(runtime, size, model.num_classes, data['mean'], data['std'])
+    align_corners = bool(deciding_head(model).align_corners)
+    return dataclasses.replace(spec, align_corners=align_corners, threshold=threshold_of(model))
 
 
 def normalised(model: nn.Module, image: np.ndarray, size: Sequence[int]) -> Tensor:

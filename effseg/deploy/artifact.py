@@ -63,7 +63,7 @@ class Artifact:
 
 
 def load(path: str | Path, threads: int | None = None) -> Artifact:
-    """Opens an artifact: .onnx, .pte or .tflite, and on macOS .mlpackage.
+    """Opens an artifact: .onnx, .pte, .tflite or .pt2, and on macOS .mlpackage.
 
     Args:
         path: of the file.

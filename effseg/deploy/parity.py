@@ -43,6 +43,8 @@ THRESHOLDS = {
     'fp32': Threshold(1e-3, 0.9998, 0.99, 2e-6),
     # eleven bits of mantissa; Core ML's own bound for fp16 is a hundred times that for fp32
     'fp16': Threshold(1e-1, 0.995, 0.9, 2e-5),
+    # eight bits of mantissa, so eight times as far as fp16 at each rounding
+    'bf16': Threshold(3e-1, 0.97, 0.7, 1e-4),
     # judged by LOSS or AGREEMENT; below this the file is broken, not imprecise
     'int8': Threshold(None, 0.90, 0.5, 2e-4),
 }

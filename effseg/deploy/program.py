@@ -55,10 +55,10 @@ class Program(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """
         Args:
-            image: (1, H, W, 3) RGB, 0-255, float32 or uint8; (1, 3, H, W) with ``channels_first``.
+            image: (N, H, W, 3) RGB, 0-255, float32 or uint8; (N, 3, H, W) with ``channels_first``. Phones take N = 1.
 
         Returns:
-            Logits (1, channels, h, w), or labels (1, H, W): int32, or whole float32 with ``compare``.
+            Logits (N, channels, h, w), or labels (N, H, W): int32, or whole float32 with ``compare``.
         """
         x = image if image.dtype == torch.float32 else image.float()
         # contiguous: or tracing takes the whole network for channels-last, and ExecuTorch leaves its copies out of the
@@ -70,12 +70,12 @@ class Program(nn.Module):
         logits = F.interpolate(logits, size=self.size, mode='bilinear', align_corners=self.align_corners)
         if self.bar is not None:
             if not self.compare:
-                return (logits > self.bar).reshape(1, *self.size).to(torch.int32)
-            return step(logits - self.bar).reshape(1, *self.size)
+                return (logits > self.bar).reshape(image.shape[0], *self.size).to(torch.int32)
+            return step(logits - self.bar).reshape(image.shape[0], *self.size)
         if self.compare:
             # channels last: of maps with one channel ExecuTorch loses track of the layout, and copies them outside of
             # the delegate
-            return largest(logits.permute(0, 2, 3, 1), self.index).reshape(1, *self.size)
+            return largest(logits.permute(0, 2, 3, 1), self.index).reshape(image.shape[0], *self.size)
         return logits.argmax(1).to(torch.int32)
 
 

@@ -19,7 +19,7 @@ from ..files import digest, files_of
 # no fit, and were scored in windows
 FORMAT = 4
 OUTPUTS = ('logits', 'labels')
-PRECISIONS = ('fp32', 'fp16', 'int8')
+PRECISIONS = ('fp32', 'bf16', 'fp16', 'int8')
 FITS = ('letterbox', 'stretch', 'windows')
 SEAL = 'content_sha256'  # of the file, inside its own spec
 MULTIPLE = 32  # the sizes at which every level of the pyramid is exactly half the one below
@@ -33,7 +33,7 @@ class Spec:
         backend: which runtime reads the file.
         height, width: of the input image, in pixels.
         output: ``'logits'`` (one map per class, of the size ``grid``) or ``'labels'`` (the class of every pixel).
-        precision: ``'fp32'``, ``'fp16'`` or ``'int8'``.
+        precision: one of :data:`PRECISIONS`.
         mean, std: of the normalisation inside the file, R, G, B, in units of 0-255. An app must not apply them again.
         classes: their names, by label.
         palette: their colors (R, G, B), by label.

@@ -328,7 +328,7 @@ class Attention(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         source = x if self.before is None else self.before(x)
-        batch, grid = len(x), (source.shape[2], source.shape[3])
+        batch, grid = x.shape[0], (source.shape[2], source.shape[3])
         query, value = self.query(source), self.value(source)
         size = query.shape[2:]
         q, k, v = (
@@ -339,10 +339,12 @@ class Attention(Layer):
         logits = self._heads(self.mix_in, logits, batch)
         stored = grid == self.grid and not (self.expand_when_run and self.table is not None)
         bias = self.bias if stored else self._expanded(grid)
-        if batch > 1:
+        if not self.portable:
+            logits.unflatten(0, (batch, self.heads)).add_(bias)
+        elif batch > 1:
             logits = (logits.unflatten(0, (batch, self.heads)) + bias).flatten(0, 1)
         else:
-            logits = logits + bias if self.portable else logits.add_(bias)
+            logits = logits + bias
         attended = self._heads(self.mix_out, logits.softmax(-1), batch)
         y = torch.bmm(attended, v.transpose(1, 2)).transpose(1, 2).reshape(batch, value.shape[1], *size)
         if self.local is not None:

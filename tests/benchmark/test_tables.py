@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip('mmseg')
-from networks import TINY
+from networks import TINY, segmenter
 
 from effseg.apis.opening import open_segmenter
+from effseg.benchmark.measure import spec_of
 from effseg.benchmark.models import compare_models, shipped_models
 from effseg.benchmark.rivals import compare_rivals, rivals
 from effseg.errors import ConfigError
@@ -50,6 +51,12 @@ def test_rivals_are_exported_alike_and_drawn(tmp_path, capsys):
     assert header.split()[0] == 'model'
     assert line.split()[1] == '12.5' and line.split()[-1] == '1.00'
     assert (tmp_path / 'plot.png').stat().st_size > 1000
+
+
+def test_a_spec_says_how_the_head_decides():
+    assert spec_of(segmenter(head=dict(align_corners=True)), 'onnx', (64, 64)).align_corners
+    head = dict(num_classes=2, out_channels=1, threshold=0.4)
+    assert spec_of(segmenter(head=head), 'onnx', (64, 64)).threshold == 0.4
 
 
 @pytest.mark.parametrize('wrong', [dict(runs=0), dict(threads=()), dict(threads=(0,))])

@@ -22,6 +22,7 @@ MODULES = {
     'executorch': ('executorch',),
     'coreml': ('coremltools',),
     'litert': ('litert_torch', 'ai_edge_litert', 'ai_edge_quantizer'),
+    'torch': ('torch.export.pt2_archive',),
 }
 
 

@@ -33,11 +33,14 @@ class BackendContract:
     needs_torch = False  # whether the runtime itself imports torch
     slow_int8 = False  # whether int8 takes minutes to convert
     refused: str | None = None  # a precision it has not
+    instead_of_int8: str  # of a runtime without
 
     @pytest.fixture(scope='class', params=[('logits', 'fp32'), ('labels', 'int8')], ids='-'.join)
     def exported(self, request, tmp_path_factory, model, fused, images):
         need(self.runtime)
         output, precision = request.param
+        if precision not in backends.backend(self.runtime).PRECISIONS:
+            precision = self.instead_of_int8
         path = tmp_path_factory.mktemp(self.runtime) / f'{output}{backends.SUFFIXES[self.runtime]}'
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(

@@ -22,6 +22,7 @@ from .conftest import SIZE, need, spec_of
 
 RUNTIMES = {'onnx': ('fp32', 'fp16', 'int8'), 'executorch': ('fp32', 'int8'), 'litert': ('fp32', 'int8')}
 RUNTIMES['coreml'] = RUNTIMES['onnx']
+RUNTIMES['torch'] = ('fp32', 'bf16')
 SHOWN = 10  # scenes, in which all classes occur
 SLOW = pytest.mark.slow
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from ...errors import ArtifactError, ConfigError, MissingRuntimeError
 
-SUFFIXES = {'onnx': '.onnx', 'executorch': '.pte', 'coreml': '.mlpackage', 'litert': '.tflite'}
+SUFFIXES = {'onnx': '.onnx', 'executorch': '.pte', 'coreml': '.mlpackage', 'litert': '.tflite', 'torch': '.pt2'}
 
 
 @dataclass(frozen=True)
