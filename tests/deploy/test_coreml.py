@@ -11,11 +11,12 @@ import torch
 from effseg import deploy
 from effseg.deploy import parity
 from effseg.deploy.backends import coreml
+from effseg.deploy.program import Program
 from effseg.deploy.spec import beside, check_seal
 from effseg.errors import ArtifactError, MissingRuntimeError, ParityError
 from effseg.fusion.layers import Attention
 
-from .conftest import need, spec_of
+from .conftest import SIZE, need, spec_of
 
 
 @pytest.fixture(scope='module')
@@ -128,3 +129,34 @@ def test_int8_weights_of_all_layers_but_those_kept_in_float(converted, fused):
         for floats in ((), kept)
     )
     assert len(whole) - len(partly) == len(kept) and len(partly) > 5
+
+
+class Operators(torch.nn.Module):
+    """What foreign networks are made of, each on a channel of the logits."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = torch.nn.LayerNorm(3)
+        torch.nn.init.normal_(self.norm.weight, 1)
+
+    def logits(self, x):
+        F = torch.nn.functional
+        x = x[:, :, ::2, ::2]
+        of_each_pixel = self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        pools = [F.avg_pool2d(x, 3, 1, 1, count_include_pad=include) for include in (True, False)]
+        acts = [F.hardsigmoid(x), F.hardswish(x), F.relu6(3 * x), F.leaky_relu(x, 0.2), F.silu(x), F.gelu(x), x.abs()]
+        pools += [F.max_pool2d(x, 3, 1, 1), F.interpolate(F.max_pool2d(x, 2, 2), scale_factor=2)]
+        sums = x + x.sum((2, 3), keepdim=True) / 1000 + x.amax(1, keepdim=True) + x.square().mean((2, 3), keepdim=True)
+        return torch.cat([of_each_pixel, *pools, *acts, sums, F.instance_norm(x)], 1)
+
+
+def test_operators_of_other_networks_are_evaluated_as_torch_does(images, tmp_path):
+    need('coreml')
+    spec, network = spec_of('coreml', classes=42, grid=(SIZE[0] // 2, SIZE[1] // 2)), Operators().eval()
+    coreml.export(network, spec, tmp_path / 'model.mlpackage', [])
+    result = coreml.interpret(tmp_path / 'model.mlpackage')(images[0])
+    with torch.no_grad():
+        expected = Program(network, spec)(torch.from_numpy(images[0][None]))[0].numpy()
+    assert result.shape == expected.shape == spec.result_shape
+    for number, (own, other) in enumerate(zip(result, expected)):
+        np.testing.assert_allclose(own, other, atol=1e-4, err_msg=f'channel {number}')

@@ -14,7 +14,14 @@ from ...errors import ParityError
 
 UNARY: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     'relu': F.relu,
+    'relu6': F.relu6,
     'sqrt': torch.sqrt,
+    'square': torch.square,
+    'abs': torch.abs,
+    'tanh': torch.tanh,
+    'erf': torch.erf,
+    'silu': F.silu,
+    'floor': torch.floor,
     'exp': torch.exp,
     'sigmoid': torch.sigmoid,
     'identity': lambda x: x,
@@ -28,6 +35,11 @@ BINARY: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     'minimum': torch.minimum,
     'pow': torch.pow,
     'greater': torch.gt,
+    'greater_equal': torch.ge,
+    'less': torch.lt,
+    'less_equal': torch.le,
+    'equal': torch.eq,
+    'floor_div': torch.floor_divide,
 }
 # half precision is computed in float32: what is proved of it is its weights and its program, not its rounding
 TYPES = {'fp32': torch.float32, 'fp16': torch.float32, 'int32': torch.int32, 'bool': torch.bool}
@@ -127,19 +139,56 @@ def _conv_transpose(a):
     return full[:, :, top : full.shape[2] - bottom, left : full.shape[3] - right]
 
 
+def _pool_window(a) -> tuple[list[int], list[int], tuple[int, int]]:
+    """Kernel, strides and padding of a pooling, which torch takes of equal padding on both sides alone."""
+    pad = _ints(a['pad']) if a.get('pad_type', 'valid') == 'custom' else [0] * 4
+    if a.get('pad_type', 'valid') not in ('custom', 'valid') or pad[0] != pad[1] or pad[2] != pad[3]:
+        raise ParityError(f'pooling with the padding {a["pad_type"]} {pad} cannot be evaluated off macOS')
+    return _ints(a['kernel_sizes']), _ints(a['strides']), (pad[0], pad[2])
+
+
 def _avg_pool(a):
-    if not bool(a['exclude_padding_from_average']):
-        raise ParityError('an average over padding cannot be evaluated off macOS; run the export there')
-    pad = _ints(a['pad'])
     return F.avg_pool2d(
-        a['x'], _ints(a['kernel_sizes']), _ints(a['strides']), (pad[0], pad[2]), count_include_pad=False
+        a['x'],
+        *_pool_window(a),
+        ceil_mode=bool(a.get('ceil_mode', False)),
+        count_include_pad=not bool(a['exclude_padding_from_average']),
     )
+
+
+def _max_pool(a):
+    return F.max_pool2d(a['x'], *_pool_window(a), ceil_mode=bool(a.get('ceil_mode', False)))
 
 
 def _batch_norm(a):
     return F.batch_norm(
         a['x'], a['mean'], a['variance'], a.get('gamma'), a.get('beta'), False, 0.0, float(a['epsilon'])
     )
+
+
+def _layer_norm(a):
+    shape = [a['x'].shape[axis] for axis in _ints(a['axes'])]
+    return F.layer_norm(a['x'], shape, a.get('gamma'), a.get('beta'), float(a['epsilon']))
+
+
+def _instance_norm(a):
+    return F.instance_norm(a['x'], weight=a.get('gamma'), bias=a.get('beta'), eps=float(a['epsilon']))
+
+
+def _clip(a):
+    return a['x'].clamp(float(a['alpha']), float(a['beta']))
+
+
+def _sigmoid_hard(a):
+    return (a['x'] * float(a['alpha']) + float(a['beta'])).clamp(0, 1)
+
+
+def _thresholded_relu(a):
+    return F.threshold(a['x'], float(a['alpha']), 0)
+
+
+def _leaky_relu(a):
+    return F.leaky_relu(a['x'], float(a['alpha']))
 
 
 def _gelu(a):
@@ -167,6 +216,14 @@ def _reduce_mean(a):
     return a['x'].mean(_ints(a['axes']), keepdim=bool(a['keep_dims']))
 
 
+def _reduce_sum(a):
+    return a['x'].sum(_ints(a['axes']), keepdim=bool(a['keep_dims']))
+
+
+def _reduce_max(a):
+    return a['x'].amax(_ints(a['axes']), keepdim=bool(a['keep_dims']))
+
+
 def _reduce_argmax(a):
     return a['x'].argmax(int(a['axis']), keepdim=bool(a['keep_dims'])).int()
 
@@ -191,6 +248,15 @@ def _expand_dims(a):
 
 def _concat(a):
     return torch.cat(a['values'], int(a['axis']))
+
+
+def _tile(a):
+    return a['x'].repeat(_ints(a['reps']))
+
+
+def _upsample_nearest_neighbor(a):
+    factors = (float(a['scale_factor_height']), float(a['scale_factor_width']))
+    return F.interpolate(a['x'], scale_factor=factors, mode='nearest')
 
 
 def _pixel_shuffle(a):
