@@ -35,7 +35,8 @@ class Export:
         path: the artifact.
         spec: of the artifact.
         parity: the numbers of its proof.
-        accelerated: of its proof in half precision; None of int8, which CPUs and NPUs run.
+        accelerated: of its proof in half precision; None of int8, which CPUs and NPUs run, and of
+            runtimes that no phone's accelerator runs.
         interpreted: whether the proof evaluated the file's program in torch, since its runtime does not run here.
         inaccuracy: what of its aim the file misses, and was kept all the same; None where it misses nothing.
         floats: layers that int8 leaves in float: the norms, and where it was seen to hurt.
@@ -137,9 +138,9 @@ def export(
         parity.judge(proof, spec.precision, keep_inaccurate)
         missed = parity.inaccuracy(proof, spec.precision)
         half = None
-        if spec.precision == 'fp32' or spec.precision in writer.HALF:
+        if hasattr(writer, 'in_half') and spec.precision in ('fp32', *writer.HALF):
             half = accelerated(functools.partial(writer.in_half, network, spec, draft), reference, spec)
-        if half and spec.precision in writer.HALF:
+        if half and spec.precision != 'fp32':
             half.judge(keep_inaccurate)
             missed = missed or half.shortfall
         numbers = dict(proof.as_dict(), inaccuracy=missed, fp16_accelerator=half and half.as_dict())
