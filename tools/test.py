@@ -18,6 +18,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument(
         '--fused', action='store_true', help='score the fused form of the model: the same labels, faster'
     )
+    cli.add_precision_option(parser)
     parser.add_argument(
         '--fit',
         choices=[*FITS, AS_CONFIG],
@@ -41,6 +42,7 @@ def main(argv: list[str]) -> None:
             args.fused,
             not args.no_protect,
             args.fit,
+            args.precision,
         )
 
 

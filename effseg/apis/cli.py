@@ -121,6 +121,16 @@ def add_trust_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_precision_option(parser: argparse.ArgumentParser) -> None:
+    """For tools that fuse; see :meth:`effseg.apis.opening.Segmenter.fused`."""
+    parser.add_argument(
+        '--precision',
+        choices=['fp32', 'bf16'],
+        default='fp32',
+        help='of a fused network; bf16 is faster where the device has it, and changes a few labels',
+    )
+
+
 def add_protect_option(parser: argparse.ArgumentParser) -> None:
     """For tools around a Runner, which see to it with :func:`effseg.engine.protect.protect`."""
     parser.add_argument(

@@ -16,6 +16,7 @@ from ..deploy.parity import check_classes
 from ..deploy.program import Unfused
 from ..deploy.spec import FITS, PRECISIONS, Spec
 from ..engine.config import dataset_of, of_config
+from ..engine.optim import check_bfloat16
 from ..errors import ConfigError, DataError
 from ..fusion.segmentor import check_model, threshold_of
 from ..fusion.segmentor import fuse as fuse_model
@@ -67,6 +68,8 @@ def export(
     backend(to)
     if precision not in PRECISIONS:
         raise ConfigError(f'precision={precision!r} is unknown; use one of {", ".join(PRECISIONS)}')
+    if precision == 'bf16' and to == 'torch':
+        check_bfloat16()
     model = open_segmenter(config, checkpoint, cfg_options=cfg_options, device='cpu').trained
     check_model(model)
     spec = _spec(model, checkpoint, to, size, output, precision, fit)

@@ -12,6 +12,7 @@ from torch import nn
 
 from ..checkpoint.load import load_segmentor
 from ..engine.config import build_model, dataset_of, load_config, of_config
+from ..engine.optim import check_bfloat16
 from ..errors import ArtifactError, ConfigError
 from ..segmentors.artifact import artifact_segmentor, is_artifact
 from ..segmentors.network import fused_segmentor, label_segmentor
@@ -66,14 +67,19 @@ class Segmenter:
             )
         return self._trained
 
-    def fused(self) -> 'Segmenter':
+    def fused(self, precision: str = 'fp32') -> 'Segmenter':
         """The same segmenter with its network fused, at the size of the first image.
 
+        Args:
+            precision: ``'fp32'``, or ``'bf16'``: faster where the device has it, and not the same label everywhere.
+
         Raises:
-            ConfigError: for an artifact.
+            ConfigError: for an artifact, and a device that bfloat16 is slower on.
             FuseError: for a network that has no exact fused form.
         """
-        return Segmenter(fused_segmentor(self.trained), self.trained)
+        if precision != 'fp32':
+            check_bfloat16(next(self.trained.parameters()).device)
+        return Segmenter(fused_segmentor(self.trained, precision == 'bf16'), self.trained)
 
     def overlay(self, image: np.ndarray, labels: np.ndarray, opacity: float = 0.5) -> np.ndarray:
         """The colors of the labels over the image.
@@ -102,6 +108,7 @@ def open_segmenter(
     cfg_options: dict | None = None,
     device: str | None = None,
     fit: str | None = None,
+    precision: str = 'fp32',
 ) -> Segmenter:
     """Opens a trained segmenter, its fused form, or an exported file.
 
@@ -114,10 +121,13 @@ def open_segmenter(
             runs them.
         fit: in MMSegmentation's test loop, another one than the artifact's: see
             :func:`effseg.segmentors.artifact.artifact_segmentor`.
+        precision: of a fused network, see :meth:`Segmenter.fused`.
 
     Raises:
         EffsegError: for a config, checkpoint, artifact or device that cannot be used.
     """
+    if precision != 'fp32' and not fused:
+        raise ConfigError('--precision bf16 is of fused networks alone: add --fused, or export a file of it')
     cfg = config if isinstance(config, Config) else load_config(config, cfg_options)
     meta = dataset_meta(cfg)
     if weights is not None and is_artifact(weights):
@@ -126,7 +136,7 @@ def open_segmenter(
         trained = _trained(cfg, weights, meta, device)
         # neither this nor the fused form makes logits of the photo's size, which would not fit for a large one
         segmenter = Segmenter(label_segmentor(trained), trained)
-    return segmenter.fused() if fused else segmenter
+    return segmenter.fused(precision) if fused else segmenter
 
 
 def dataset_meta(cfg: Config) -> dict:

@@ -59,12 +59,13 @@ def predict(
     frames: int | None = None,
     frame_labels: bool = False,
     show: bool = False,
+    precision: str = 'fp32',
 ) -> Predictions:
     """Writes ``NAME_overlay.jpg`` and ``NAME_labels.png`` (8-bit class numbers, with the palette) for every image,
     ``NAME_overlay.mp4`` for every video, and ``shares.json`` for all.
 
     Args:
-        config, checkpoint, cfg_options, device, fused: see :func:`effseg.apis.opening.open_segmenter`.
+        config, checkpoint, cfg_options, device, fused, precision: see :func:`effseg.apis.opening.open_segmenter`.
         sources: image files, video files, folders of them, and the numbers of cameras.
         out_dir: made if missing; files of an earlier call are replaced, files of others are not.
         opacity: of the colors over the image, 0 to 1.
@@ -95,7 +96,7 @@ def predict(
     for stem in [*(names[video] for video in videos), *(f'camera{camera}' for camera in cameras)]:
         expected += [f'{stem}_overlay{suffix}' for suffix in ('.mp4', '.mkv')] + [f'{stem}_labels'] * frame_labels
     folder.check(expected)
-    segmenter = open_segmenter(config, checkpoint, fused, cfg_options, device)
+    segmenter = open_segmenter(config, checkpoint, fused, cfg_options, device, precision=precision)
     folder.claim(expected)
     out = folder.path
     overlays, failures, shares, count, started = [], [], {}, 0, time.perf_counter()

@@ -65,6 +65,7 @@ def test(
     fused: bool = False,
     protection: bool = True,
     fit: str | None = None,
+    precision: str = 'fp32',
 ) -> dict[str, float]:
     """Scores a trained segmenter on its config's test data.
 
@@ -82,6 +83,7 @@ def test(
         protection: see :func:`effseg.apis.train.train`.
         fit: of an artifact alone, instead of its own fit: another one, or ``'config'``, which takes its images through
             the config's test pipeline as a checkpoint's, larger ones in windows.
+        precision: of the fused form, see :meth:`effseg.apis.opening.Segmenter.fused`.
 
     Returns:
         The metrics by name, in percent.
@@ -111,7 +113,7 @@ def test(
     cfg.load_from = None
 
     def opened() -> nn.Module:
-        segmenter = open_segmenter(cfg, checkpoint, fused, fit=fit)
+        segmenter = open_segmenter(cfg, checkpoint, fused, fit=fit, precision=precision)
         if not tta:
             return segmenter.model
         # test-time augmentation averages logits, which only artifacts and the network as it was trained give

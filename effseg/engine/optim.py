@@ -8,6 +8,8 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from torch import nn
 
+from ..errors import ConfigError
+
 
 @OPTIM_WRAPPERS.register_module()
 class CPUAmpOptimWrapper(OptimWrapper):
@@ -18,6 +20,21 @@ class CPUAmpOptimWrapper(OptimWrapper):
         """As MMEngine's, for one forward pass."""
         with super().optim_context(model), torch.autocast('cpu', dtype=torch.bfloat16):
             yield
+
+
+def check_bfloat16(device: str | torch.device = 'cpu') -> None:
+    """
+    Raises:
+        ConfigError: for a device without bfloat16, or with one that is slower than float32.
+    """
+    kind = torch.device(device).type
+    if kind == 'cpu' and not cpu_has_bfloat16():
+        raise ConfigError(
+            '--precision bf16 is slower than fp32 on this CPU, which has no bfloat16 (avx512_bf16, amx_bf16): leave it '
+            'out here'
+        )
+    if kind == 'cuda' and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise ConfigError('--precision bf16 is slower than fp32 on this GPU, which has no bfloat16: leave it out here')
 
 
 def cpu_has_bfloat16() -> bool:

@@ -125,6 +125,22 @@ class FusedSegmentor(nn.Module):
         return network
 
 
+class InBfloat16(nn.Module):
+    """A network whose arithmetic is in bfloat16; images and logits stay float32.
+
+    Args:
+        network: has ``logits(x)``; changed in place.
+    """
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network.bfloat16()
+
+    def logits(self, x: Tensor) -> Tensor:
+        """As the network's."""
+        return self.network.logits(x.bfloat16()).float()
+
+
 def fuse(model: nn.Module, size: Sequence[int] = (512, 512)) -> FusedSegmentor:
     """The inference form of a trained segmenter. The model itself is left as it is.
 

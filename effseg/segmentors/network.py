@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..errors import FuseError
 from ..fusion.labels import Crop, Resize, label_map
-from ..fusion.segmentor import FusedSegmentor, check_model, fuse
+from ..fusion.segmentor import FusedSegmentor, InBfloat16, check_model, fuse
 from ..fusion.trained import deciding_head
 from ..timing import MB, peak_memory
 from .windows import LARGEST, WINDOW, at_size, is_large, label_in_windows
@@ -176,16 +176,18 @@ class _Unfused(nn.Module):
 class _Fused(nn.Module):
     """A network that is fused at the size of the first image, which the others mostly have as well."""
 
-    def __init__(self, model: EncoderDecoder):
+    def __init__(self, model: EncoderDecoder, bfloat16: bool):
         super().__init__()
         check_model(model)
-        self.network: FusedSegmentor | None = None
+        self.network: FusedSegmentor | InBfloat16 | None = None
+        self.bfloat16 = bfloat16
         self._waiting = [model]  # in a list, so that it is no part of this module
 
     def logits(self, x: Tensor) -> Tensor:
         if self.network is None:
-            self.network = fuse(self._waiting.pop(), tuple(x.shape[2:]))
-            print_log('\n'.join(self.network.parts), logger='current')
+            network = fuse(self._waiting.pop(), tuple(x.shape[2:]))
+            print_log('\n'.join(network.parts), logger='current')
+            self.network = InBfloat16(network) if self.bfloat16 else network
         return self.network.logits(x)
 
 
@@ -200,18 +202,19 @@ def label_segmentor(model: nn.Module) -> nn.Module:
     return LabelSegmentor(model, _Unfused(model))
 
 
-def fused_segmentor(model: nn.Module) -> LabelSegmentor:
+def fused_segmentor(model: nn.Module, bfloat16: bool = False) -> LabelSegmentor:
     """The fused form of a trained model in eval mode, in its place; built for the size of the first image.
 
     Args:
         model: MMSegmentation's EncoderDecoder.
+        bfloat16: compute in it.
 
     Raises:
         FuseError: when the model has no exact fused form.
     """
     if not isinstance(model, EncoderDecoder):
         raise FuseError(f'a {type(model).__name__} cannot be fused; an EncoderDecoder was expected')
-    return LabelSegmentor(model, _Fused(model))
+    return LabelSegmentor(model, _Fused(model, bfloat16))
 
 
 def speed(model: nn.Module) -> str:

@@ -4,8 +4,11 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from networks import TINY
 from PIL import Image
+
+from effseg.apis.opening import open_segmenter
 
 pytestmark = pytest.mark.usefixtures('scenes')
 
@@ -53,6 +56,40 @@ def test_what_cannot_be_fused_is_one_line(tool, checkpoint, tmp_path):
     outcome = tool('test', TINY, checkpoint, '--work-dir', tmp_path, '--fused', '--tta')
     assert outcome.status == 2 and '--tta averages' in outcome.err, outcome
     assert len(outcome.err.strip().splitlines()) == 1, outcome
+
+
+def test_bfloat16_changes_few_labels_and_some_numbers(checkpoint, monkeypatch):
+    monkeypatch.setattr('effseg.engine.optim.cpu_has_bfloat16', lambda: True)  # slow elsewhere, and the same numbers
+    image = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        exact, coarse = (
+            open_segmenter(TINY, str(checkpoint), True, device='cpu', precision=precision).model.network.logits(image)
+            for precision in ('fp32', 'bf16')
+        )
+    assert coarse.dtype == exact.dtype == torch.float32
+    difference = float((coarse - exact).abs().max() / exact.abs().max())
+    assert 1e-5 < difference < 0.1
+    assert (coarse.argmax(1) == exact.argmax(1)).float().mean() > 0.9
+
+
+@pytest.mark.parametrize('name', ['predict', 'test', 'export'])
+def test_bfloat16_is_refused_where_it_is_slower(tool, checkpoint, scenes, tmp_path, monkeypatch, name):
+    monkeypatch.setattr('effseg.engine.optim.cpu_has_bfloat16', lambda: False)
+    monkeypatch.setattr('torch.cuda.is_available', lambda: False)
+    more = {
+        'predict': [scenes / 'images' / 'val', '--out-dir', tmp_path / 'out', '--fused'],
+        'test': ['--work-dir', tmp_path / 'out', '--fused'],
+        'export': ['--to', 'torch', '-o', tmp_path / 'model.pt2'],
+    }[name]
+    outcome = tool(name, TINY, checkpoint, *more, '--precision', 'bf16')
+    assert outcome.status == 2 and 'slower than fp32 on this CPU' in outcome.err, outcome
+    assert not (tmp_path / 'model.pt2').exists()
+
+
+def test_bfloat16_is_of_fused_networks(tool, checkpoint, scenes, tmp_path):
+    images = scenes / 'images' / 'val'
+    outcome = tool('predict', TINY, checkpoint, images, '--out-dir', tmp_path / 'out', '--precision', 'bf16')
+    assert outcome.status == 2 and 'add --fused' in outcome.err, outcome
 
 
 @pytest.mark.medium

@@ -88,15 +88,8 @@ def _fast(network, precision: str):
     import torch
 
     from ...fusion.layers import Layer
+    from ...fusion.segmentor import InBfloat16
     from ...fusion.trained import Trained
-
-    class InBfloat16(torch.nn.Module):
-        def __init__(self, network):
-            super().__init__()
-            self.network = network.bfloat16()
-
-        def logits(self, x):
-            return self.network.logits(x.bfloat16()).float()
 
     network = copy.deepcopy(network)
     for part in network.children():
