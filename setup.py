@@ -35,7 +35,7 @@ REPORT = ['plotly>=6', 'jinja2']
 # all but running files: networks, weights, data, tools
 TRAIN = [
     'torch>=2.1',  # the first whose scaled_dot_product_attention takes a scale
-    'timm>=1.0.17',  # the first whose EfficientFormerV2 gives its maps
+    'timm>=1.0.22',  # 1.0.20 and earlier do not find huggingface_hub 2
     'pyyaml',
     'safetensors',
     'huggingface_hub',

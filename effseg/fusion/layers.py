@@ -223,10 +223,18 @@ def _map_mean(x: Tensor) -> Tensor:
     """The mean over a map of one channel, (N, 1, H, W) -> (N, 1, 1, 1): of tiles of at most 8 x 8, then of their means,
     and so on. A running sum of more would stop growing in half precision."""
     while max(x.shape[2:]) > 1:
-        tile = [next((size for size in range(min(side, 8), 1, -1) if side % size == 0), side) for side in x.shape[2:]]
+        tile = [_tile(side) for side in x.shape[2:]]
         weight = torch.full((1, 1, *tile), 1 / (tile[0] * tile[1]), dtype=x.dtype, device=x.device)
         x = F.conv2d(x, weight, stride=tile)
     return x
+
+
+def _tile(side: int) -> int:
+    """The largest divisor of a side that is 8 at most; the side itself where that is 1."""
+    for size in range(min(side, 8), 1, -1):
+        if side % size == 0:
+            return size
+    return side
 
 
 def _normalise(x: Tensor, mean, eps: float) -> Tensor:

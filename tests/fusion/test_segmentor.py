@@ -206,6 +206,10 @@ def test_a_batch_norm_left_over_is_an_error(small, monkeypatch):
         effseg.fuse(small)
 
 
+@pytest.mark.skipif(
+    torch.__version__ < '2.5',
+    reason="torch 2.3 decomposes a bilinear resize into an index; no runtime's exporter takes it",
+)
 @pytest.mark.medium
 @pytest.mark.parametrize('size', [(64, 96), pytest.param((50, 70), marks=SLOW)])
 @torch.no_grad()
