@@ -108,7 +108,7 @@ def export(
         ParityError: when the artifact does not reach the threshold of its precision.
     """
     path, writer, started = Path(path), backend(spec.backend), time.perf_counter()
-    _check(path, writer.PRECISIONS, spec, images, calibration)
+    _check(path, writer, spec, images, calibration)
     path.parent.mkdir(parents=True, exist_ok=True)
     runs_here = getattr(writer, 'runs_here', lambda: True)()
     reference = parity.Reference(model, spec, images, masks)
@@ -191,11 +191,13 @@ def _convert(writer: ModuleType, network: nn.Module, *arguments: Any) -> Delegat
 
 
 def _check(
-    path: Path, precisions: Sequence[str], spec: Spec, images: Sequence[np.ndarray], calibration: Sequence[np.ndarray]
+    path: Path, writer: ModuleType, spec: Spec, images: Sequence[np.ndarray], calibration: Sequence[np.ndarray]
 ) -> None:
-    if spec.precision not in precisions:
+    if spec.precision not in writer.PRECISIONS:
+        why = getattr(writer, 'MISSING', {}).get(spec.precision)
         raise ConfigError(
-            f'--precision {spec.precision} does not exist for {spec.backend}; use one of {", ".join(precisions)}'
+            f'--precision {spec.precision} does not exist for {spec.backend}{f" ({why})" if why else ""}; use one of '
+            f'{", ".join(writer.PRECISIONS)}'
         )
     if path.suffix != SUFFIXES[spec.backend]:
         raise ConfigError(f'{path} must end in {SUFFIXES[spec.backend]} to be read by {spec.backend}')

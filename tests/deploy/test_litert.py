@@ -1,3 +1,10 @@
+import pytest
+import torch
+
+import effseg
+from effseg import deploy
+
+from .conftest import SIZE, need, spec_of
 from .contract import BackendContract
 
 
@@ -5,4 +12,19 @@ class TestLiteRT(BackendContract):
     runtime = 'litert'
     runtime_module = 'ai_edge_litert.interpreter'
     slow_int8 = True
-    refused = 'fp16'
+
+
+@pytest.mark.medium
+def test_fp16_takes_less_room_and_stays_one_delegate(trained, scenes, tmp_path):
+    need('litert')
+    with torch.no_grad():
+        network = effseg.fuse(trained, size=SIZE).exportable()
+    images, weights = [image for image, _ in scenes[:4]], sum(p.numel() for p in network.parameters() if p.dim() == 4)
+    done = {}
+    for precision in ('fp32', 'fp16'):
+        spec = spec_of('litert', 'labels', precision, classes=8)
+        done[precision] = deploy.export(trained, network, spec, tmp_path / f'{precision}.tflite', images)
+    half = done['fp16']
+    assert half.delegation.delegates == 1 and not half.delegation.left and half.accelerated.parity.agreement > 0.99
+    assert done['fp32'].megabytes - half.megabytes > 1.5 * weights / 1e6
+    assert deploy.load(half.path)(images[0]).shape == SIZE

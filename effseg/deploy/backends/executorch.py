@@ -15,6 +15,10 @@ from . import Delegation, Session, require
 
 PRECISIONS = ('fp32', 'int8')
 HALF = ()
+# seen with executorch 1.5: the file of a network in half precision is no smaller
+MISSING = {
+    'fp16': 'XNNPACK leaves the casts and GELU of a half network outside its delegate, and the file is no smaller'
+}
 METHOD = 'effseg_spec'
 
 

@@ -11,8 +11,8 @@ from ..quiet import quiet
 from ..spec import Spec
 from . import Delegation, Session, require
 
-PRECISIONS = ('fp32', 'int8')
-HALF = ()
+PRECISIONS = ('fp32', 'fp16', 'int8')
+HALF = ('fp16',)  # the weights are; GPUs compute in it as well
 METADATA = b'effseg'
 
 
@@ -27,6 +27,8 @@ def export(network, spec: Spec, path: Path, images: list[np.ndarray], floats: tu
     program = Program(network, spec, compare=True).eval()
     with quiet(), torch.no_grad():
         litert_torch.convert(program, (torch.zeros(1, *spec.image_shape),)).export(str(path))
+    if spec.precision == 'fp16':
+        _to_fp16(path)
     if spec.precision == 'int8':
         _to_int8(path, images, [_scope(program, f'network.{layer}') for layer in floats])
     _write_metadata(path, spec.to_json())
@@ -59,6 +61,34 @@ def load(path: Path, threads: int | None = None) -> Session:
     return Session(spec=spec, shapes=(tuple(image['shape'].tolist()), tuple(result['shape'].tolist())), run=run)
 
 
+def _to_fp16(path: Path) -> None:
+    """Weights in half precision by ai-edge-quantizer; image and result stay float32."""
+    from ai_edge_quantizer import qtyping, quantizer
+    from ai_edge_quantizer.algorithm_manager import AlgorithmName
+
+    recipe = quantizer.Quantizer(str(path))
+    config = qtyping.OpQuantizationConfig(
+        weight_tensor_config=qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT),
+        compute_precision=qtyping.ComputePrecision.FLOAT,
+    )
+    operators = qtyping.TFLOperationName
+    for operator in (
+        operators.CONV_2D,
+        operators.DEPTHWISE_CONV_2D,
+        operators.CONV_2D_TRANSPOSE,
+        operators.FULLY_CONNECTED,
+    ):
+        recipe.update_quantization_recipe('.*', operator, config, algorithm_key=AlgorithmName.FLOAT_CASTING)
+    _exchange(path, recipe.quantize)
+
+
+def _exchange(path: Path, quantize) -> None:
+    with quiet():
+        result = quantize()
+        path.unlink()
+        result.export_model(str(path))
+
+
 def _to_int8(path: Path, images: list[np.ndarray], floats: list[str]) -> None:
     """Quantizes the convs by ai-edge-quantizer; ``floats`` are patterns of the names it knows them by."""
     from ai_edge_quantizer import qtyping, quantizer
@@ -71,10 +101,7 @@ def _to_int8(path: Path, images: list[np.ndarray], floats: list[str]) -> None:
             recipe.update_quantization_recipe(scope, operator, algorithm_key=AlgorithmName.NO_QUANTIZE)
     signature, declared = next(iter(_interpreter(path).get_signature_list().items()))
     data = {signature: [{declared['inputs'][0]: image[None].astype(np.float32)} for image in images]}
-    with quiet():
-        result = recipe.quantize(recipe.calibrate(data))
-        path.unlink()
-        result.export_model(str(path))
+    _exchange(path, lambda: recipe.quantize(recipe.calibrate(data)))
 
 
 def _scope(program, layer: str) -> str:
