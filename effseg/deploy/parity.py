@@ -41,11 +41,14 @@ THRESHOLDS = {
     # fp32 sums of a few thousand products in another order, through twenty layers: seen 1e-5, and 1e-5 of the labels;
     # ExecuTorch's own bound is 1e-3
     'fp32': Threshold(1e-3, 0.9998, 0.99, 2e-6),
-    # eleven bits of mantissa; Core ML's own bound for fp16 is a hundred times that for fp32
+    # eleven bits of mantissa; Core ML's own bound for fp16 is a hundred times that for fp32. Of the demo's trained
+    # V2-S0 99.98 % of the labels and a worst class of 99.8 % were seen; a mean that is off by one, 99.64 %, is refused
+    # by the proof in fp32 that comes first
     'fp16': Threshold(1e-1, 0.995, 0.9, 2e-5),
     # eight bits of mantissa, so eight times as far as fp16 at each rounding
     'bf16': Threshold(3e-1, 0.97, 0.7, 1e-4),
-    # judged by LOSS or AGREEMENT; below this the file is broken, not imprecise
+    # judged by LOSS or AGREEMENT; below this the file is broken, not imprecise. Of the same network 99.3 % of
+    # the labels and 94 % were seen, calibrated on black images 84 %, on noise 98.7 % and 88 %
     'int8': Threshold(None, 0.90, 0.5, 2e-4),
 }
 LOSS = 0.5  # mIoU that fp16 and int8 may cost on the images of the proof, where they have masks

@@ -68,7 +68,12 @@ def scenes() -> list[tuple[np.ndarray, np.ndarray]]:
 @pytest.fixture(scope='session')
 def trained(scenes):
     """A model that has learnt the eight classes of the scenes: its labels are regions, not noise."""
-    model = segmenter(channels=24, classes=8, resolution=3).train()
+    return learn(segmenter(channels=24, classes=8, resolution=3), scenes)
+
+
+def learn(model: torch.nn.Module, scenes: list[tuple[np.ndarray, np.ndarray]]) -> torch.nn.Module:
+    """Trains a model of eight classes, whose logits are a quarter of the image, for some seconds."""
+    model.train()
     pixels = torch.stack([torch.from_numpy(image) for image, _ in scenes]).permute(0, 3, 1, 2).float()
     pixels = (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
     truth = torch.stack([torch.from_numpy(mask[2::4, 2::4].astype(np.int64)) for _, mask in scenes])

@@ -7,11 +7,15 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from networks import SMALL, SMALL_V2, segmenter
 
+import effseg
 from effseg import deploy
 from effseg.deploy import parity
 from effseg.deploy.backends import coreml
-from effseg.deploy.program import Program
+from effseg.deploy.program import Program, Unfused
 from effseg.deploy.spec import beside, check_seal
 from effseg.errors import ArtifactError, MissingRuntimeError, ParityError
 from effseg.fusion.layers import Attention
@@ -48,6 +52,42 @@ def test_image_is_declared_with_mean_and_scale(converted):
     )
     assert image.scale == pytest.approx(1 / divisor)
     assert image.bias == pytest.approx([-mean / divisor for mean in spec.mean])
+
+
+def assert_converted_right(network, size, folder):
+    spec = spec_of('coreml', size=size)
+    spec = dataclasses.replace(spec, grid=tuple(network.logits(torch.zeros(1, 3, *size)).shape[2:]))
+    coreml.export(network, spec, folder / 'model.mlpackage', [])
+    image = np.random.default_rng(0).integers(0, 256, spec.image_shape, np.uint8)
+    expected = Program(network, spec).eval()(torch.from_numpy(image[None]))[0].numpy()
+    found = coreml.interpret(folder / 'model.mlpackage')(image)
+    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+
+
+class Cropped(torch.nn.Module):
+    def logits(self, x):
+        return x[:, :, :64, :96].relu() + x
+
+
+@torch.no_grad()
+def test_a_crop_that_takes_everything_converts(tmp_path):
+    need('coreml')
+    assert_converted_right(Cropped(), (64, 96), tmp_path)
+
+
+SIDES = st.integers(1, 7).map(lambda number: 32 * number)
+
+
+@pytest.mark.slow
+@given(size=st.tuples(SIDES, SIDES), second=st.booleans(), mlp=st.booleans(), fuse=st.booleans())
+@settings(max_examples=12, deadline=None, derandomize=True)
+@torch.no_grad()
+def test_every_size_converts(random_stats, tmp_path_factory, size, second, mlp, fuse):
+    need('coreml')
+    arch, kind = (SMALL_V2, 'EfficientFormerV2') if second else (SMALL, 'EfficientFormer')
+    model = random_stats(segmenter(arch, type=kind, head=dict(type='SegformerHead') if mlp else None)).float()
+    network = effseg.fuse(model, size).exportable() if fuse else Unfused(model)
+    assert_converted_right(network, size, tmp_path_factory.mktemp('size'))
 
 
 def biases_zeroed(network):

@@ -55,6 +55,7 @@ def convert(network, spec: Spec):
     example = torch.zeros(1, 3, spec.height, spec.width)
     with torch.no_grad():
         exported = torch.export.export(program, (example,)).run_decompositions({})
+    _know_alias()
     image = ct.ImageType(
         name='image',
         shape=tuple(example.shape),
@@ -72,6 +73,16 @@ def convert(network, spec: Spec):
         compute_precision=precision,
         skip_model_load=not runs_here(),
     )
+
+
+def _know_alias() -> None:
+    """Tells coremltools of ``aten.alias``, which torch makes of a slice that takes everything: crops and windows do at
+    some sizes."""
+    from coremltools.converters.mil.frontend.torch.torch_op_registry import register_torch_op
+
+    @register_torch_op(override=True)
+    def alias(context, node):
+        context.add(context[node.inputs[0]], torch_name=node.name)
 
 
 def check(path: Path, spec: Spec) -> None:
