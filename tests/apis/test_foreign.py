@@ -40,9 +40,8 @@ def foreign(request, scenes, tmp_path_factory):
 
     folder = tmp_path_factory.mktemp('foreign')
     config = folder / 'foreign.py'
-    config.write_text(
-        f'_base_ = [{TINY!r}]\ncrop_size = (128, 128)\nmodel = dict(\n    data_preprocessor=dict(size=crop_size),{MODELS[request.param]})\n'
-    )
+    preprocessor = 'data_preprocessor=dict(size=(128, 128)),'
+    config.write_text(f'_base_ = [{TINY!r}]\nmodel = dict(\n    {preprocessor}{MODELS[request.param]})\n')
     model = randomise(open_segmenter(str(config), device='cpu').trained).float()
     torch.save({'state_dict': model.state_dict()}, folder / 'foreign.pth')
     return config, folder / 'foreign.pth'
