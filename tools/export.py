@@ -7,7 +7,7 @@ from effseg.apis import cli
 
 
 def main(argv: list[str]) -> None:
-    from effseg.apis.export import PROOF_IMAGES, export
+    from effseg.apis.export import PROOF_IMAGES, export, export_all
     from effseg.apis.weights import export_weights
     from effseg.checkpoint.read import trusted
     from effseg.deploy.backends import SUFFIXES
@@ -19,8 +19,8 @@ def main(argv: list[str]) -> None:
     parser.add_argument(
         '--to',
         required=True,
-        choices=[*SUFFIXES, 'safetensors'],
-        help='the runtime, or safetensors for the weights alone',
+        choices=[*SUFFIXES, 'all', 'safetensors'],
+        help='the runtime, all of them, or safetensors for the weights alone',
     )
     parser.add_argument(
         '--size',
@@ -42,7 +42,9 @@ def main(argv: list[str]) -> None:
         help='how a photo of another size becomes the image: resized with its proportions and padded, resized without, '
         'or cut into overlapping windows (default: %(default)s)',
     )
-    parser.add_argument('--precision', choices=PRECISIONS, default='fp32')
+    parser.add_argument(
+        '--precision', choices=[*PRECISIONS, 'all'], default='fp32', help='all: as far as a runtime has them'
+    )
     parser.add_argument(
         '--calibration', type=int, default=64, metavar='N', help='training images that choose the ranges of int8'
     )
@@ -56,7 +58,9 @@ def main(argv: list[str]) -> None:
         action='store_true',
         help='write an fp16 or int8 file all the same when it costs more accuracy than it may',
     )
-    parser.add_argument('-o', '--out', metavar='PATH', help='the artifact (default: beside the checkpoint)')
+    parser.add_argument(
+        '-o', '--out', metavar='PATH', help='the artifact, of several their folder (default: beside the checkpoint)'
+    )
     cli.add_trust_option(parser)
     cli.add_cfg_options(parser)
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
@@ -65,8 +69,9 @@ def main(argv: list[str]) -> None:
         if args.to == 'safetensors':
             print(export_weights(args.config, args.checkpoint, args.out, args.cfg_options))
             return
+        run = export_all if 'all' in (args.to, args.precision) else export
         print(
-            export(
+            run(
                 args.config,
                 args.checkpoint,
                 args.to,

@@ -1,5 +1,8 @@
 """From a config and a checkpoint to a proven artifact."""
 
+import dataclasses
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from ..errors import ConfigError, DataError
 from ..fusion.segmentor import check_model, threshold_of
 from ..fusion.segmentor import fuse as fuse_model
 from ..fusion.trained import Decoder, deciding_head, freeze_random_bases
+from .export_all import Exports, write_all
 from .opening import open_segmenter
 from .predict import find_images
 
@@ -68,27 +72,97 @@ def export(
     backend(to)
     if precision not in PRECISIONS:
         raise ConfigError(f'precision={precision!r} is unknown; use one of {", ".join(PRECISIONS)}')
-    if precision == 'bf16' and to == 'torch':
-        check_bfloat16()
+    model = _opened(config, checkpoint, cfg_options)
+    spec = _spec(model, checkpoint, to, size, output, precision, fit)
+    write, _ = _writer(model, spec, calibration, images, proof_images, fuse, keep_inaccurate)
+    path = path or Path(checkpoint).with_suffix('').as_posix() + f'_{precision}{SUFFIXES[to]}'
+    return write(to, precision, path)
+
+
+def export_all(
+    config: str,
+    checkpoint: str,
+    to: str = 'all',
+    size: tuple[int, int] | None = None,
+    output: str = 'labels',
+    precision: str = 'all',
+    calibration: int = 64,
+    images: list[str] | None = None,
+    proof_images: int = PROOF_IMAGES,
+    fuse: bool = True,
+    keep_inaccurate: bool = False,
+    folder: str | None = None,
+    cfg_options: dict | None = None,
+    fit: str = FITS[0],
+) -> Exports:
+    """Writes every artifact that can be had of a checkpoint, which is opened and fused once; one that fails is a row of
+    what is returned, and not the end.
+
+    Args:
+        to, precision: ``'all'``, or one of those of :func:`export`.
+        folder: for the artifacts; that of the checkpoint when left out.
+        config, checkpoint, size, output, calibration, images, proof_images, fuse, keep_inaccurate, cfg_options, fit: as
+            in :func:`export`.
+
+    Raises:
+        EffsegError: for a checkpoint or images that cannot be used.
+    """
+    runtimes = tuple(SUFFIXES) if to == 'all' else (to,)
+    precisions = PRECISIONS if precision == 'all' else (precision,)
+    model = _opened(config, checkpoint, cfg_options)
+    spec = _spec(model, checkpoint, runtimes[0], size, output, precisions[0], fit)
+    write, image = _writer(model, spec, calibration, images, proof_images, fuse, keep_inaccurate)
+    stem = Path(checkpoint).with_suffix('').name
+    place = Path(folder) if folder else Path(checkpoint).parent
+    return write_all(
+        lambda to, precision: write(to, precision, place / f'{stem}_{precision}{SUFFIXES[to]}'),
+        runtimes,
+        precisions,
+        image,
+    )
+
+
+def _opened(config: str, checkpoint: str, cfg_options: dict | None) -> Any:
     model = open_segmenter(config, checkpoint, cfg_options=cfg_options, device='cpu').trained
     check_model(model)
-    spec = _spec(model, checkpoint, to, size, output, precision, fit)
+    return model
+
+
+def _writer(
+    model: Any,
+    spec: Spec,
+    calibration: int,
+    images: list[str] | None,
+    proof_images: int,
+    fuse: bool,
+    keep_inaccurate: bool,
+) -> tuple[Callable[[str, str, str | Path], Export], np.ndarray]:
+    """What writes a runtime's file of a precision to a path, and the first image of its proof."""
     shape = (spec.height, spec.width)
     proof, masks = _images(model.cfg, 'val_dataloader', images, proof_images, shape, spec.mean, True)
-    ranges = (
-        _images(model.cfg, 'train_dataloader', images, calibration, shape, spec.mean, False)[0]
-        if precision == 'int8'
-        else []
-    )
+
+    @functools.cache
+    def ranges() -> list[np.ndarray]:
+        return _images(model.cfg, 'train_dataloader', images, calibration, shape, spec.mean, False)[0]
+
+    if spec.precision == 'int8':
+        ranges()  # what is missing is said before anything is fused
     if frozen := freeze_random_bases(model, lambda model: Decoder(model)(model.backbone(torch.zeros(1, 3, *shape)))):
         print(f'{frozen} matrix decomposition(s): random bases, drawn for every image in training, frozen in the file')
     if fuse:
         fused = fuse_model(model, size=shape)
         print('\n'.join(fused.parts))
     network = fused.exportable() if fuse else Unfused(model)
-    path = path or Path(checkpoint).with_suffix('').as_posix() + f'_{precision}{SUFFIXES[to]}'
-    with torch.no_grad():
-        return deploy.export(model, network, spec, path, proof, ranges, masks, keep_inaccurate)
+
+    @torch.no_grad()
+    def write(to: str, precision: str, path: str | Path) -> Export:
+        if precision == 'bf16' and to == 'torch':
+            check_bfloat16()
+        own = dataclasses.replace(spec, backend=to, precision=precision)
+        calibrated = ranges() if precision == 'int8' else []
+        return deploy.export(model, network, own, path, proof, calibrated, masks, keep_inaccurate)
+
+    return write, proof[0] if proof else np.zeros(spec.image_shape, np.uint8)
 
 
 def _spec(model, checkpoint: str, to: str, size: tuple[int, int] | None, output: str, precision: str, fit: str) -> Spec:
