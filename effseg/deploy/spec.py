@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ..errors import ArtifactError, ConfigError
 from ..files import digest, files_of
+from .interface import interface
 
 # 1 knew neither align_corners nor threshold, and had no seal; logits of 1 and 2 are a quarter of the image; 1 to 3 have
 # no fit, and were scored in windows
@@ -163,8 +164,8 @@ class Spec:
         return self.channels, *self.grid
 
     def as_dict(self) -> dict:
-        """The spec as plain data, with the format's number."""
-        return {'effseg_spec': FORMAT, **dataclasses.asdict(self)}
+        """The spec as plain data, with the format's number and what follows from it: :mod:`effseg.deploy.interface`."""
+        return {'effseg_spec': FORMAT, **dataclasses.asdict(self), **interface(self)}
 
     def to_json(self) -> str:
         """The spec as it is kept inside artifacts, with a place for the seal: see :func:`seal`."""

@@ -2,6 +2,7 @@
 tier."""
 
 import copy
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -66,6 +67,16 @@ class BackendContract:
             and exported.parity.agreement >= parity.THRESHOLDS[exported.spec.precision].agreement
         )
         assert exported.megabytes > 0.01
+
+    def declared(self, path: Path) -> list[tuple]:
+        """Name, dtype and shape of the file's input and its output, as the runtime reads them."""
+        raise NotImplementedError
+
+    def test_its_spec_names_what_goes_in_and_what_comes_out(self, exported):
+        spec = json.loads(beside(exported.path).read_text())
+        ports = [(port['name'], port['dtype'], tuple(port['shape'])) for port in (*spec['inputs'], *spec['outputs'])]
+        assert ports == self.declared(exported.path)
+        assert [port['range'] for port in spec['outputs']] == [[0, 2] if spec['output'] == 'labels' else None]
 
     def test_everything_is_delegated(self, exported):
         assert exported.delegation.delegates == 1 and not exported.delegation.left, exported.delegation

@@ -13,6 +13,15 @@ class TestLiteRT(BackendContract):
     runtime_module = 'ai_edge_litert.interpreter'
     slow_int8 = True
 
+    def declared(self, path):
+        from ai_edge_litert.interpreter import Interpreter
+
+        interpreter = Interpreter(str(path))
+        runner = interpreter.get_signature_runner()
+        ports = {**runner.get_input_details(), **runner.get_output_details()}
+        assert [port['name'] for port in ports.values()] == list(ports)  # for readers of tensors, not of signatures
+        return [(name, port['dtype'].__name__, tuple(port['shape'].tolist())) for name, port in ports.items()]
+
 
 @pytest.mark.medium
 def test_fp16_takes_less_room_and_stays_one_delegate(trained, scenes, tmp_path):

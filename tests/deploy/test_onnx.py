@@ -22,6 +22,14 @@ class TestOnnx(BackendContract):
     runtime = 'onnx'
     runtime_module = 'onnxruntime'
 
+    def declared(self, path):
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
+        types = {'tensor(uint8)': 'uint8', 'tensor(int32)': 'int32', 'tensor(float)': 'float32'}
+        ports = (*session.get_inputs(), *session.get_outputs())
+        return [(port.name, types[port.type], tuple(port.shape)) for port in ports]
+
 
 def test_the_attention_bias_is_kept_as_its_table(model, make_spec, tmp_path):
     need('onnx')

@@ -28,6 +28,13 @@ class TestTorch(BackendContract):
     instead_of_int8 = 'bf16'
     slow_int8 = True
 
+    def declared(self, path):
+        program = torch.export.load(path)
+        names = (*program.graph_signature.user_inputs, *program.graph_signature.user_outputs)
+        values = [node.meta['val'] for name in names for node in program.graph.nodes if node.name == name]
+        # one image or any number of them
+        return [(None, str(value.dtype).removeprefix('torch.'), (1, *value.shape[1:])) for value in values]
+
 
 @pytest.fixture(scope='module')
 def path(tmp_path_factory, fused):

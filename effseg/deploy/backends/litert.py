@@ -31,7 +31,7 @@ def export(network, spec: Spec, path: Path, images: list[np.ndarray], floats: tu
         _to_fp16(path)
     if spec.precision == 'int8':
         _to_int8(path, images, [_scope(program, f'network.{layer}') for layer in floats])
-    _write_metadata(path, spec.to_json())
+    _describe(path, spec)
     return _delegation(_interpreter(path))
 
 
@@ -146,16 +146,23 @@ def _delegation(interpreter) -> Delegation:
     return Delegation('XNNPACK', len(delegates), dict(left))
 
 
-def _write_metadata(path: Path, text: str) -> None:
+def _describe(path: Path, spec: Spec) -> None:
+    """Writes the spec into a file, and the names of its image and its result, which the converter numbers."""
     from ai_edge_litert import schema_py_generated as schema
     from ai_edge_litert.tools import flatbuffer_utils
 
     model = flatbuffer_utils.read_model(str(path))
     buffer, entry = schema.BufferT(), schema.MetadataT()
-    buffer.data = np.frombuffer(text.encode(), dtype=np.uint8)
+    buffer.data = np.frombuffer(spec.to_json().encode(), dtype=np.uint8)
     entry.name, entry.buffer = METADATA.decode(), len(model.buffers)
     model.buffers.append(buffer)
     model.metadata = [*(model.metadata or []), entry]
+    graph, (signature,) = model.subgraphs[0], model.signatureDefs
+    for name, (declared,), (tensor,) in (
+        ('image', signature.inputs, graph.inputs),
+        (spec.output, signature.outputs, graph.outputs),
+    ):
+        declared.name = graph.tensors[tensor].name = name
     flatbuffer_utils.write_model(model, str(path))
 
 
