@@ -1,11 +1,21 @@
-// From what an artifact returns to the label of every pixel.
+// The fit: from a photo to its part of the artifact's image, and from what that returns to the label of every pixel.
 
-/** The labels of a result: of `labels` output as they are, of `logits` by bilinear resizing and the largest class.
- *  A pixel between four corners of one class has that class; only the others are mixed. */
-export function labelsOf(values, dims, height, width) {
-  const labels = new Uint8Array(height * width);
+/** [height, width] of the photo in the upper left corner of the image. A photo in windows, which a camera cannot wait
+ *  for, is shown by letterbox. */
+export function contentOf(spec, height, width) {
+  if (spec.fit === 'stretch') return [spec.height, spec.width];
+  const scale = Math.min(spec.height / height, spec.width / width);
+  const side = (length, most) => Math.min(Math.max(Math.floor(length * scale + .5), 1), most);
+  return [side(height, spec.height), side(width, spec.width)];
+}
+
+/** The labels of `size`, [height, width], from the part `content` of a result: of `labels` the nearest, of `logits` the
+ *  largest class after bilinear resizing. A pixel between four corners of one class has it; only the others are mixed. */
+export function labelsOf(values, dims, spec, content, size) {
+  const [height, width] = size, labels = new Uint8Array(height * width);
   if (dims.length === 3) {
-    for (let i = 0; i < labels.length; i++) labels[i] = Number(values[i]);
+    const columns = nearest(content[1], width), rows = nearest(content[0], height);
+    for (let y = 0, p = 0; y < height; y++) for (let x = 0; x < width; x++) labels[p++] = Number(values[rows[y] * spec.width + columns[x]]);
     return labels;
   }
   const [, classes, h, w] = dims, area = h * w, best = new Uint8Array(area);
@@ -13,7 +23,7 @@ export function labelsOf(values, dims, height, width) {
     let largest = values[i];
     for (let c = 1; c < classes; c++) if (values[c * area + i] > largest) { largest = values[c * area + i]; best[i] = c; }
   }
-  const rows = corners(h, height), columns = corners(w, width);
+  const rows = corners(h, spec.height, content[0], height), columns = corners(w, spec.width, content[1], width);
   for (let y = 0, p = 0; y < height; y++) for (let x = 0; x < width; x++, p++) {
     const a = rows.before[y] * w + columns.before[x], b = rows.before[y] * w + columns.after[x];
     const c = rows.after[y] * w + columns.before[x], d = rows.after[y] * w + columns.after[x];
@@ -28,13 +38,19 @@ export function labelsOf(values, dims, height, width) {
   return labels;
 }
 
-/** For each target pixel: the source pixels before and after it, and the weight of the latter (align_corners=False). */
-function corners(source, target) {
+function nearest(content, target) {
+  return Int32Array.from({length: target}, (_, i) => Math.floor((2 * i + 1) * content / (2 * target)));
+}
+
+/** For each target pixel: the cells before and after it, and the weight of the latter (align_corners=False). What lies
+ *  beyond the content is padding, and is left out. */
+function corners(cells, image, content, target) {
   const before = new Int32Array(target), after = new Int32Array(target), weight = new Float32Array(target);
+  const last = Math.max(Math.floor((content - .5) * cells / image - .5 + 1e-6), 0);
   for (let i = 0; i < target; i++) {
-    const position = Math.max((i + .5) * source / target - .5, 0);
-    before[i] = Math.min(Math.floor(position), source - 1);
-    after[i] = Math.min(before[i] + 1, source - 1);
+    const position = Math.max((i + .5) * (content / target) * (cells / image) - .5, 0);
+    before[i] = Math.min(Math.floor(position), last);
+    after[i] = Math.min(before[i] + 1, last);
     weight[i] = position - before[i];
   }
   return {before, after, weight};

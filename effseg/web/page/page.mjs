@@ -1,3 +1,5 @@
+import {contentOf} from './labels.mjs';
+
 // The page: an image or the camera in, the overlay out. What the model takes is in spec.json.
 const $ = id => document.getElementById(id);
 const LONGEST = 1600;  // pixels of the longer side that are shown and saved
@@ -40,39 +42,36 @@ function say(text) {
 }
 
 /** The whole image in the corner of one of the model's size; the rest has the mean color. */
-function fit(source, width, height) {
-  const scale = Math.min(spec.width / width, spec.height / height);
-  const w = Math.max(Math.round(width * scale), 1), h = Math.max(Math.round(height * scale), 1);
+function fit(source, [h, w]) {
   input.canvas.width = spec.width;
   input.canvas.height = spec.height;
   input.fillStyle = `rgb(${spec.mean.map(Math.round).join(' ')})`;
   input.fillRect(0, 0, spec.width, spec.height);
-  input.imageSmoothingEnabled = scale !== 1;
   input.imageSmoothingQuality = 'high';
   input.drawImage(source, 0, 0, w, h);
-  return {rgba: input.getImageData(0, 0, spec.width, spec.height).data, w, h};
+  return input.getImageData(0, 0, spec.width, spec.height).data;
 }
 
-function run(rgba) {
+function run(rgba, content, size) {
   return new Promise((resolve, reject) => {
     waiting = {resolve, reject, number: ++number};
-    worker.postMessage({rgba, number}, [rgba.buffer]);
+    worker.postMessage({rgba, content, size, number}, [rgba.buffer]);
   });
 }
 
 async function segment(source, width, height) {
-  const {rgba, w, h} = fit(source, width, height);
+  const content = contentOf(spec, height, width), rgba = fit(source, content);
   // kept now: a camera has moved on when the labels are there
   const scale = Math.min(1, LONGEST / Math.max(width, height));
   frame.canvas.width = Math.max(Math.round(width * scale), 1);
   frame.canvas.height = Math.max(Math.round(height * scale), 1);
   frame.imageSmoothingQuality = 'high';
   frame.drawImage(source, 0, 0, frame.canvas.width, frame.canvas.height);
-  const {labels, milliseconds} = await run(rgba);
+  const {labels, milliseconds} = await run(rgba, content, [frame.canvas.height, frame.canvas.width]);
   photo.canvas.width = frame.canvas.width;
   photo.canvas.height = frame.canvas.height;
   photo.drawImage(frame.canvas, 0, 0);
-  result = {labels, width: w, height: h, stride: spec.width};
+  result = {labels, width: photo.canvas.width, height: photo.canvas.height};
   globalThis.segmentation = result;  // for scripts of those who look on
   $('stage').classList.add('filled');
   draw();
@@ -82,9 +81,9 @@ async function segment(source, width, height) {
 }
 
 function draw() {
-  const {labels, width, height, stride} = result, pixels = new ImageData(width, height), data = new Uint32Array(pixels.data.buffer);
+  const {labels, width, height} = result, pixels = new ImageData(width, height), data = new Uint32Array(pixels.data.buffer);
   const colors = spec.palette.map(([r, g, b], index) => chosen === null || chosen === index ? (255 << 24 | b << 16 | g << 8 | r) >>> 0 : 0);
-  for (let y = 0, p = 0; y < height; y++) for (let x = 0; x < width; x++) data[p++] = colors[labels[y * stride + x]];
+  for (let p = 0; p < labels.length; p++) data[p] = colors[labels[p]];
   overlay.canvas.width = width;
   overlay.canvas.height = height;
   overlay.putImageData(pixels, 0, 0);
@@ -92,12 +91,12 @@ function draw() {
 }
 
 function legend() {
-  const {labels, width, height, stride} = result, counts = new Uint32Array(spec.classes.length);
-  for (let y = 0; y < height; y++) for (let x = 0; x < width; x++) counts[labels[y * stride + x]]++;
+  const {labels} = result, counts = new Uint32Array(spec.classes.length);
+  for (const label of labels) counts[label]++;
   const present = [...counts.keys()].filter(index => counts[index] || index === chosen).sort((a, b) => counts[b] - counts[a]);
   $('legend').replaceChildren(...present.map(index => {
     const item = document.createElement('li'), button = document.createElement('button'), color = document.createElement('i');
-    const name = document.createElement('span'), share = document.createElement('span'), percent = 100 * counts[index] / (width * height);
+    const name = document.createElement('span'), share = document.createElement('span'), percent = 100 * counts[index] / labels.length;
     color.style.background = `rgb(${spec.palette[index].join(' ')})`;
     name.textContent = spec.classes[index];
     share.textContent = `${percent.toFixed(1)} %`;

@@ -9,7 +9,8 @@ async function open(wanted) {
   if (wanted !== 'wasm' && await gpu()) {
     try {
       await create('webgpu', model);
-      await run(new Uint8ClampedArray(spec.height * spec.width * 4));  // a graph the GPU cannot run says so here
+      const size = [spec.height, spec.width];
+      await run({rgba: new Uint8ClampedArray(spec.height * spec.width * 4), content: size, size});  // a graph the GPU cannot run says so here
       return;
     } catch (error) { console.info(`WebGPU is left for WebAssembly: ${error.message}`); }
   }
@@ -47,14 +48,15 @@ async function download(address, size) {
   return content;
 }
 
-/** RGBA pixels of the artifact's size, 0-255, as they are: mean and std are inside the file. */
-async function run(rgba) {
+/** RGBA pixels of the artifact's size, 0-255, as they are: mean and std are inside the file; `content` of them become
+ *  labels of `size`. */
+async function run({rgba, content, size}) {
   const pixels = new Uint8Array(spec.height * spec.width * 3);
   for (let i = 0, j = 0; i < rgba.length; i += 4) { pixels[j++] = rgba[i]; pixels[j++] = rgba[i + 1]; pixels[j++] = rgba[i + 2]; }
   const image = new ort.Tensor('uint8', pixels, [1, spec.height, spec.width, 3]);
   const result = (await session.run({[session.inputNames[0]]: image}))[session.outputNames[0]];
   const values = await result.getData();
-  const labels = labelsOf(values, result.dims, spec.height, spec.width);
+  const labels = labelsOf(values, result.dims, spec, content, size);
   image.dispose?.(); result.dispose?.();
   return labels;
 }
@@ -65,7 +67,7 @@ onmessage = async ({data}) => {
       await open(data.wanted);
       postMessage({ready: true, spec, provider});
     } else {
-      const started = performance.now(), labels = await run(data.rgba);
+      const started = performance.now(), labels = await run(data);
       postMessage({labels, milliseconds: performance.now() - started, number: data.number}, [labels.buffer]);
     }
   } catch (error) { postMessage({error: error.message || String(error), number: data.number}); }
