@@ -1,5 +1,6 @@
 """One file per runtime: ``export(network, spec, path, images, floats)``, ``load(path, threads)``, and
-``in_half(network, spec, path, sums)``, which evaluates the file as half precision does. Importing them loads none.
+``in_half(network, spec, path, sums)``, which evaluates the file as half precision does, where a
+phone's accelerator runs such files. Importing them loads none.
 """
 
 import importlib
