@@ -4,6 +4,8 @@ import hashlib
 import os
 from pathlib import Path
 
+from .errors import ConfigError
+
 
 def write(path: Path, content: bytes | str) -> None:
     """Writes a file beside its place and moves it there: who reads it sees the old content or the new, never a part.
@@ -22,6 +24,18 @@ def write(path: Path, content: bytes | str) -> None:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def check_name(path: str | Path) -> None:
+    """Refuses the one kind of name that OpenCV's Python ends the process at, by a segmentation fault.
+
+    Raises:
+        ConfigError: for a name of bytes that are not UTF-8.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(f'{str(path)!a} is not UTF-8, which OpenCV takes alone; give another name') from error
 
 
 def digest(path: Path) -> str:

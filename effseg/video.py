@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from .apis.opening import Segmenter
 from .errors import ConfigError, DataError
+from .files import check_name
 
 VIDEO_SUFFIXES = ('.mp4', '.mov', '.m4v', '.mkv', '.avi', '.webm')
 MP4 = ('.mp4', '.mov', '.m4v')  # their sound fits into .mp4 as it is; Matroska takes any
@@ -66,6 +67,8 @@ def label_video(
     # absolute: OpenCV and ffmpeg take what starts with a name and a colon, such as http:/host/x.mp4, for an address
     source, stem = source if isinstance(source, int) else source.absolute(), stem.absolute()
     camera = isinstance(source, int)
+    for path in (stem,) if camera else (source, stem):
+        check_name(path)
     capture = cv2.VideoCapture(source if camera else str(source))
     try:
         if not capture.isOpened():

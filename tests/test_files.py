@@ -3,6 +3,7 @@ import os
 import pytest
 
 from effseg import files
+from effseg.errors import ConfigError
 
 
 def test_a_file_is_whole_or_as_it_was(tmp_path, monkeypatch):
@@ -33,3 +34,9 @@ def test_the_digest_of_a_folder_knows_names_and_contents(tmp_path):
         files.digest(folder('renamed', a='1', c='22')),
         files.digest(folder('changed', a='1', b='23')),
     )
+
+
+def test_a_name_that_opencv_cannot_take_is_refused():
+    files.check_name('ä.mp4')
+    with pytest.raises(ConfigError, match='not UTF-8'):
+        files.check_name(os.fsdecode(b'a\xff.mp4'))

@@ -15,6 +15,7 @@ from ..engine.config import dataset_of, load_config
 from ..engine.protect import protect
 from ..engine.runner import build_runner, named_errors
 from ..errors import ConfigError
+from ..files import check_name
 from ..outputs import OutputFolder
 from ..segmentors.artifact import AS_CONFIG, is_artifact, of_photos
 from ..segmentors.network import speed
@@ -95,6 +96,7 @@ def test(
     dataset_of(cfg, 'test_dataloader')
     check_datasets(cfg, ('test_dataloader',))
     if show_dir:
+        check_name(Path(show_dir).absolute())
         cfg.default_hooks.visualization.update(draw=True, interval=1)
         cfg.visualizer.save_dir = show_dir
     if fused and tta:

@@ -68,7 +68,9 @@ def score(config: str, segmenter: Segmenter, folder: Path, cfg_options: dict | N
     cfg.visualizer = dict(type='SegLocalVisualizer', vis_backends=[], name=str(folder))
     metric = cfg.test_evaluator
     ignore = metric.get('ignore_index', 255) if isinstance(metric, dict) else 255
-    metrics = [metric] if isinstance(metric, dict) else list(metric)
+    metrics = [metric] if isinstance(metric, dict) else list(metric or ())
+    if not metrics:
+        raise ConfigError("test_evaluator names no metric; IoUMetric scores a segmenter: dict(type='IoUMetric', ...)")
     cfg.test_evaluator = [*metrics, dict(type='SceneRecorder', folder=str(folder), ignore_index=ignore)]
     warnings.filterwarnings('ignore', message='.* instance named of .* has been created')  # of the candidate before
     if hasattr(segmenter.model, 'artifact'):
