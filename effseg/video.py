@@ -67,8 +67,9 @@ def label_video(
     # absolute: OpenCV and ffmpeg take what starts with a name and a colon, such as http:/host/x.mp4, for an address
     source, stem = source if isinstance(source, int) else source.absolute(), stem.absolute()
     camera = isinstance(source, int)
-    for path in (stem,) if camera else (source, stem):
-        check_name(path)
+    check_name(stem)
+    if not camera:
+        check_name(str(source))
     capture = cv2.VideoCapture(source if camera else str(source))
     try:
         if not capture.isOpened():

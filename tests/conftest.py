@@ -108,12 +108,14 @@ def tool(capfd, monkeypatch) -> Callable[..., Outcome]:
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         from mmengine.logging import MMLogger
+        from mmseg.visualization import SegLocalVisualizer
 
         from effseg.apis import cli
 
         monkeypatch.setattr(sys, 'argv', [f'{name}.py', *map(str, arguments)])
         # loggers are named by the second, and those of an earlier test write to a stream that pytest has closed
         MMLogger._instance_dict.clear()
+        SegLocalVisualizer._instance_dict.clear()  # which go on writing where the first one wrote
         monkeypatch.setattr(logging, 'raiseExceptions', False)
         capfd.readouterr()
         status = 0
