@@ -86,9 +86,9 @@ def convert(
         ConfigError: for an output folder inside the source, and a mapping that names what is not there.
         DataError: for labels that cannot be used.
     """
-    root = Path(source).resolve()
-    if not root.is_dir():
+    if not Path(source).is_dir():
         raise DataError(f'{source} is no folder; give the one that holds images and labels')
+    root = Path(source).resolve()
     folder = OutputFolder(out)
     if folder.path == root or root in folder.path.parents or folder.path in root.parents:
         raise ConfigError(f'--out {out} and {source} lie in each other; nothing is written among what is read')

@@ -14,7 +14,7 @@ from ..checkpoint.load import load_segmentor
 from ..engine.config import build_model, dataset_of, load_config, of_config
 from ..engine.optim import check_bfloat16
 from ..errors import ArtifactError, ConfigError
-from ..segmentors.artifact import artifact_segmentor, is_artifact
+from ..segmentors.artifact import FittedSegmentor, artifact_segmentor, is_artifact
 from ..segmentors.network import fused_segmentor, label_segmentor
 
 
@@ -38,7 +38,7 @@ class Segmenter:
         self.palette = np.array(model.dataset_meta['palette'], dtype=np.uint8)
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """The label of every pixel, through the config's test pipeline; of an artifact by its own fit.
+        """The label of every pixel, through the config's test pipeline; of an artifact by its fit.
 
         Args:
             image: (H, W, 3) uint8, RGB.
@@ -46,8 +46,8 @@ class Segmenter:
         Returns:
             (H, W) uint8.
         """
-        if self._trained is None:
-            return self.model.artifact.labels(image).astype(np.uint8)
+        if isinstance(self.model, FittedSegmentor):
+            return self.model.artifact.labels(image, self.model.fit).astype(np.uint8)
         from mmseg.apis import inference_model
 
         bgr = np.ascontiguousarray(image[..., ::-1])  # as MMSegmentation's pipelines read files
