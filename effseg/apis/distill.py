@@ -12,6 +12,7 @@ from ..engine.progress import say
 from ..engine.protect import protect
 from ..engine.runner import build_runner, named_errors
 from ..errors import ConfigError
+from ..outputs import OutputFolder
 from .predict import find_images
 from .train import mixed_precision
 
@@ -45,7 +46,8 @@ def distill(
         ``backbone.safetensors`` in ``work_dir``, for ``model.backbone.init_cfg.checkpoint``.
 
     Raises:
-        EffsegError: for a config, teacher or images that cannot be used.
+        EffsegError: for a config, teacher or images that cannot be used, and a ``backbone.safetensors`` of somebody
+            else's in ``work_dir``.
     """
     cfg = load_config(config, cfg_options, work_dir)
     if images is not None:
@@ -65,14 +67,16 @@ def distill(
     cfg.resume = resume
     if amp:
         mixed_precision(cfg)
+    folder = OutputFolder(cfg.work_dir)
+    folder.check([BACKBONE])  # before hours of training, not behind them
     runner = build_runner(cfg)
     say(f'teaching the backbone of {config} the maps of {teacher}: logs and checkpoints in {cfg.work_dir}')
     with named_errors():
         runner.train()
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    path = Path(cfg.work_dir) / BACKBONE
-    write_safetensors(path, model.backbone.state_dict())
-    return path
+    folder.claim([BACKBONE])
+    write_safetensors(folder.path / BACKBONE, model.backbone.state_dict())
+    return folder.path / BACKBONE
 
 
 def _without_labels(cfg: Config, images: str | None) -> Config:

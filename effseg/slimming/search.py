@@ -46,6 +46,14 @@ def check_budget(space: Space, table: Table, target: float) -> None:
         )
 
 
+def begin(network: Network, space: Space, table: Table, samples: Samples) -> tuple[Network, list[Step], float]:
+    """Judges the original: its network with BatchNorm statistics measured anew, the first step, and the seconds that a
+    candidate takes."""
+    started = time.monotonic()
+    loss, network = judge(network, samples)
+    return network, [Step(None, loss, table.predict(space, space.original))], time.monotonic() - started
+
+
 def gradual(
     network: Network,
     space: Space,
@@ -77,11 +85,9 @@ def gradual(
         ConfigError: when nothing that is left gains time.
     """
     if not path:
-        started = time.monotonic()
-        loss, network = judge(network, samples)
-        seconds, count = time.monotonic() - started, len(space.actions(space.original))
+        network, path, seconds = begin(network, space, table, samples)
+        count = len(space.actions(space.original))
         say(f'at most {count} candidates per step, {seconds:.1f} s each: at most {count * seconds / 60:.1f} min a step')
-        path = [Step(None, loss, table.predict(space, space.original))]
         save(network, path)
     while path[-1].ms > target:
         shape, now = Shape.of(network), path[-1]

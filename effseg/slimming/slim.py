@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import reduce
@@ -16,10 +15,10 @@ from .. import files
 from ..apis.opening import open_segmenter
 from ..errors import ConfigError
 from ..outputs import OutputFolder
-from .evaluate import Samples, judge, network_of
+from .evaluate import Samples, network_of
 from .exhaustive import depths, exhaustive, judged_depths, measure_losses, realised, single_actions
 from .latency import describe
-from .search import Action, Step, check_budget, gradual
+from .search import Action, Step, begin, check_budget, gradual
 from .slicing import Network
 from .space import Shape, Space
 from .table import Table, fingerprint
@@ -126,11 +125,9 @@ def _at_once(
     """The searches that choose an architecture first and then take all the actions that lead there; arguments and
     results as of :func:`effseg.slimming.search.gradual`, and the losses that are known already."""
     if not path:
-        started = time.monotonic()
-        loss, network = judge(network, samples)
-        seconds, count = time.monotonic() - started, len(single_actions(space))
+        network, path, seconds = begin(network, space, table, samples)
+        count = len(single_actions(space))
         print(f'{count} single actions to judge, {seconds:.1f} s each: {count * seconds / 60:.1f} min')
-        path = [Step(None, loss, table.predict(space, space.original))]
         save(network, path, losses)
     if len(path) == 1:
         losses = measure_losses(network, space, samples, losses, lambda losses: save(network, path, losses))

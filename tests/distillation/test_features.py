@@ -66,6 +66,10 @@ def test_one_command_teaches_and_the_segmenter_starts_from_it(tool, weights, tmp
         outcome = tool('distill', TINY, *options, *chosen, '--work-dir', tmp_path / name, *short, *laid)
         assert outcome.status == 0, outcome.err
         assert 'backbone.safetensors' in outcome.out
+    (tmp_path / 'theirs').mkdir()
+    (tmp_path / 'theirs/backbone.safetensors').write_text('mine')
+    outcome = tool('distill', TINY, *options, '--work-dir', tmp_path / 'theirs', *short)
+    assert outcome.status == 2 and (tmp_path / 'theirs/backbone.safetensors').read_text() == 'mine'
     start = [
         'model.backbone.init_cfg.type=Pretrained',
         f'model.backbone.init_cfg.checkpoint={tmp_path}/own/backbone.safetensors',
