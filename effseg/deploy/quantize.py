@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ..fusion.layers import ChannelNorm, MapNorm
+from ..fusion.norms import ChannelNorm, MapNorm
 from .parity import Parity, inaccuracy
 from .program import Program
 from .spec import Spec

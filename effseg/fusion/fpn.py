@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from ..errors import FuseError
 from .collapse import CollapsedLevel, cost
 from .folding import Affine, linear_part
-from .layers import Conv, Layer, MapNorm, Sequential, conv_module
+from .layers import Conv, Layer, Sequential, conv_module
+from .norms import MapNorm
 from .upsample import plus_doubled
 
 # lines of a level that a collapsed border needs; smaller maps go step by step

@@ -9,14 +9,12 @@ rounds once, at the end.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import FuseError
-from ..models.attention_bias import attention_bias, resize_table
 from .folding import Affine, fold_norm
 
 ACTIVATIONS = {'none': nn.Identity, 'relu': nn.ReLU, 'gelu': nn.GELU, 'hardswish': nn.Hardswish}
@@ -159,212 +157,6 @@ class PoolMixer(Layer):
         return y * factor + x * self.keep if self.portable else y.mul_(factor).addcmul_(x, self.keep)
 
 
-class MapNorm(Layer):
-    """Normalisation of a whole map (GroupNorm) and a scale and shift per channel.
-
-    Args:
-        channels: C.
-        groups: of channels with a mean and variance of their own; 0 leaves the map as it is.
-        eps: added to the variance.
-        affine: whether a scale and shift follow. The layer behind may take them over: :meth:`release`.
-    """
-
-    def __init__(self, channels: int, groups: int, eps: float, affine: bool):
-        super().__init__()
-        self.channels, self.groups, self.eps, self.affine = channels, groups, eps, affine
-        self.scale: Any = empty(channels) if affine else None
-        self.shift: Any = empty(channels) if affine else None
-
-    @classmethod
-    def of(cls, channels: int, groups: int, eps: float, scale: Tensor | None, shift: Tensor | None) -> 'MapNorm':
-        """Makes a norm; ``scale`` and ``shift`` are (C,), or both None."""
-        layer = cls(channels, groups, eps, affine=scale is not None)
-        if scale is not None and shift is not None:
-            layer.to(scale.device)
-            layer.scale.copy_(scale.detach())
-            layer.shift.copy_(shift.detach())
-        return layer
-
-    def release(self) -> tuple[Tensor | None, Tensor | None]:
-        """Gives the scale and shift away; from then on the layer only normalises."""
-        released = self.scale, self.shift
-        self.scale = self.shift = None
-        self.affine = False
-        return released
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.groups == 1 and self.portable:
-            x = _normalise(x, lambda y, factor=1.0: _map_mean(_channel_mean(y, factor)), self.eps)
-        elif self.groups:
-            x = F.group_norm(x, self.groups, eps=self.eps)
-        return x * self.scale[None, :, None, None] + self.shift[None, :, None, None] if self.affine else x
-
-
-class ChannelNorm(Layer):
-    """LayerNorm over the channels of each pixel, without scale and shift: the layer behind has taken them over."""
-
-    def __init__(self, eps: float):
-        super().__init__()
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.portable:
-            return _normalise(x, _channel_mean, self.eps)
-        return F.layer_norm(x.permute(0, 2, 3, 1), x.shape[1:2], eps=self.eps).permute(0, 3, 1, 2)
-
-
-def _channel_mean(x: Tensor, factor: float = 1.0) -> Tensor:
-    """``factor`` times the mean over the channels, (N, C, H, W) -> (N, 1, H, W), as a 1 x 1 conv: runtimes execute a
-    mean over height and width, not over channels, and divide behind the sum, which half precision may not hold."""
-    return F.conv2d(x, torch.full((1, x.shape[1], 1, 1), factor / x.shape[1], dtype=x.dtype, device=x.device))
-
-
-def _map_mean(x: Tensor) -> Tensor:
-    """The mean over a map of one channel, (N, 1, H, W) -> (N, 1, 1, 1): of tiles of at most 8 x 8, then of their means,
-    and so on. A running sum of more would stop growing in half precision."""
-    while max(x.shape[2:]) > 1:
-        tile = [_tile(side) for side in x.shape[2:]]
-        weight = torch.full((1, 1, *tile), 1 / (tile[0] * tile[1]), dtype=x.dtype, device=x.device)
-        x = F.conv2d(x, weight, stride=tile)
-    return x
-
-
-def _tile(side: int) -> int:
-    """The largest divisor of a side that is 8 at most; the side itself where that is 1."""
-    for size in range(min(side, 8), 1, -1):
-        if side % size == 0:
-            return size
-    return side
-
-
-def _normalise(x: Tensor, mean, eps: float) -> Tensor:
-    """``(x - mean) / sqrt(variance + eps)``, in half precision as well.
-
-    The square of what lies more than 255 from the mean is more than half precision holds, that of what lies close
-    nothing. So the deviations are divided by their own size first, which has no part in the result: one that is 2,000
-    times the mean deviation is still squared.
-
-    Args:
-        x: (N, C, H, W), up to some 10,000.
-        mean: of what is normalised together; its second argument is a factor.
-        eps: added to the variance.
-    """
-    centred = x - mean(x)
-    size = torch.rsqrt(mean(F.relu(centred)) + eps**0.5)  # of half the mean deviation
-    size = size * size * (1 / 16)
-    centred = centred * size
-    spread = mean(centred * centred, 16.0)
-    added = size * (4.0 * eps**0.5)
-    return centred * (torch.rsqrt(spread + added * added) * 4.0)
-
-
-class Attention(Layer):
-    """Multi-head attention on a map, with a bias per head, query and key.
-
-    ``proj(act(upsample(mix_out(softmax(mix_in(q k) + bias)) v + local(v))))``; every part but q, k, v and proj is
-    optional.
-
-    Args:
-        query: gives (N, heads * d, H_q, W_q); the scale of the logits is part of its weights.
-        key: gives (N, heads * d, H, W).
-        value: gives (N, heads * e, H, W).
-        proj: the output layer.
-        heads: number of heads.
-        grid: (H, W) of the keys that the bias is stored for; for another it is expanded from the table.
-        resolution: (R_h, R_w) of the table.
-        bias_resize: see :mod:`effseg.models.attention_bias`.
-        query_stride: distance of the queries on the keys' grid.
-        before: a layer in front of query, key and value, such as a strided conv; with one, the result is upsampled
-            bilinearly to the size of the input.
-        local: (N, heads * e, H, W) -> (N, heads * e, H_q, W_q), added to the attended values.
-        mix_in: a 1 x 1 conv over the heads of the logits (talking heads), bias included.
-        mix_out: the same over the heads of the probabilities.
-        act: activation in front of ``proj``.
-
-    Attributes:
-        expand_when_run: expand the bias from the table even at ``grid``: for a file whose runtime does so once, when it
-            loads the file, which is smaller for it. Without a table the bias is what is stored.
-    """
-
-    def __init__(
-        self,
-        query: Layer,
-        key: Layer,
-        value: Layer,
-        proj: Layer,
-        heads: int,
-        grid: Sequence[int],
-        resolution: Sequence[int],
-        bias_resize: str,
-        query_stride: int = 1,
-        before: Layer | None = None,
-        local: Layer | None = None,
-        mix_in: Conv | None = None,
-        mix_out: Conv | None = None,
-        act: str = 'none',
-    ):
-        super().__init__()
-        self.query, self.key, self.value, self.proj = query, key, value, proj
-        self.heads, self.grid, self.resolution = heads, (grid[0], grid[1]), (resolution[0], resolution[1])
-        self.bias_resize, self.query_stride, self.act = bias_resize, query_stride, act
-        self.before, self.local, self.mix_in, self.mix_out = before, local, mix_in, mix_out
-        queries = -(-self.grid[0] // query_stride) * -(-self.grid[1] // query_stride)
-        self.expand_when_run = False
-        self.table: Any = empty(heads, self.resolution[0] * self.resolution[1])
-        self.bias = empty(heads, queries, self.grid[0] * self.grid[1])
-
-    def set_table(self, table: Tensor) -> 'Attention':
-        """Takes over an offset table (heads, R_h * R_w) and expands it for the grid; returns the layer."""
-        self.to(table.device)
-        self.table.copy_(table.detach())
-        if self.mix_in is not None:  # what is added before a linear map of the heads can be added behind it
-            self.table.copy_(self.mix_in.weight[:, :, 0, 0] @ self.table)
-        self.bias.copy_(self._expanded(self.grid))
-        return self
-
-    def strip(self) -> None:
-        """Drops, in all layers inside, what only other sizes take; of the offset table it keeps the built size's."""
-        super().strip()
-        if self.bias_resize == 'matrix':  # the bias has no table
-            self.table = None
-            return
-        table = resize_table(self.table, self.resolution, self.grid, self.bias_resize)
-        self.table, self.resolution = nn.Parameter(table, requires_grad=False), self.grid
-
-    def _expanded(self, grid: tuple[int, int]) -> Tensor:
-        return attention_bias(self.table, self.resolution, grid, self.bias_resize, self.query_stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        source = x if self.before is None else self.before(x)
-        batch, grid = x.shape[0], (source.shape[2], source.shape[3])
-        query, value = self.query(source), self.value(source)
-        size = query.shape[2:]
-        q, k, v = (
-            y.reshape(batch * self.heads, y.shape[1] // self.heads, y.shape[2] * y.shape[3])
-            for y in (query, self.key(source), value)
-        )
-        logits = torch.bmm(q.transpose(1, 2), k)
-        logits = self._heads(self.mix_in, logits, batch)
-        stored = grid == self.grid and not (self.expand_when_run and self.table is not None)
-        bias = self.bias if stored else self._expanded(grid)
-        if not self.portable:
-            logits.unflatten(0, (batch, self.heads)).add_(bias)
-        elif batch > 1:
-            logits = (logits.unflatten(0, (batch, self.heads)) + bias).flatten(0, 1)
-        else:
-            logits = logits + bias
-        attended = self._heads(self.mix_out, logits.softmax(-1), batch)
-        y = torch.bmm(attended, v.transpose(1, 2)).transpose(1, 2).reshape(batch, value.shape[1], *size)
-        if self.local is not None:
-            y = y + self.local(value)
-        if self.before is not None:
-            y = F.interpolate(y, size=x.shape[2:], mode='bilinear')
-        return self.proj(activate(y, self.act, self.portable))
-
-    def _heads(self, mix: Conv | None, maps: Tensor, batch: int) -> Tensor:
-        return maps if mix is None else mix(maps.unflatten(0, (batch, self.heads))).flatten(0, 1)
-
-
 class FusedBackbone(Layer):
     """A fused backbone: a stem and stages, and a norm on each map that is returned.
 
@@ -375,7 +167,7 @@ class FusedBackbone(Layer):
         out_indices: the stages whose maps are returned.
     """
 
-    def __init__(self, stem: Layer, stages: Sequence[Layer], norms: Sequence[MapNorm], out_indices: Sequence[int]):
+    def __init__(self, stem: Layer, stages: Sequence[Layer], norms: Sequence[Layer], out_indices: Sequence[int]):
         super().__init__()
         self.stem, self.stages, self.norms = stem, nn.ModuleList(stages), nn.ModuleList(norms)
         self.out_indices = tuple(out_indices)

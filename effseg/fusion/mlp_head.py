@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from ..errors import FuseError
 from .folding import Affine, linear_part
-from .layers import Conv, Layer, MapNorm, Sequential, activate, conv_module
+from .layers import Conv, Layer, Sequential, activate, conv_module
+from .norms import MapNorm
 
 
 class MlpHead(Layer):

@@ -20,8 +20,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..errors import FuseError
 from .fpn import fuse_semantic_fpn
 from .labels import Crop, Resize, label_map
-from .layers import Layer, MapNorm
+from .layers import Layer
 from .mlp_head import fuse_mlp_head
+from .norms import MapNorm
 from .trained import Decoder, Trained, as_trained, deciding_head, draws_bases, freeze_random_bases
 
 # what may differ between a segmenter and its fused form on an image of noise, relative to the largest logit

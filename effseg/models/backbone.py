@@ -13,6 +13,7 @@ from ..checkpoint.load import load_pretrained, rename_in_place
 from ..errors import ConfigError
 from ..fusion import layers as fused
 from ..fusion.folding import batch_norm
+from ..fusion.norms import MapNorm
 from .arch import Arch
 
 
@@ -200,17 +201,17 @@ class Backbone(BaseModule):
             module.requires_grad_(False)
 
 
-def fuse_out_norm(norm: nn.Module, channels: int) -> fused.MapNorm:
+def fuse_out_norm(norm: nn.Module, channels: int) -> MapNorm:
     """The inference form of a norm on a returned map.
 
     Raises:
         FuseError: for a norm other than GroupNorm and BatchNorm.
     """
     if isinstance(norm, nn.Identity):
-        return fused.MapNorm(channels, groups=0, eps=0.0, affine=False)
+        return MapNorm(channels, groups=0, eps=0.0, affine=False)
     if isinstance(norm, nn.GroupNorm):
-        return fused.MapNorm.of(channels, norm.num_groups, norm.eps, norm.weight, norm.bias)
-    return fused.MapNorm.of(channels, 0, 0.0, *batch_norm(norm))
+        return MapNorm.of(channels, norm.num_groups, norm.eps, norm.weight, norm.bias)
+    return MapNorm.of(channels, 0, 0.0, *batch_norm(norm))
 
 
 def drop_path_rates(rate: float, depths: Sequence[int]) -> list[list[float]]:

@@ -17,8 +17,10 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..fusion import layers as fused
+from ..fusion.attention import Attention as FusedAttention
 from ..fusion.folding import Affine, fold_norm, linear_part
 from ..fusion.layers import activation_name
+from ..fusion.norms import ChannelNorm
 from .attention_bias import BIAS_RESIZE, attention_bias
 
 ACTIVATIONS = {'GELU': nn.GELU, 'HardSwish': nn.Hardswish, 'ReLU': nn.ReLU}
@@ -188,7 +190,7 @@ class Attention(nn.Module):
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=self.scale)
         return self.proj(x.transpose(1, 2).reshape(batch, length, -1))
 
-    def fuse(self, norm: nn.LayerNorm, scale: Tensor, grid: tuple[int, int]) -> fused.Attention:
+    def fuse(self, norm: nn.LayerNorm, scale: Tensor, grid: tuple[int, int]) -> FusedAttention:
         """Returns the fused form: attention with the bias stored for ``grid``, on a map that ``norm`` has
         centred and normalised but not scaled."""
         whole = linear_part(self.qkv).after(norm.weight, norm.bias)
@@ -202,7 +204,7 @@ class Attention(nn.Module):
         )
         query = Affine(query.weight * self.scale, query.bias * self.scale)
         proj = linear_part(self.proj).scaled(scale)
-        layer = fused.Attention(
+        layer = FusedAttention(
             fused.Conv.of(query),
             fused.Conv.of(key),
             fused.Conv.of(value),
@@ -250,10 +252,10 @@ class MetaBlock1d(nn.Module):
         hidden = linear_part(self.mlp.fc1).after(self.norm2.weight, self.norm2.bias)
         return fused.Sequential(
             [
-                fused.Residual([fused.ChannelNorm(self.norm1.eps), attention]),
+                fused.Residual([ChannelNorm(self.norm1.eps), attention]),
                 fused.Residual(
                     [
-                        fused.ChannelNorm(self.norm2.eps),
+                        ChannelNorm(self.norm2.eps),
                         fused.Conv.of(hidden, act=activation_name(self.mlp.act)),
                         fused.Conv.of(linear_part(self.mlp.fc2).scaled(self.ls2.gamma)),
                     ]

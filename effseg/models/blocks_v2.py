@@ -15,6 +15,7 @@ from timm.layers import DropPath, LayerScale2d
 from torch import Tensor, nn
 
 from ..fusion import layers as fused
+from ..fusion.attention import Attention as FusedAttention
 from ..fusion.folding import Affine, fold_norm, linear_part
 from ..fusion.layers import activation_name
 from .attention_bias import attention_bias
@@ -138,14 +139,14 @@ class Attention2d(nn.Module):
             x = F.interpolate(x, size=size, mode='bilinear')
         return self.proj(self.act(x))
 
-    def fuse(self, scale: Tensor, grid: tuple[int, int]) -> fused.Attention:
+    def fuse(self, scale: Tensor, grid: tuple[int, int]) -> FusedAttention:
         """Returns the fused form: attention of convs alone with its talking heads, its output multiplied by
         the layer scale behind it."""
         before = None
         if self.stride_conv is not None:
             before = self.stride_conv.fuse()
             grid = -(-grid[0] // before.stride), -(-grid[1] // before.stride)
-        layer = fused.Attention(
+        layer = FusedAttention(
             fused.Conv.of(scaled(self.q.folded(), self.scale)),
             self.k.fuse(),
             self.v.fuse(),
@@ -225,9 +226,9 @@ class AttentionDownsample(nn.Module):
         weights = attention_logits(q, k, bias, self.num_heads, self.scale).softmax(dim=-1)
         return self.proj(self.act(attended(weights, v, (q.shape[2], q.shape[3])) + self.v_local(v)))
 
-    def fuse(self, grid: tuple[int, int]) -> fused.Attention:
+    def fuse(self, grid: tuple[int, int]) -> FusedAttention:
         """Returns the fused form: attention of convs alone."""
-        layer = fused.Attention(
+        layer = FusedAttention(
             self.q.fuse(self.scale),
             self.k.fuse(),
             self.v.fuse(),

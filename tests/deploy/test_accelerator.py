@@ -11,7 +11,7 @@ from effseg import deploy
 from effseg.deploy import accelerator, parity
 from effseg.deploy.program import Unfused
 from effseg.errors import ParityError
-from effseg.fusion import layers
+from effseg.fusion import norms
 
 from .conftest import SIZE, spec_of
 from .test_half import with_large_map
@@ -36,7 +36,7 @@ def images(scenes):
 @pytest.fixture
 def large(trained, monkeypatch):
     """A model whose last map is four hundred times as large, and its fused form with norms that square it."""
-    monkeypatch.setattr(layers, '_normalise', squared)
+    monkeypatch.setattr(norms, '_normalise', squared)
     with torch.no_grad():
         return with_large_map(trained, 400)
 

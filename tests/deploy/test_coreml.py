@@ -18,7 +18,7 @@ from effseg.deploy.backends import coreml
 from effseg.deploy.program import Program, Unfused
 from effseg.deploy.spec import beside, check_seal
 from effseg.errors import ArtifactError, MissingRuntimeError, ParityError
-from effseg.fusion.layers import Attention
+from effseg.fusion.attention import Attention
 
 from .conftest import SIZE, need, spec_of
 

@@ -10,7 +10,7 @@ from torch.utils.module_tracker import ModuleTracker
 import effseg
 from effseg.deploy.half import HalfProgram, _HalfMode
 from effseg.deploy.program import Program, Unfused, largest
-from effseg.fusion import layers
+from effseg.fusion import norms
 
 from .conftest import SIZE, spec_of
 
@@ -51,7 +51,7 @@ def test_a_norm_that_squares_large_values_is_named(trained, scenes, monkeypatch)
         centred = x - mean(x)
         return centred * torch.rsqrt(mean(centred * centred) + eps)
 
-    monkeypatch.setattr(layers, '_normalise', squared)
+    monkeypatch.setattr(norms, '_normalise', squared)
     model = with_large_map(trained, 400)
     kept, overflow = agreement(model, effseg.fuse(model, size=SIZE).exportable(), scenes, True)
     assert kept < 0.9

@@ -12,7 +12,7 @@ from effseg import deploy
 from effseg.deploy.backends import backend
 from effseg.deploy.spec import seal
 from effseg.errors import ArtifactError
-from effseg.fusion.layers import Attention
+from effseg.fusion.attention import Attention
 
 from .conftest import need, spec_of
 from .contract import WITHOUT_TORCH, BackendContract

@@ -14,7 +14,7 @@ from torch import nn
 
 from effseg.errors import FuseError
 from effseg.fusion.fpn import fuse_semantic_fpn
-from effseg.fusion.layers import MapNorm
+from effseg.fusion.norms import MapNorm
 
 EXACT = dict(rtol=1e-9, atol=1e-9)
 WIDTHS = (4, 6, 10, 12)

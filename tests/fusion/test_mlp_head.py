@@ -13,8 +13,9 @@ from torch import nn
 
 from effseg.errors import FuseError
 from effseg.fusion import mlp_head
-from effseg.fusion.layers import Conv, MapNorm
+from effseg.fusion.layers import Conv
 from effseg.fusion.mlp_head import fuse_mlp_head
+from effseg.fusion.norms import MapNorm
 from effseg.models.heads import DepthwiseSegformerHead
 
 EXACT = dict(rtol=1e-9, atol=1e-9)

@@ -62,7 +62,7 @@ def in_half(network, spec: Spec, path: Path, sums: bool):
 
 
 def _program(network, spec: Spec):
-    from ...fusion.layers import Attention
+    from ...fusion.attention import Attention
     from ..program import Program
 
     network = copy.deepcopy(network)

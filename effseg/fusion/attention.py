@@ -1,0 +1,118 @@
+"""The attention of a fused network, with its bias expanded for one grid."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..models.attention_bias import attention_bias, resize_table
+from .layers import Conv, Layer, activate, empty
+
+
+class Attention(Layer):
+    """Multi-head attention on a map, with a bias per head, query and key.
+
+    ``proj(act(upsample(mix_out(softmax(mix_in(q k) + bias)) v + local(v))))``; every part but q, k, v and proj is
+    optional.
+
+    Args:
+        query: gives (N, heads * d, H_q, W_q); the scale of the logits is part of its weights.
+        key: gives (N, heads * d, H, W).
+        value: gives (N, heads * e, H, W).
+        proj: the output layer.
+        heads: number of heads.
+        grid: (H, W) of the keys that the bias is stored for; for another it is expanded from the table.
+        resolution: (R_h, R_w) of the table.
+        bias_resize: see :mod:`effseg.models.attention_bias`.
+        query_stride: distance of the queries on the keys' grid.
+        before: a layer in front of query, key and value, such as a strided conv; with one, the result is upsampled
+            bilinearly to the size of the input.
+        local: (N, heads * e, H, W) -> (N, heads * e, H_q, W_q), added to the attended values.
+        mix_in: a 1 x 1 conv over the heads of the logits (talking heads), bias included.
+        mix_out: the same over the heads of the probabilities.
+        act: activation in front of ``proj``.
+
+    Attributes:
+        expand_when_run: expand the bias from the table even at ``grid``: for a file whose runtime does so once, when it
+            loads the file, which is smaller for it. Without a table the bias is what is stored.
+    """
+
+    def __init__(
+        self,
+        query: Layer,
+        key: Layer,
+        value: Layer,
+        proj: Layer,
+        heads: int,
+        grid: Sequence[int],
+        resolution: Sequence[int],
+        bias_resize: str,
+        query_stride: int = 1,
+        before: Layer | None = None,
+        local: Layer | None = None,
+        mix_in: Conv | None = None,
+        mix_out: Conv | None = None,
+        act: str = 'none',
+    ):
+        super().__init__()
+        self.query, self.key, self.value, self.proj = query, key, value, proj
+        self.heads, self.grid, self.resolution = heads, (grid[0], grid[1]), (resolution[0], resolution[1])
+        self.bias_resize, self.query_stride, self.act = bias_resize, query_stride, act
+        self.before, self.local, self.mix_in, self.mix_out = before, local, mix_in, mix_out
+        queries = -(-self.grid[0] // query_stride) * -(-self.grid[1] // query_stride)
+        self.expand_when_run = False
+        self.table: Any = empty(heads, self.resolution[0] * self.resolution[1])
+        self.bias = empty(heads, queries, self.grid[0] * self.grid[1])
+
+    def set_table(self, table: Tensor) -> 'Attention':
+        """Takes over an offset table (heads, R_h * R_w) and expands it for the grid; returns the layer."""
+        self.to(table.device)
+        self.table.copy_(table.detach())
+        if self.mix_in is not None:  # what is added before a linear map of the heads can be added behind it
+            self.table.copy_(self.mix_in.weight[:, :, 0, 0] @ self.table)
+        self.bias.copy_(self._expanded(self.grid))
+        return self
+
+    def strip(self) -> None:
+        """Drops, in all layers inside, what only other sizes take; of the offset table it keeps the built size's."""
+        super().strip()
+        if self.bias_resize == 'matrix':  # the bias has no table
+            self.table = None
+            return
+        table = resize_table(self.table, self.resolution, self.grid, self.bias_resize)
+        self.table, self.resolution = nn.Parameter(table, requires_grad=False), self.grid
+
+    def _expanded(self, grid: tuple[int, int]) -> Tensor:
+        return attention_bias(self.table, self.resolution, grid, self.bias_resize, self.query_stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        source = x if self.before is None else self.before(x)
+        batch, grid = x.shape[0], (source.shape[2], source.shape[3])
+        query, value = self.query(source), self.value(source)
+        size = query.shape[2:]
+        q, k, v = (
+            y.reshape(batch * self.heads, y.shape[1] // self.heads, y.shape[2] * y.shape[3])
+            for y in (query, self.key(source), value)
+        )
+        logits = torch.bmm(q.transpose(1, 2), k)
+        logits = self._heads(self.mix_in, logits, batch)
+        stored = grid == self.grid and not (self.expand_when_run and self.table is not None)
+        bias = self.bias if stored else self._expanded(grid)
+        if not self.portable:
+            logits.unflatten(0, (batch, self.heads)).add_(bias)
+        elif batch > 1:
+            logits = (logits.unflatten(0, (batch, self.heads)) + bias).flatten(0, 1)
+        else:
+            logits = logits + bias
+        attended = self._heads(self.mix_out, logits.softmax(-1), batch)
+        y = torch.bmm(attended, v.transpose(1, 2)).transpose(1, 2).reshape(batch, value.shape[1], *size)
+        if self.local is not None:
+            y = y + self.local(value)
+        if self.before is not None:
+            y = F.interpolate(y, size=x.shape[2:], mode='bilinear')
+        return self.proj(activate(y, self.act, self.portable))
+
+    def _heads(self, mix: Conv | None, maps: Tensor, batch: int) -> Tensor:
+        return maps if mix is None else mix(maps.unflatten(0, (batch, self.heads))).flatten(0, 1)
