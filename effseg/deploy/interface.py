@@ -45,7 +45,7 @@ def interface(spec) -> dict[str, list[dict]]:
         (1, *spec.image_shape),
         'image' if spec.backend == 'coreml' else 'NHWC',
         (0, 255),
-        f'{spec.colour_order}, not normalised: mean and std are inside the file',
+        f'{spec.color_order}, not normalised: mean and std are inside the file',
     )
     labels = spec.output == 'labels'
     result = Port(

@@ -40,7 +40,7 @@ class Spec:
         palette: their colors (R, G, B), by label.
         checkpoint_sha256: of the file the weights came from.
         effseg: the version that wrote the artifact.
-        colour_order: of the input image; always RGB.
+        color_order: of the input image; always RGB. In JSON it is ``colour_order``, as format 1 spelled it.
         align_corners: of the resize from logits to labels.
         threshold: of a segmenter with one logit for two classes: label 1 where its sigmoid exceeds this; None for one
             logit per class.
@@ -59,7 +59,7 @@ class Spec:
     palette: tuple[tuple[int, int, int], ...]
     checkpoint_sha256: str
     effseg: str
-    colour_order: str = 'RGB'
+    color_order: str = 'RGB'
     align_corners: bool = False
     threshold: float | None = None
     grid: tuple[int, int] | None = None
@@ -107,7 +107,7 @@ class Spec:
             and all(_is_number(value) and value in range(1, side + 1) for value, side in zip(self.grid, sides))
         ):
             raise ConfigError(f'grid={self.grid} must be two whole numbers, of 1 to the sides of the image')
-        texts = (self.backend, self.checkpoint_sha256, self.effseg, self.colour_order, *self.classes)
+        texts = (self.backend, self.checkpoint_sha256, self.effseg, self.color_order, *self.classes)
         if not all(isinstance(value, str) for value in texts):
             raise ConfigError('backend, checkpoint_sha256, effseg, colour_order and the names of classes must be text')
         if not isinstance(self.align_corners, bool):
@@ -165,7 +165,9 @@ class Spec:
 
     def as_dict(self) -> dict:
         """The spec as plain data, with the format's number and what follows from it: :mod:`effseg.deploy.interface`."""
-        return {'effseg_spec': FORMAT, **dataclasses.asdict(self), **interface(self)}
+        values = dataclasses.asdict(self)
+        values['colour_order'] = values.pop('color_order')
+        return {'effseg_spec': FORMAT, **values, **interface(self)}
 
     def to_json(self) -> str:
         """The spec as it is kept inside artifacts, with a place for the seal: see :func:`seal`."""
@@ -189,6 +191,7 @@ class Spec:
                 raise ValueError('written by another version of effseg')
             if number < 4:
                 values['fit'] = 'windows'
+            values.setdefault('color_order', values.get('colour_order', 'RGB'))
             fields = {field.name for field in dataclasses.fields(cls)}
             return cls(**{name: value for name, value in values.items() if name in fields})
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ConfigError) as error:

@@ -49,6 +49,13 @@ def test_spec_survives_json():
     assert Spec.from_json(spec.to_json(), 'here') == spec
 
 
+def test_the_order_of_colors_keeps_the_key_that_files_have_and_is_read_under_either():
+    values = json.loads(dataclasses.replace(spec_of('onnx'), color_order='BGR').to_json())
+    assert values['colour_order'] == 'BGR' and 'color_order' not in values
+    renamed = {('color_order' if key == 'colour_order' else key): value for key, value in values.items()}
+    assert all(Spec.from_json(json.dumps(one), 'here').color_order == 'BGR' for one in (values, renamed))
+
+
 @pytest.mark.parametrize('text', ['', '[]', '{}', '{"effseg_spec": 99}', '{"effseg_spec": 1, "backend": "onnx"}'])
 def test_what_is_no_spec_is_refused(text):
     with pytest.raises(ArtifactError, match='here is not the spec'):
