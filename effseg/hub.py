@@ -5,10 +5,12 @@ What comes from a hub is data: weights in a format that holds no code, and a con
 :mod:`effseg.hub_schema` knows every type, every argument and the values it may have.
 """
 
+import contextlib
 import html
 import importlib.util
 import json
 import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from . import __version__, hub_schema
@@ -17,8 +19,9 @@ from .errors import ConfigError, MissingRuntimeError, WeightsError
 FORMAT = 1
 CONFIG, WEIGHTS, CARD = 'config.json', 'model.safetensors', 'README.md'
 LARGEST_CONFIG = 10**6  # bytes
+SPARE, SPARE_TENSORS = 2**24, 100  # numbers and tensors of layers that a constructor makes and drops, as classifiers
 # where files were found at home, and what takes part in training alone: neither belongs to a model that is given away
-_AT_HOME = ('init_cfg', 'pretrained', 'backend_args', 'file_client_args', '_scope_')
+_AT_HOME = ('init_cfg', 'pretrained', 'checkpoint_path', 'backend_args', 'file_client_args', '_scope_')
 _TRAINING = ('loss_decode', 'sampler', 'train_cfg')
 _CARD = """---
 {{ card_data }}
@@ -139,16 +142,18 @@ def load(source: str, device: str | None = None):
     for step in content['test_pipeline']:
         if step['type'] == 'LoadImageFromFile':
             step['backend_args'] = dict(backend='on_white')
-    cfg = Config(dict(model=content['model'], test_pipeline=content['test_pipeline']))
+    model = content['model']
+    for name in ('backbone', 'neck', 'decode_head'):
+        if isinstance(model.get(name), dict):
+            model[name] = hub_schema.with_tuples(model[name])
+    if model['backbone']['type'] == 'TIMMBackbone':
+        model['backbone']['pretrained'] = False  # or it fetches what timm knows under the name
+    cfg = Config(dict(model=model, test_pipeline=content['test_pipeline']))
     try:
-        with torch.device('meta'):  # takes no memory: a config may ask for more than there is
-            wanted = sum(value.numel() for value in MODELS.build(cfg.model).state_dict().values())
-        held = sum(value.numel() for value in weights.state_dict.values())
-        if wanted > 2 * held:
-            raise ValueError(f'it takes {wanted:.3g} numbers, and {WEIGHTS} holds {held:.3g}')
-        model = MODELS.build(cfg.model)
+        with _no_larger_than(weights.state_dict):
+            model = MODELS.build(cfg.model)
     except Exception as error:  # constructors raise what they like
-        raise WeightsError(f'{folder / CONFIG} describes no model that can be built: {error}') from error
+        raise WeightsError(f'{folder / CONFIG} describes no model that can be built: {_first_line(error)}') from error
     load_segmentor(model, weights)
     model.cfg, model.dataset_meta = cfg, {'classes': tuple(content['classes']), 'palette': content['palette']}
     return model.to(device or ('cuda' if torch.cuda.is_available() else 'cpu')).eval()
@@ -186,6 +191,31 @@ def push(folder: str, repository: str, private: bool = False) -> str:
     except Exception as error:  # the hub's errors and its HTTP client's share no base below Exception
         raise WeightsError(f'the hub did not take {folder} as {repository}: {_first_line(error)}') from error
     return str(commit.commit_url)
+
+
+@contextlib.contextmanager
+def _no_larger_than(held: Mapping) -> Iterator[None]:
+    """Stops what builds a network as soon as it has far more parameters than a file of weights: what a config asks for
+    costs no more than the file did. Some more there may be, of layers that a constructor makes and drops.
+
+    Raises:
+        ValueError: inside, from the constructor that goes beyond.
+    """
+    from torch.nn.modules.module import register_module_parameter_registration_hook
+
+    numbers, tensors = 2 * sum(tensor.numel() for tensor in held.values()) + SPARE, 2 * len(held) + SPARE_TENSORS
+
+    def count(module, name, parameter):
+        nonlocal numbers, tensors
+        numbers, tensors = numbers - (0 if parameter is None else parameter.numel()), tensors - 1
+        if numbers < 0 or tensors < 0:
+            raise ValueError(f'it takes more than twice the numbers that {WEIGHTS} holds')
+
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _downloaded(source: str) -> Path:
@@ -292,7 +322,7 @@ def _card(content: dict, metrics: dict[str, float], facts: dict[str, str], name:
         license=license,
         library_name='effseg',
         pipeline_tag='image-segmentation',
-        tags=['semantic-segmentation', 'efficientformer', 'mmsegmentation'],
+        tags=['semantic-segmentation', content['model']['backbone']['type'].lower(), 'mmsegmentation'],
         model_name=name,
         eval_results=[
             EvalResult('image-segmentation', name, f'test data of {name}', key, round(value, 2))
@@ -300,6 +330,7 @@ def _card(content: dict, metrics: dict[str, float], facts: dict[str, str], name:
         ]
         or None,
     )
+    heads = content['model']['decode_head']
     # Markdown lets HTML and links through, but not out of a code span
     classes = ['`{}`'.format(item.replace('`', "'")) for item in content['classes']]
     return ModelCard.from_template(
@@ -307,7 +338,7 @@ def _card(content: dict, metrics: dict[str, float], facts: dict[str, str], name:
         template_str=_CARD,
         title=html.escape(name),
         backbone=content['model']['backbone']['type'],
-        head=content['model']['decode_head']['type'],
+        head=' and '.join(head['type'] for head in (heads if isinstance(heads, list) else [heads])),
         classes=classes,
         facts={**{key: f'{value:.2f} %' for key, value in numbers.items()}, **facts},
     )

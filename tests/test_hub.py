@@ -5,19 +5,26 @@ import pickle
 import random
 import shutil
 import socket
+from pathlib import Path
 
+import mmseg
 import numpy as np
 import pytest
 import torch
+from conftest import randomise
 from huggingface_hub import ModelCard
+from mmengine.config import Config, ConfigDict
 from networks import TINY
 
 import effseg
 from effseg import hub, hub_schema
 from effseg.apis.opening import Segmenter, open_segmenter
 from effseg.benchmark.models import shipped_models
+from effseg.benchmark.zoo import MODELS as ZOO
+from effseg.benchmark.zoo import build
 from effseg.engine.config import load_config
 from effseg.errors import ConfigError, MissingRuntimeError, WeightsError
+from effseg.fusion.trained import freeze_random_bases
 
 pytestmark = pytest.mark.usefixtures('scenes')
 
@@ -49,6 +56,50 @@ def test_it_comes_back_the_same(saved, checkpoint):
     assert (Segmenter(model)(image) == Segmenter(own)(image)).all()
     assert model.dataset_meta['classes'] == tuple(own.dataset_meta['classes'])
     assert not effseg.fuse(model, (32, 32)).training
+
+
+FOREIGN = {
+    'SegFormer': """
+    backbone=dict(
+        _delete_=True, type='MixVisionTransformer', embed_dims=8, num_layers=[1, 1, 1, 1], num_heads=[1, 1, 1, 1],
+        sr_ratios=[8, 4, 2, 1], mlp_ratio=2, init_cfg=dict(type='Pretrained', checkpoint='b0.pth')),
+    neck=None,
+    decode_head=dict(
+        _delete_=True, type='SegformerHead', in_channels=[8] * 4, in_index=[0, 1, 2, 3], channels=16, num_classes=8,
+        norm_cfg=dict(type='BN'), loss_decode=dict(type='CrossEntropyLoss', class_weight=[1.0] * 8))""",
+    'timm and a cascade': """
+    type='CascadeEncoderDecoder', num_stages=2, neck=None,
+    backbone=dict(_delete_=True, type='TIMMBackbone', model_name='test_efficientnet.r160_in1k', pretrained=True),
+    decode_head=[dict(
+        type='FCNHead', in_channels=48, in_index=3, channels=8, num_convs=1, num_classes=8, norm_cfg=dict(type='BN')),
+      dict(type='OCRHead', ocr_channels=8, in_channels=48, in_index=3, channels=8, num_classes=8,
+        norm_cfg=dict(type='BN'))]""",
+}
+
+
+def saved_foreign(name, folder):
+    """The folder of a foreign model, and the model."""
+    config, checkpoint = folder / 'foreign.py', folder / 'foreign.pth'
+    config.write_text(f'_base_ = [{TINY!r}]\nmodel = dict({FOREIGN[name]})\n')
+    with pytest.MonkeyPatch.context() as patch:  # an own config fetches, and need not here
+        patch.setattr('timm.models._builder.load_pretrained', lambda *_, **__: None)
+        own = randomise(open_segmenter(str(config), device='cpu').trained).float()
+        torch.save({'state_dict': own.state_dict()}, checkpoint)
+        return hub.save(str(config), str(checkpoint), str(folder / 'hub'), metrics={}), own
+
+
+@pytest.mark.parametrize('name', FOREIGN)
+def test_a_foreign_model_comes_back_the_same_and_fetches_nothing(name, tmp_path, monkeypatch, watched):
+    folder, own = saved_foreign(name, tmp_path)
+    text = (folder / hub.CONFIG).read_text()
+    assert not any(word in text for word in ('pretrained', 'checkpoint', 'class_weight'))
+    monkeypatch.setattr('timm.models._builder.load_pretrained', lambda *_, **__: pytest.fail('weights were fetched'))
+    model = hub.load(str(folder), 'cpu')
+    x = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert torch.equal(*(each.encode_decode(x, [dict(img_shape=x.shape[2:])]) for each in (model, own)))
+    assert (' and OCRHead' in (folder / hub.CARD).read_text()) == (name != 'SegFormer')
+    assert not watched
 
 
 def test_the_card_holds_what_was_measured_and_the_hub_can_read_it(saved):
@@ -134,7 +185,10 @@ def test_a_loss_that_names_a_file_is_left_out(stranger, watched, loss, file):
         (lambda c: c['model']['decode_head'].update(num_classes=10**9), 'num_classes is 1000000000'),
         (lambda c: c['model']['backbone']['arch'].update(depths=[10**7, 1, 1, 1]), r'depths\[0\]'),
         (lambda c: c['model']['backbone']['arch'].update(embed_dims=[10**6] * 4), 'embed_dims'),
-        (lambda c: c['model']['backbone']['arch'].update(depths=[1, 1, 64, 64], embed_dims=[2048] * 4), 'numbers'),
+        (
+            lambda c: c['model']['backbone']['arch'].update(depths=[1, 1, 64, 64], embed_dims=[2048] * 4),
+            'twice the num',
+        ),
         (lambda c: c['model']['backbone'].update(drop_path_rate=float('nan')), 'drop_path_rate is nan'),
         (lambda c: c['palette'].__setitem__(0, [0, 0, 'red']), 'palette'),
         (lambda c: c['palette'].__setitem__(0, [0, 0, 256]), 'palette'),
@@ -173,12 +227,12 @@ def places(value, at=()):
         yield from places(item, (*at, key))
 
 
-@pytest.mark.medium
-def test_whatever_a_config_says_it_is_a_model_or_one_error(saved, stranger, watched):
-    content = json.loads((saved / hub.CONFIG).read_text())
+def attack(folder, stranger, extra):
+    """Exchanges every value of a config for a hostile one, and some of them again."""
+    content = json.loads((folder / hub.CONFIG).read_text())
     rng = random.Random(0)
     found = [place for place in places(content) if place[0] not in ('classes', 'palette')]
-    for place in [*found, *rng.choices(found, k=100)]:
+    for place in [*found, *rng.choices(found, k=extra)]:
         changed = json.loads(json.dumps(content))
         holder = changed
         for key in place[:-1]:
@@ -188,7 +242,44 @@ def test_whatever_a_config_says_it_is_a_model_or_one_error(saved, stranger, watc
             hub.load(stranger(lambda c, changed=changed: (c.clear(), c.update(changed))), 'cpu')
         except WeightsError as error:
             assert '\n' not in str(error).strip(), (place, holder[place[-1]])
+
+
+@pytest.mark.medium
+def test_whatever_a_config_says_it_is_a_model_or_one_error(saved, stranger, watched):
+    attack(saved, stranger, 100)
     assert not watched
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', FOREIGN)
+def test_whatever_a_foreign_config_says_it_is_a_model_or_one_error(name, stranger, watched, tmp_path):
+    folder, _ = saved_foreign(name, tmp_path)
+    shutil.copy(folder / hub.WEIGHTS, tmp_path / 'stranger' / hub.WEIGHTS)
+    attack(folder, stranger, 300)
+    assert not watched
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ZOO)
+def test_the_zoo_comes_back_the_same(name, tmp_path, watched):
+    path, exchanged = ZOO[name]
+    cfg = Config.fromfile(Path(mmseg.__file__).parent / '.mim/configs' / path)
+    cfg.model = ConfigDict({**cfg.model, **exchanged})
+    cfg.model.pretrained = None
+    size = (512, 512) if 'LRASPP' in name else (64, 64)
+    cfg.model.data_preprocessor.size = size
+    cfg.dump(tmp_path / 'config.py')
+    own = build(name, size)
+    weights = {
+        key: value for key, value in own.state_dict().items() if not key.endswith('.bases')
+    }  # drawn when it runs
+    torch.save({'state_dict': weights}, tmp_path / 'own.pth')
+    folder = hub.save(str(tmp_path / 'config.py'), str(tmp_path / 'own.pth'), str(tmp_path / 'hub'), metrics={})
+    x = torch.randn(1, 3, *size)
+    model = hub.load(str(folder), 'cpu')
+    freeze_random_bases(model, lambda model: model(x, mode='tensor'))
+    with torch.inference_mode():
+        assert torch.equal(own(x, mode='tensor'), model(x, mode='tensor')) and not watched
 
 
 def test_files_of_others_are_not_replaced(checkpoint, tmp_path):
@@ -229,8 +320,8 @@ def test_a_folder_without_the_files_is_refused(tmp_path):
 
 
 def test_a_model_with_other_parts_is_not_written(checkpoint, tmp_path, monkeypatch):
-    monkeypatch.delitem(hub_schema.ARGUMENTS, 'FPN')
-    with pytest.raises(ConfigError, match="'FPN'"):
+    monkeypatch.setitem(hub_schema.ARGUMENTS, 'FPN', {})
+    with pytest.raises(ConfigError, match="neck: 'in_channels' cannot be given"):
         hub.save(TINY, str(checkpoint), str(tmp_path / 'model'), metrics={})
     assert not (tmp_path / 'model').exists()
 
