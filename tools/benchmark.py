@@ -5,7 +5,9 @@ All shipped models side by side, with random weights: python tools/benchmark.py 
 
 MMSegmentation's own light segmenters through every runtime: python tools/benchmark.py --zoo docs/zoo.md
 
-The same beside other light segmenters, as files of a runtime: python tools/benchmark.py --rivals onnx --plot rivals.png
+Ours beside other light segmenters, as files of a runtime: python tools/benchmark.py --rivals onnx --plot rivals.png
+
+Trained ones, their time against their mIoU: python tools/benchmark.py --rivals onnx --scores docs/decoders.csv --plot P
 """
 
 from effseg.apis import cli
@@ -33,7 +35,12 @@ def main(argv: list[str]) -> None:
         metavar='PAGE',
         help="MMSegmentation's own light segmenters through every runtime, one row each; goes on where it was ended",
     )
-    parser.add_argument('--plot', metavar='PATH', help='with --rivals: an image of time against published mIoU')
+    parser.add_argument(
+        '--scores',
+        metavar='CSV',
+        help='with --rivals: compare the segmenters of these trainings, one line each, instead',
+    )
+    parser.add_argument('--plot', metavar='PATH', help='with --rivals: an image of the time against the mIoU')
     parser.add_argument('--image', help='an image (default: a drawn scene)')
     parser.add_argument(
         '--label-map', help="PNG of class numbers to time the label step on (default: the model's own labels)"
@@ -56,6 +63,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
     args = parser.parse_args(argv)
     from effseg.benchmark.artifacts import compare_artifacts
+    from effseg.benchmark.contestants import of_runs
     from effseg.benchmark.fused import compare_fused
     from effseg.benchmark.models import compare_models
     from effseg.benchmark.rivals import compare_rivals
@@ -66,7 +74,8 @@ def main(argv: list[str]) -> None:
         compare_models(None, tuple(args.size), args.runs, tuple(args.threads))
         return
     if args.rivals:
-        compare_rivals(args.rivals, tuple(args.size), args.runs, tuple(args.threads), args.plot)
+        contestants = of_runs(args.scores) if args.scores else None
+        compare_rivals(args.rivals, tuple(args.size), args.runs, tuple(args.threads), args.plot, contestants)
         return
     if args.zoo:
         score_zoo(args.zoo, tuple(args.size), args.runs)

@@ -8,9 +8,10 @@ pytest.importorskip('mmseg')
 from networks import TINY, segmenter
 
 from effseg.apis.opening import open_segmenter
+from effseg.benchmark.contestants import Contestant, of_runs, rivals
 from effseg.benchmark.measure import spec_of
 from effseg.benchmark.models import compare_models, shipped_models
-from effseg.benchmark.rivals import compare_rivals, rivals
+from effseg.benchmark.rivals import compare_rivals
 from effseg.errors import ConfigError
 
 
@@ -39,18 +40,43 @@ def test_a_line_says_what_the_model_weighs_and_takes(tmp_path, capsys):
 
 
 def test_the_rivals_are_configs_that_are_there():
-    assert all(Path(config).is_file() for config in rivals())
-    assert {'segformer', 'segnext'} < {Path(config).parent.name for config in rivals()}
+    assert all(Path(one.config).is_file() for one in rivals())
+    assert {'segformer', 'segnext'} == {Path(one.config).parent.name for one in rivals() if not one.ours}
 
 
 @pytest.mark.medium
 def test_rivals_are_exported_alike_and_drawn(tmp_path, capsys):
     pytest.importorskip('onnxruntime')
-    compare_rivals('onnx', (64, 64), runs=2, threads=(1,), plot=str(tmp_path / 'plot.png'), models={TINY: 12.5})
+    rival = Contestant('tiny', TINY, {}, (12.5,))
+    compare_rivals('onnx', (64, 64), runs=2, threads=(1,), plot=str(tmp_path / 'plot.png'), contestants=[rival])
     _, header, line = capsys.readouterr().out.splitlines()
     assert header.split()[0] == 'model'
     assert line.split()[1] == '12.5' and line.split()[-1] == '1.00'
     assert (tmp_path / 'plot.png').stat().st_size > 1000
+
+
+RUNS = """name,config,options,iterations,lr,seed,mIoU,minutes
+light,tiny.py,model.decode_head.channels=64 model.decode_head.in_index=[0],250,1e-3,0,30,4
+light,tiny.py,model.decode_head.channels=64 model.decode_head.in_index=[0],250,2e-3,0,28,4
+light,tiny.py,model.decode_head.channels=64 model.decode_head.in_index=[0],250,2e-3,1,26,4
+light,tiny.py,,500,1e-3,0,35,8
+"""
+
+
+def test_trainings_are_contestants_at_the_learning_rate_with_most_seeds(tmp_path):
+    path = tmp_path / 'runs.csv'
+    path.write_text(RUNS)
+    short, long = of_runs(str(path))
+    assert (short.name, short.scores, short.score) == ('light, 250 iterations', (28.0, 26.0), 27.0)
+    assert short.options == {'model.decode_head.channels': 64, 'model.decode_head.in_index': [0]}
+    assert (long.name, long.scores, long.options) == ('light, 500 iterations', (35.0,), {})
+
+
+@pytest.mark.parametrize('text', ['', 'name,config\na,b\n', RUNS.replace(',30,', ',good,'), '\0', RUNS + 'light'])
+def test_what_is_no_list_of_trainings_is_one_line(text, tmp_path):
+    (tmp_path / 'runs.csv').write_text(text)
+    with pytest.raises(ConfigError, match='cannot be read as trainings'):
+        of_runs(str(tmp_path / 'runs.csv'))
 
 
 def test_a_spec_says_how_the_head_decides():
