@@ -97,7 +97,12 @@ setup(
         'Typing :: Typed',
     ],
     packages=find_packages(include=['effseg', 'effseg.*']),
-    package_data={'effseg': ['py.typed'], 'effseg.report': ['*.html'], 'effseg.web': ['page/*']},
+    package_data={
+        'effseg': ['py.typed'],
+        'effseg.report': ['*.html'],
+        'effseg.slimming': ['*.html'],
+        'effseg.web': ['page/*'],
+    },
     python_requires='>=3.10',
     install_requires=['numpy', 'pillow'],  # to run exported files, beside a runtime
     extras_require=EXTRAS,

@@ -203,6 +203,38 @@ def training_curve(curve: Curve) -> dict:
     return _plain(figure)
 
 
+def path(ms: Sequence[float], accuracy: Sequence[float], texts: Sequence[str], target: float) -> dict:
+    """Accuracy against milliseconds, the slowest first, and a line at those that were asked for.
+
+    Args:
+        ms, accuracy: of each point.
+        texts: what to say of each.
+        target: milliseconds.
+    """
+    import plotly.graph_objects as go
+
+    figure = go.Figure(
+        go.Scatter(
+            x=list(ms),
+            y=list(accuracy),
+            mode='lines+markers',
+            line=dict(color=PALETTE[0], width=2),
+            marker=dict(size=9),
+            customdata=_as_text(texts),
+            hovertemplate='%{customdata}: %{y:.2f} %, %{x:.2f} ms<extra></extra>',
+        )
+    )
+    figure.add_vline(x=target, line=dict(color=PALETTE[1], dash='dot'))
+    figure.update_layout(
+        height=340,
+        showlegend=False,
+        margin=dict(l=8, r=8, t=10, b=8),
+        xaxis=dict(title=dict(text='predicted ms'), automargin=True, autorange='reversed'),
+        yaxis=dict(title=dict(text='pixels right, %'), automargin=True),
+    )
+    return _plain(figure)
+
+
 def _as_text(names: Iterable[str]) -> list[str]:
     """Names as plotly shows them letter by letter: it takes HTML's tags and entities in every text."""
     return [html.escape(name, quote=False) for name in names]

@@ -69,23 +69,16 @@ def check_packages() -> None:
 
 def write(content: Content, path: Path) -> None:
     """Writes the file whole, or leaves what was there."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-    from plotly.offline import get_plotlyjs
-
     figures = {
         'bars': charts.class_bars(content.classes, content.confusions),
         'confusion': charts.confusion_map(content.classes, content.confusion),
     }
     if content.curve:
         figures['curve'] = charts.training_curve(content.curve)
-    templates = Environment(
-        loader=PackageLoader('effseg.report', '.'),
-        autoescape=select_autoescape(),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    text = templates.get_template('page.html').render(
+    render(
+        'report/page.html',
+        path,
+        figures,
         content=content,
         title=Path(content.config.rpartition('::')[2]).stem,
         first=content.rows[0],
@@ -93,10 +86,30 @@ def write(content: Content, path: Path) -> None:
         weakest=weakest(content),
         never=never_predicted(content),
         series=list(zip((row.name for row in content.rows), charts.colors(len(content.rows)))),
-        figures=_script_safe(figures),
-        plotly=get_plotlyjs(),
         commands=commands(content),
     )
+
+
+def render(template: str, path: Path, figures: dict[str, dict], **values) -> None:
+    """Writes a page whole, or leaves what was there.
+
+    Args:
+        template: by its path in the package; extends ``report/base.html``.
+        path: of the page.
+        figures: of plotly, by the names that the template places them by.
+        values: of the template.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+    from plotly.offline import get_plotlyjs
+
+    templates = Environment(
+        loader=PackageLoader('effseg', '.'),
+        autoescape=select_autoescape(),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    text = templates.get_template(template).render(figures=_script_safe(figures), plotly=get_plotlyjs(), **values)
     files.write(path, text)
 
 

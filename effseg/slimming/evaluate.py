@@ -4,6 +4,7 @@ import copy
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from mmengine.config import Config, ConfigDict
@@ -111,31 +112,48 @@ def recalibrate(model: nn.Module, batches: Batches) -> None:
         norm.eval()
 
 
-def loss_of(model: nn.Module, batches: Batches) -> float:
-    """The mean training loss over images, in eval mode."""
-    total, count = 0.0, 0
+def loss_of(model: nn.Module, batches: Batches) -> tuple[float, float]:
+    """The mean training loss over images, in eval mode, and the percentage of pixels that are right."""
+    total, right, count = 0.0, 0.0, 0
     with torch.no_grad():
         for inputs, samples in batches:
-            loss, _ = model.parse_losses(model.loss(inputs, samples))
+            loss, logged = model.parse_losses(model.loss(inputs, samples))
             total, count = total + len(samples) * loss.item(), count + len(samples)
-    return total / count
+            right += len(samples) * float(logged['decode.acc_seg'])
+    return total / count, right / count
 
 
-def judge(network: Network, samples: Samples) -> tuple[float, Network]:
-    """The loss of a network on held-out images with its BatchNorm statistics measured anew, and the network with
-    them."""
+class Judgement(NamedTuple):
+    """What held-out images say of a network.
+
+    Attributes:
+        loss: the training loss.
+        accuracy: percent of the pixels.
+        network: with the BatchNorm statistics that it was judged with.
+    """
+
+    loss: float
+    accuracy: float
+    network: Network
+
+
+def judge(network: Network, samples: Samples) -> Judgement:
+    """Judges a network on held-out images, with its BatchNorm statistics measured anew."""
     model = build(network)
     recalibrate(model, samples.statistics)
     state = {key: value.clone() for key, value in model.state_dict().items()}
-    return loss_of(model, samples.held_out), Network(network.model, network.arch, state)
+    return Judgement(*loss_of(model, samples.held_out), Network(network.model, network.arch, state))
 
 
 def weigh(network: Network, batches: Batches) -> tuple[dict[str, Tensor], dict[tuple[int, int], TokenStats]]:
-    """How much each channel matters, as ``|w g|`` summed over batches, and what the blocks saw that attend to tokens.
+    """How much each channel matters, by group, (channels,), and the other result of :func:`gradients`."""
+    weights, tokens = gradients(network, batches)
+    return importance(weights, network.groups), tokens
 
-    Returns:
-        By group, (channels,); and by stage and block.
-    """
+
+def gradients(network: Network, batches: Batches) -> tuple[dict[str, Tensor], dict[tuple[int, int], TokenStats]]:
+    """``|w g|`` of every weight, summed over batches; and, by stage and block, what the blocks saw that attend to
+    tokens."""
     model = build(network).requires_grad_(True)  # of frozen stages as well
     seen: dict[tuple[int, int], _Seen] = {}
     for stage, part in enumerate(model.backbone.stages):
@@ -149,7 +167,7 @@ def weigh(network: Network, batches: Batches) -> tuple[dict[str, Tensor], dict[t
         for name, parameter in model.named_parameters():
             if parameter.grad is not None:
                 totals[name] = totals.get(name, 0) + (parameter * parameter.grad).abs().detach()
-    return importance(totals, network.groups), {place: one.stats() for place, one in seen.items()}
+    return totals, {place: one.stats() for place, one in seen.items()}
 
 
 class _Seen:

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import ConfigError
 from ..models.arch import Arch
-from .evaluate import Samples, judge, weigh
+from .evaluate import Judgement, Samples, judge, weigh
 from .slicing import Action, Network, apply
 from .space import Part, Space
 from .table import Table
@@ -297,17 +297,15 @@ def judged_depths(
     losses = dict(known)
     for actions in candidates:
         if named(actions) not in losses:
-            losses[named(actions)] = judge(
-                reduce(lambda rest, action: apply(rest, action, {}), actions, network), samples
-            )[0]
+            smaller = reduce(lambda rest, action: apply(rest, action, {}), actions, network)
+            losses[named(actions)] = judge(smaller, samples)[0]
             save(losses)
     return min(candidates, key=lambda actions: losses[named(actions)])
 
 
-def realised(network: Network, actions: Iterable[Action], samples: Samples) -> Iterator[tuple[Action, float, Network]]:
-    """Applies actions one after the other, channels weighed anew before each; gives the loss behind each, and the
-    network."""
+def realised(network: Network, actions: Iterable[Action], samples: Samples) -> Iterator[tuple[Action, Judgement]]:
+    """Applies actions one after the other, channels weighed anew before each, and judges the network behind each."""
     for action in actions:
-        scores, tokens = weigh(network, samples.statistics)
-        loss, network = judge(apply(network, action, scores, tokens), samples)
-        yield action, loss, network
+        judged = judge(apply(network, action, *weigh(network, samples.statistics)), samples)
+        yield action, judged
+        network = judged.network

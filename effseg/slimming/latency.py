@@ -5,8 +5,7 @@ import os
 import random
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -69,7 +68,7 @@ def measure(
     _check(runtime, size, threads, runs)
     network = original(config, cfg_options)
     space, target = Space(network), Path(path)
-    table = Table(runtime, environment()['processor'].split(', ')[0], threads, size, fingerprint(network))
+    table = Table(runtime, device(), threads, size, fingerprint(network))
     if target.exists():
         read = Table.read(target)
         read.check(table.network, runtime, size, threads)
@@ -185,6 +184,8 @@ def read_back(
 def verify(config: str, table: Table, count: int, runs: int = RUNS, cfg_options: dict | None = None) -> list[float]:
     """Measures random architectures and prints each beside its prediction, then the median and the largest error.
 
+    Each is measured in turn with the original, and its prediction is scaled by what the original takes at the time.
+
     Args:
         config, cfg_options: see :func:`measure`.
         table: of this device.
@@ -195,30 +196,80 @@ def verify(config: str, table: Table, count: int, runs: int = RUNS, cfg_options:
         The relative errors.
 
     Raises:
-        ConfigError: for a table of another network, or without some rows.
+        ConfigError: for a table of another network or device, or without some rows.
     """
     network, generator = original(config, cfg_options), random.Random(0)
     table.check(fingerprint(network), None, None, None)
+    if table.device != device():
+        raise ConfigError(f'the table is of {table.device}, and this is {device()}: nothing can be verified here')
     space, errors = Space(network), []
     print(f'{"predicted, ms":>14}{"measured, ms":>14}{"error":>9}  architecture')
-    with tempfile.TemporaryDirectory(prefix='effseg-latency-') as scratch:
-        for _ in range(count):
-            shape = space.random(generator)
-            predicted, measured = table.predict(space, shape), time_of(network, shape, table, Path(scratch), runs)
-            errors.append(predicted / measured - 1)
-            print(f'{predicted:>14.2f}{measured:>14.2f}{errors[-1]:>+9.1%}  {describe(shape)}', flush=True)
+    for _ in range(count):
+        shape = space.random(generator)
+        found = facts(network, shape, table, runs)
+        errors.append(1 / (1 + found['gap']) - 1)
+        measured = found['measured_ms']
+        print(
+            f'{measured * (1 + errors[-1]):>14.2f}{measured:>14.2f}{errors[-1]:>+9.1%}  {describe(shape)}', flush=True
+        )
     sizes = [abs(error) for error in errors]
     print(f'median error {statistics.median(sizes):.1%}, largest {max(sizes):.1%}, {count} random architectures')
     return errors
 
 
-def time_of(network: Network, shape: Shape, table: Table, scratch: Path, runs: int = RUNS) -> float:
-    """Milliseconds of a shape's fused network, measured here under the runtime, size and threads of a table."""
-    file = scratch / f'{time.monotonic_ns()}{SUFFIXES[table.runtime]}'
-    export(fused_of(network, shape, table.size), table.runtime, table.size, file)
-    (ms,) = milliseconds([file], table.runtime, table.size, table.threads, runs)
-    file.unlink()
-    return ms
+def times_of(network: Network, shapes: Sequence[Shape], table: Table, runs: int = RUNS) -> list[float]:
+    """Milliseconds of the fused networks of shapes, measured here in turn under a table's runtime, size and threads."""
+    with tempfile.TemporaryDirectory(prefix='effseg-latency-') as scratch:
+        paths = [Path(scratch) / f'{number}{SUFFIXES[table.runtime]}' for number in range(len(shapes))]
+        for shape, path in zip(shapes, paths):
+            export(fused_of(network, shape, table.size), table.runtime, table.size, path)
+        return milliseconds(paths, table.runtime, table.size, table.threads, runs)
+
+
+def facts(network: Network, shape: Shape, table: Table, runs: int = RUNS) -> dict:
+    """What a table says of the time of a shape, and what is measured where the table is of this device.
+
+    Args:
+        network: the original.
+        shape: another architecture.
+        table: of one runtime.
+        runs: of the original and of the shape, in turn.
+
+    Returns:
+        Plain data; ``gap`` is by how much the measured share of the original's time lies above the predicted one,
+        relatively: how fast the machine is at the time cancels.
+    """
+    space = Space(network)
+    whole, predicted = table.predict(space, space.original), table.predict(space, shape)
+    original, measured, gap = None, None, None
+    if table.device == device():
+        original, measured = times_of(network, (space.original, shape), table, runs)
+        gap = measured / original / (predicted / whole) - 1
+    return dict(
+        runtime=table.runtime,
+        device=table.device,
+        threads=table.threads,
+        size=table.size,
+        original_ms=whole,
+        predicted_ms=predicted,
+        measured_original_ms=original,
+        measured_ms=measured,
+        gap=gap,
+    )
+
+
+def in_words(found: dict) -> str:
+    """A line about what :func:`facts` returned."""
+    text = f'{found["runtime"]}: {found["original_ms"]:.2f} ms become {found["predicted_ms"]:.2f}, predicted; '
+    if found['gap'] is None:
+        return text + f'not measured, since the table is of {found["device"]}'
+    text += f'{found["measured_original_ms"]:.2f} become {found["measured_ms"]:.2f}, measured, '
+    return text + f'{found["measured_ms"] / found["measured_original_ms"]:.1%} ({found["gap"]:+.1%} to the prediction)'
+
+
+def device() -> str:
+    """This machine's processor, as a table names it."""
+    return environment()['processor'].split(', ')[0]
 
 
 def describe(shape: Shape) -> str:

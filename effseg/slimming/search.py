@@ -18,17 +18,19 @@ class Step:
     Attributes:
         action: None for the original.
         loss: on held-out training images.
+        accuracy: percent of their pixels that are right.
         ms: predicted.
     """
 
     action: Action | None
     loss: float
+    accuracy: float
     ms: float
 
     def as_dict(self) -> dict:
         """Plain data."""
         named = None if self.action is None else {**asdict(self.action), 'text': str(self.action)}
-        return dict(action=named, loss=self.loss, ms=self.ms)
+        return dict(action=named, loss=self.loss, accuracy=self.accuracy, ms=self.ms)
 
 
 def check_budget(space: Space, table: Table, target: float) -> None:
@@ -36,7 +38,6 @@ def check_budget(space: Space, table: Table, target: float) -> None:
     Raises:
         ConfigError: for a time that no architecture of the space reaches, with the fastest that one does.
     """
-    table.require([part for part in space.all_parts()])
     fastest = min(table.predict(space, space.smallest()), table.predict(space, space.original))
     if fastest > target:
         whole = table.predict(space, space.original)
@@ -50,8 +51,9 @@ def begin(network: Network, space: Space, table: Table, samples: Samples) -> tup
     """Judges the original: its network with BatchNorm statistics measured anew, the first step, and the seconds that a
     candidate takes."""
     started = time.monotonic()
-    loss, network = judge(network, samples)
-    return network, [Step(None, loss, table.predict(space, space.original))], time.monotonic() - started
+    loss, accuracy, network = judge(network, samples)
+    path = [Step(None, loss, accuracy, table.predict(space, space.original))]
+    return network, path, time.monotonic() - started
 
 
 def gradual(
@@ -98,10 +100,10 @@ def gradual(
             gain = now.ms - max(ms, target)
             if gain <= 0:
                 continue
-            loss, smaller = judge(apply(network, action, scores, tokens), samples)
+            loss, accuracy, smaller = judge(apply(network, action, scores, tokens), samples)
             price = (loss - now.loss) / gain
             if best is None or price < best[0]:
-                best = price, Step(action, loss, ms), smaller
+                best = price, Step(action, loss, accuracy, ms), smaller
         if best is None:
             raise ConfigError(
                 f'nothing that is left gains time: {now.ms:.2f} ms were reached, {target:.2f} were asked for'

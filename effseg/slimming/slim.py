@@ -1,13 +1,10 @@
 """From a config, a checkpoint and a table to a smaller config and checkpoint."""
 
-import hashlib
 import json
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import reduce
 from pathlib import Path
-from pprint import pformat
 
 import torch
 
@@ -15,22 +12,25 @@ from .. import files
 from ..apis.opening import open_segmenter
 from ..errors import ConfigError
 from ..outputs import OutputFolder
+from ..report.page import check_packages
+from . import page
 from .evaluate import Samples, network_of
 from .exhaustive import depths, exhaustive, judged_depths, measure_losses, realised, single_actions
-from .latency import describe
+from .latency import describe, facts, in_words
+from .result import CONFIG, FILES, save_file, write_segmenter
 from .search import Action, Step, begin, check_budget, gradual
 from .slicing import Network
 from .space import Shape, Space
 from .table import Table, fingerprint
 
-CONFIG, CHECKPOINT, REPORT, STATE = 'slim.py', 'slim.pth', 'report.json', 'search.pth'
+REPORT, PAGE, STATE = 'report.json', 'report.html', 'search.pth'
 SEARCHES = ('gradual', 'exhaustive', 'depths')
 
 
 def slim(
     config: str,
     checkpoint: str,
-    table: str,
+    table: str | Sequence[str],
     budget: float,
     out: str,
     images: int = 64,
@@ -44,7 +44,7 @@ def slim(
     Args:
         config: path, or ``effseg::NAME.py``.
         checkpoint: trained weights.
-        table: of ``tools/latency.py``.
+        table: of ``tools/latency.py``; the first of several, of which the others are reported as well.
         budget: share of the original's time, between 0 and 1.
         out: folder; files of others in it are safe.
         search: ``'gradual'`` takes the best single action again and again; ``'exhaustive'`` is the optimum of the
@@ -62,17 +62,22 @@ def slim(
         raise ConfigError(f'--search {search} is unknown; one of {", ".join(SEARCHES)} was expected')
     if not 0 < budget < 1 or images < 1:
         raise ConfigError(f'--budget {budget} must lie between 0 and 1, --images {images} at 1 or above')
+    check_packages()
     model = open_segmenter(config, checkpoint, cfg_options=cfg_options, device='cpu').trained
     original = network_of(model, model.cfg)
-    times, space, folder = Table.read(table), Space(original), OutputFolder(out)
-    times.check(fingerprint(original), None, None, None)
+    names = [table] if isinstance(table, str) else list(table)
+    tables, space, folder = [Table.read(name) for name in names], Space(original), OutputFolder(out)
+    for one in tables:
+        one.check(fingerprint(original), None, None, None)
+        one.require(space.all_parts())
+    times = tables[0]
     target = budget * times.predict(space, space.original)
     check_budget(space, times, target)
-    folder.claim([CONFIG, CHECKPOINT, REPORT, STATE])
+    folder.claim([*FILES, REPORT, PAGE, STATE])
     asked = dict(
         network=fingerprint(original),
         checkpoint=files.digest(Path(checkpoint)),
-        table=hashlib.sha256(Path(table).read_bytes()).hexdigest(),
+        table=files.digest(Path(names[0])),
         budget=budget,
         images=images,
         search=search,
@@ -81,8 +86,7 @@ def slim(
     network, path, losses = _resume(state, asked, original)
 
     def save(network: Network, path: list[Step], losses: dict[str, float]) -> None:
-        steps = [_plain(step) for step in path]
-        _save(dict(asked=asked, path=steps, network=_parts(network), losses=losses), state)
+        save_file(dict(asked=asked, path=list(map(asdict, path)), network=_parts(network), losses=losses), state)
 
     samples = Samples.of(model.cfg, model, images)
     if search == 'gradual':
@@ -91,23 +95,23 @@ def slim(
         )
     else:
         network, path = _at_once(search, network, space, times, target, samples, path, losses, save)
-    _save(dict(meta=dict(dataset_meta=dict(model.dataset_meta)), state_dict=network.state), folder.path / CHECKPOINT)
-    files.write(folder.path / CONFIG, config_text(config, network, folder.path, cfg_options))
+    commands = write_segmenter(folder.path, config, cfg_options, checkpoint, model, network)
+    shape = Shape.of(network)
+    print(f'{describe(space.original)}: {path[0].ms:.2f} ms\n{describe(shape)}: {path[-1].ms:.2f} ms')
+    latency = [facts(original, shape, one) for one in tables]
     report = dict(
         asked,
-        runtime=times.runtime,
-        device=times.device,
-        threads=times.threads,
-        size=times.size,
-        predicted_ms=path[-1].ms,
-        original_ms=path[0].ms,
+        config=config,
+        latency=latency,
         path=[step.as_dict() for step in path],
-        original=dict(asdict(space.original)),
-        chosen=dict(asdict(Shape.of(network))),
+        original=asdict(space.original),
+        chosen=asdict(shape),
+        commands=commands,
     )
     files.write(folder.path / REPORT, json.dumps(report, indent=1) + '\n')
-    print(f'{describe(space.original)}: {path[0].ms:.2f} ms\n{describe(Shape.of(network))}: {path[-1].ms:.2f} ms')
-    print(f'fine-tune it: python tools/train.py {folder.path / CONFIG}')
+    page.write(folder.path / PAGE, report, space, times, shape, path)
+    print(*map(in_words, latency), sep='\n')
+    print(f'fine-tune it: {commands[0]}\nwithout a teacher: {commands[1]}\nreport: {folder.path / PAGE}')
     return folder.path / CONFIG
 
 
@@ -140,38 +144,12 @@ def _at_once(
         # behind the first step all are known
         actions = judged_depths(network, candidates, samples, losses, lambda losses: save(network, path, losses))
     shape = reduce(space.after, (step.action for step in path[1:] if step.action), space.original)
-    for action, loss, smaller in realised(network, actions[len(path) - 1 :], samples):
+    for action, (loss, accuracy, smaller) in realised(network, actions[len(path) - 1 :], samples):
         network, shape = smaller, space.after(shape, action)
-        path = [*path, Step(action, loss, table.predict(space, shape))]
+        path = [*path, Step(action, loss, accuracy, table.predict(space, shape))]
         print(f'step {len(path) - 1}: {action}, loss {loss:.4f}, {path[-1].ms:.2f} ms', flush=True)
         save(network, path, losses)
     return network, path
-
-
-def config_text(base: str, network: Network, folder: Path, cfg_options: dict | None = None) -> str:
-    """The config of a slimmed network, a few lines over the original.
-
-    Args:
-        base: the original, path or ``effseg::NAME.py``.
-        network: slimmed.
-        folder: that the config will lie in, beside its checkpoint.
-        cfg_options: overrides that the network was opened with.
-    """
-    name = base if '::' in base else os.path.relpath(Path(base).resolve(), folder)
-    lines = {
-        'backbone': f'dict(arch=dict(_delete_=True, **{pformat(network.arch.as_config(), width=100)}), init_cfg=None)'
-    }
-    if network.neck:
-        neck = network.model['neck']
-        lines['neck'] = f'dict(in_channels={list(neck["in_channels"])}, out_channels={network.neck})'
-    head = network.model['decode_head']
-    lines['decode_head'] = f'dict(in_channels={list(head["in_channels"])}, channels={network.head})'
-    body = ''.join(f'    {key}={value},\n' for key, value in lines.items())
-    options = f'# it was made with --cfg-options {cfg_options!r}\n' if cfg_options else ''
-    return (
-        f'# what effseg slim left of {Path(base.rpartition("::")[2]).name}\n{options}_base_ = [{name!r}]\n'
-        f'model = dict(\n{body})\nload_from = {str(folder / CHECKPOINT)!r}\n'
-    )
 
 
 def _resume(state: Path, asked: dict, original: Network) -> tuple[Network, list[Step], dict[str, float]]:
@@ -183,20 +161,10 @@ def _resume(state: Path, asked: dict, original: Network) -> tuple[Network, list[
         raise ConfigError(f'{state} is a search with another {", ".join(changed)}: give another --out, or remove it')
     parts = saved['network']
     arch = type(original.arch)(**parts['arch'])
-    steps = [Step(None if s['action'] is None else Action(**s['action']), s['loss'], s['ms']) for s in saved['path']]
+    steps = [Step(**{**step, 'action': step['action'] and Action(**step['action'])}) for step in saved['path']]
     print(f'going on behind step {len(steps) - 1}')
     return Network(parts['model'], arch, parts['state']), steps, saved['losses']
 
 
 def _parts(network: Network) -> dict:
     return dict(model=network.model, arch=network.arch.as_config(), state=network.state)
-
-
-def _plain(step: Step) -> dict:
-    return dict(action=None if step.action is None else asdict(step.action), loss=step.loss, ms=step.ms)
-
-
-def _save(content: dict, path: Path) -> None:
-    partial = path.with_name(f'{path.name}.partial')
-    torch.save(content, partial)
-    partial.replace(path)

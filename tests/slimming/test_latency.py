@@ -138,6 +138,30 @@ def test_files_for_another_device_and_its_times(scenes, tool, counted, tmp_path)
     assert outcome.status == 2 and 'another network, runtime or size' in outcome.err
 
 
+def test_what_is_measured_stands_beside_the_prediction(random_stats, monkeypatch):
+    """As shares of the original's time, so that a machine twice as slow as at the table's time changes nothing; not at
+    all for another device."""
+    network = trained_looking(random_stats, 'EfficientFormerV2', 'all-MLP')
+    space = Space(network)
+    shape = space.after(space.original, space.actions(space.original)[0])
+    table = Table('onnx', latency.device(), 1, SIZE, fingerprint(network), 10.0)
+    table.ms = dict.fromkeys(space.all_parts(), 0.0)
+    table.ms[next(part for part, times in space.parts(space.original).items() if not space.parts(shape)[part])] = 2.0
+    monkeypatch.setattr(latency, 'fused_of', lambda *_: None)
+    monkeypatch.setattr(latency, 'export', lambda *_: None)
+    monkeypatch.setattr(latency, 'milliseconds', lambda paths, *_: [20.0, 18.0])
+    found = latency.facts(network, shape, table)
+    assert (found['predicted_ms'], found['measured_ms'], found['gap']) == (8.0, 18.0, pytest.approx(0.125))
+    assert '90.0% (+12.5% to the prediction)' in latency.in_words(found)
+    monkeypatch.setattr(latency, 'original', lambda *_: network)
+    monkeypatch.setattr(space.__class__, 'random', lambda *_: shape)
+    assert latency.verify('any', table, 2) == pytest.approx([-1 / 9] * 2)
+    table.device = 'a phone'
+    assert latency.facts(network, shape, table)['measured_ms'] is None
+    with pytest.raises(ConfigError, match='a phone'):
+        latency.verify('any', table, 2)
+
+
 @pytest.mark.parametrize(
     'text, said',
     [

@@ -43,7 +43,8 @@ def slimmed(scenes, checkpoint, table, tmp_path_factory):
 def test_the_result_is_ordinary(slimmed, scenes):
     """A config of a few lines and a checkpoint that opens, fuses and is within the budget."""
     report = json.loads((slimmed / 'report.json').read_text())
-    assert report['predicted_ms'] <= 0.6 * report['original_ms']
+    (latency,) = report['latency']
+    assert latency['predicted_ms'] <= 0.6 * latency['original_ms'] and latency['measured_ms'] is None
     assert [step['ms'] for step in report['path']] == sorted((step['ms'] for step in report['path']), reverse=True)
     assert len((slimmed / 'slim.py').read_text().splitlines()) < 16
     segmenter = effseg.open(str(slimmed / 'slim.py'), str(slimmed / 'slim.pth'), device='cpu')
@@ -51,6 +52,28 @@ def test_the_result_is_ordinary(slimmed, scenes):
     assert json.loads(json.dumps(arch.as_config())) == report['chosen']['arch'] != report['original']['arch']
     logits = effseg.fuse(segmenter.trained, (64, 64)).logits(torch.randn(1, 3, 64, 64))
     assert logits.shape == (1, 8, 16, 16)
+
+
+def test_the_page_shows_the_path_and_every_block(slimmed):
+    page, report = (slimmed / 'report.html').read_text(), json.loads((slimmed / 'report.json').read_text())
+    for step in report['path'][1:]:
+        assert step['action']['text'] in page and 0 <= step['accuracy'] <= 100
+    blocks = sum(report['original']['arch']['depths'])
+    assert page.count('<div class="block') == blocks
+    assert page.count('left out<br>') == blocks - sum(report['chosen']['arch']['depths'])
+    assert report['commands'][0] in page
+
+
+@pytest.mark.medium
+def test_the_printed_command_recovers_with_the_original_as_teacher(slimmed, scenes, tool, tmp_path, checkpoint):
+    command, plain = json.loads((slimmed / 'report.json').read_text())['commands']
+    assert command == f'python tools/train.py {slimmed}/recover.py' and plain.endswith('slim.py')
+    outcome = tool('train', slimmed / 'recover.py', '--work-dir', tmp_path, '--no-data-check')
+    (log,) = tmp_path.rglob('*.log')
+    assert outcome.status == 0 and f'distilled from {checkpoint}' in log.read_text()
+    assert 'distill.loss_kl' in log.read_text()
+    best = next(tmp_path.glob('iter_*.pth'))
+    assert effseg.open(str(slimmed / 'slim.py'), str(best), device='cpu')  # the teacher is not in it
 
 
 def test_an_interrupted_search_goes_on_where_it_was(slimmed, scenes, checkpoint, table, tool, tmp_path, monkeypatch):
