@@ -83,16 +83,14 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
 
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:
     """MMSegmentation's way to change a config from the command line."""
+    add_pairs(parser, '--cfg-options', 'pairs merged over the config')
+
+
+def add_pairs(parser: argparse._ActionsContainer, name: str, text: str) -> None:
+    """An option of pairs, whose values are read as MMEngine reads them."""
     from mmengine.config import DictAction
 
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        type=_pair,
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='pairs merged over the config',
-    )
+    parser.add_argument(name, nargs='+', type=_pair, action=DictAction, metavar='KEY=VALUE', help=text)
 
 
 def add_label_options(parser: argparse.ArgumentParser) -> None:
