@@ -45,6 +45,7 @@ def build(network: Network) -> nn.Module:
         warnings.simplefilter('ignore')  # about losses, which are the config's
         model = MODELS.build(ConfigDict(copy.deepcopy(network.model if whole else network.model['backbone'])))
     model = revert_sync_batchnorm(model).to(next(iter(network.state.values())).dtype)
+    model = model.to(memory_format=torch.channels_last)  # in which a candidate takes two thirds of the time
     model.load_state_dict(
         network.state if whole else {key.removeprefix('backbone.'): value for key, value in network.state.items()}
     )
@@ -91,7 +92,8 @@ class Samples:
                 samples = [dataset[draw if seeded else int(draw)] for draw in draws]
             cut = [samples[start : start + size] for start in range(0, images, size)]
             prepared = (model.data_preprocessor(pseudo_collate(part), training=True) for part in cut)
-            return [(part['inputs'], part['data_samples']) for part in prepared]
+            layout = torch.channels_last
+            return [(part['inputs'].contiguous(memory_format=layout), part['data_samples']) for part in prepared]
 
         return cls(batches(0), batches(images))
 
@@ -141,7 +143,7 @@ def judge(network: Network, samples: Samples) -> Judgement:
     """Judges a network on held-out images, with its BatchNorm statistics measured anew."""
     model = build(network)
     recalibrate(model, samples.statistics)
-    state = {key: value.clone() for key, value in model.state_dict().items()}
+    state = {key: value.clone(memory_format=torch.contiguous_format) for key, value in model.state_dict().items()}
     return Judgement(*loss_of(model, samples.held_out), Network(network.model, network.arch, state))
 
 
