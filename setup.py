@@ -30,6 +30,8 @@ RUNTIMES = {
     'torch': ['torch>=2.14'],
 }
 ALL = sorted({requirement for runtime in RUNTIMES.values() for requirement in runtime})
+# engines that take an .onnx file by their own converters, beside the runtimes: the benchmark compares them
+ENGINES = ['openvino>=2026.4', 'MNN>=3.6', 'ncnn>=1.0.20261020', 'pnnx>=20261020']
 # charts as HTML that needs no network, and the page around them
 REPORT = ['plotly>=6', 'jinja2']
 # all but running files: networks, weights, data, tools
@@ -54,10 +56,11 @@ EXTRAS = {
         'matplotlib',  # as mmengine asks for it
     ],
     **RUNTIMES,
+    'engines': ENGINES,
     'report': REPORT,
     'all': ALL,
     # selenium drives the browser of the tests; newer ones want a typing-extensions that litert-torch refuses
-    'test': ['pytest>=8', 'pytest-xdist', 'hypothesis', 'selenium>=4.20,<4.33', *REPORT, *ALL],
+    'test': ['pytest>=8', 'pytest-xdist', 'hypothesis', 'selenium>=4.20,<4.33', *REPORT, *ENGINES, *ALL],
     # exact, so that a checkout is clean or not wherever it is checked
     'lint': ['ruff==0.17.6', 'mypy==2.4.1'],
 }

@@ -26,6 +26,7 @@ EXTRAS = {
     'coreml': 'effseg/deploy/backends/coreml.py',
     'litert': 'effseg/deploy/backends/litert.py',
     'torch': 'effseg/deploy/backends/torch.py',
+    'engines': 'effseg/benchmark/engines.py',
     'report': 'effseg/report',
     'train': 'effseg',
     'mmseg': 'effseg',

@@ -36,6 +36,12 @@ def main(argv: list[str]) -> None:
         help="MMSegmentation's own light segmenters through every runtime, one row each; goes on where it was ended",
     )
     parser.add_argument(
+        '--engines',
+        nargs='*',
+        choices=['openvino', 'mnn', 'ncnn'],
+        help='with --artifacts: the .onnx files in these engines as well, by their own converters (alone: in all)',
+    )
+    parser.add_argument(
         '--scores',
         metavar='CSV',
         help='with --rivals: compare the segmenters of these trainings, one line each, instead',
@@ -64,6 +70,7 @@ def main(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     from effseg.benchmark.artifacts import compare_artifacts
     from effseg.benchmark.contestants import of_runs
+    from effseg.benchmark.engines import ENGINES
     from effseg.benchmark.fused import compare_fused
     from effseg.benchmark.models import compare_models
     from effseg.benchmark.rivals import compare_rivals
@@ -92,6 +99,7 @@ def main(argv: list[str]) -> None:
                 args.runs,
                 tuple(args.threads),
                 args.cfg_options,
+                () if args.engines is None else args.engines or tuple(ENGINES),
             )
             return
         compare_fused(

@@ -1,8 +1,10 @@
 """Exported files beside each other, and beside MMSegmentation's predict."""
 
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -15,8 +17,10 @@ from .. import deploy, files
 from ..apis.opening import open_segmenter
 from ..datasets.images import read_image
 from ..demo.scenes import draw_scene
-from ..errors import ArtifactError
+from ..deploy import Artifact
+from ..errors import ArtifactError, MissingRuntimeError
 from ..timing import MB, peak_memory, time_in_turn
+from .engines import difference, open_in
 from .measure import check_counts, normalised, thread_counts
 
 
@@ -28,6 +32,7 @@ def compare_artifacts(
     runs: int = 10,
     threads: Sequence[int] = (1, 2),
     cfg_options: dict | None = None,
+    engines: Sequence[str] = (),
 ) -> None:
     """Prints how exported files compare with each other, and with MMSegmentation's predict where a config is given.
 
@@ -36,47 +41,92 @@ def compare_artifacts(
         config, checkpoint, cfg_options: of the reference, see :func:`compare_fused`.
         image: a file, resized to the artifacts' size; a drawn scene when left out.
         runs: of each.
+        engines: of :mod:`effseg.benchmark.engines`, each of which runs every .onnx file as well.
         threads: for ONNX Runtime, LiteRT and torch; ExecuTorch's Python runtime takes as many as there are cores.
 
     Raises:
         EffsegError: for an artifact, config, checkpoint or image that cannot be used, and artifacts of several sizes.
     """
     check_counts(runs, threads)
+    if engines and not any(path.endswith('.onnx') for path in paths):
+        raise ArtifactError(f'--engines run .onnx files, and none is among {", ".join(paths)}')
     model = open_segmenter(config, checkpoint, cfg_options=cfg_options, device='cpu').trained if config else None
     pixels = read_image(image) if image else draw_scene((512, 512), np.random.default_rng(0))[0]
-    for count in thread_counts(threads):
-        loaded, seconds, peaks = {}, {}, {}
-        for path in paths:
-            # of loading and the first run: runtimes set their memory aside in the one or the other
-            with peak_memory() as peaks[path]:
-                started = time.perf_counter()
-                loaded[path] = deploy.load(path, count)
-                seconds[path] = time.perf_counter() - started
-                loaded[path](np.zeros(loaded[path].spec.image_shape, np.uint8))
-        specs = {artifact.spec.image_shape for artifact in loaded.values()}
-        if len(specs) > 1:
-            raise ArtifactError(
-                f'the artifacts take images of {sorted(specs)}; only artifacts of one size can be compared'
-            )
-        ((height, width, _),) = specs
-        resized = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
-        contestants: dict[str, Callable[[], object]] = {}
-        if model is not None:
-            contestants['MMSegmentation predict'] = partial(_predict, model, resized)
-        contestants |= {path: partial(artifact.labels, resized) for path, artifact in loaded.items()}
-        timings = time_in_turn(contestants, runs)
-        print(f'image to labels, {height}x{width}, {count} thread(s), {runs} runs in turn')
-        first = next(iter(timings.values())).median
-        for name, timing in timings.items():
-            if name not in peaks:
-                with peak_memory() as peaks[name]:
-                    contestants[name]()
-            tail = statistics.quantiles(timing.seconds, n=10)[-1] if runs > 1 else timing.median
-            of_file = f'  {files.size(Path(name)) / MB:6.1f} MB  load {seconds[name]:.2f} s' if name in loaded else ''
-            print(
-                f'  {Path(name).name:40s} median {1e3 * timing.median:7.1f} ms  p90 {1e3 * tail:7.1f} ms  '
-                f'{first / timing.median:5.2f}x  {peaks[name]}{of_file}'
-            )
+    with tempfile.TemporaryDirectory() as scratch:
+        for count in thread_counts(threads):
+            loaded = {path: _load(partial(deploy.load, path, count)) for path in paths}
+            shapes = {one.artifact.spec.image_shape for one in loaded.values()}
+            if len(shapes) > 1:
+                raise ArtifactError(
+                    f'the artifacts take images of {sorted(shapes)}; only artifacts of one size can be compared'
+                )
+            ((height, width, _),) = shapes
+            resized = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
+            print(f'image to labels, {height}x{width}, {count} thread(s), {runs} runs in turn')
+            differences = _load_engines(loaded, engines, Path(scratch), count, resized)
+            _compare(loaded, model, resized, runs, differences)
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    artifact: Artifact
+    seconds: float
+    peak: peak_memory
+
+
+def _load(opened: Callable[[], Artifact]) -> _Loaded:
+    with peak_memory() as peak:  # of loading and the first run: runtimes set their memory aside in the one or the other
+        started = time.perf_counter()
+        artifact = opened()
+        seconds = time.perf_counter() - started
+        artifact(np.zeros(artifact.spec.image_shape, np.uint8))
+    return _Loaded(artifact, seconds, peak)
+
+
+def _load_engines(
+    loaded: dict[str, _Loaded], engines: Sequence[str], scratch: Path, threads: int, image: np.ndarray
+) -> dict[str, str]:
+    """Adds to ``loaded`` the ONNX files in other engines; says what each differs by, and prints what does not run."""
+    said = {}
+    for path in [path for path in loaded if path.endswith('.onnx')]:
+        own = loaded[path].artifact
+        for engine in engines:
+            name = f'{path} in {engine}'
+            folder = scratch / f'{list(loaded).index(path)}'  # two files may have one name
+            folder.mkdir(exist_ok=True)
+            try:
+                loaded[name] = _load(partial(open_in, engine, own, folder, threads))
+            except (ArtifactError, MissingRuntimeError) as error:
+                print(f'  {Path(name).name:46s} does not run: {error}')
+                continue
+            agreement, largest = difference(loaded[name].artifact, own, image)
+            said[name] = f'  same label {100 * agreement:.3f} %' + (f', logits within {largest:.1e}' if largest else '')
+    return said
+
+
+def _compare(
+    loaded: dict[str, _Loaded], model: nn.Module | None, image: np.ndarray, runs: int, notes: dict[str, str]
+) -> None:
+    contestants: dict[str, Callable[[], object]] = {}
+    if model is not None:
+        contestants['MMSegmentation predict'] = partial(_predict, model, image)
+    contestants |= {name: partial(one.artifact.labels, image) for name, one in loaded.items()}
+    timings = time_in_turn(contestants, runs)
+    first = next(iter(timings.values())).median
+    for name, timing in timings.items():
+        tail = statistics.quantiles(timing.seconds, n=10)[-1] if runs > 1 else timing.median
+        if name in loaded:
+            peak, of_file = loaded[name].peak, f'  load {loaded[name].seconds:.2f} s'
+            if Path(name).exists():
+                of_file = f'  {files.size(Path(name)) / MB:6.1f} MB{of_file}'
+        else:
+            with peak_memory() as peak:
+                contestants[name]()
+            of_file = ''
+        print(
+            f'  {Path(name).name:46s} median {1e3 * timing.median:7.1f} ms  p90 {1e3 * tail:7.1f} ms  '
+            f'{first / timing.median:5.2f}x  {peak}{of_file}{notes.get(name, "")}'
+        )
 
 
 def _predict(model: nn.Module, image: np.ndarray) -> object:
