@@ -27,6 +27,11 @@ ELSEWHERE = {
         'tests/datasets/test_convert.py',
         'def test_every_format_gives_the_same_label_maps',
     ),
+    'python tools/benchmark.py --phone': ('tests/benchmark/test_phones.py', 'def test_a_table_and_a_plot'),
+    'python tools/export.py CONFIG CHECKPOINT --to all': (
+        'tests/apis/test_export_all.py',
+        'def test_one_failure_is_a_row_and_the_others_are_written',
+    ),
     'python tools/hub.py push': ('tests/test_hub.py', 'def test_push_uploads_the_three_files_alone'),  # the same
 }
 # what own_data.md says about files of its own: run in its order, in the default tests

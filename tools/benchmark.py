@@ -8,6 +8,8 @@ MMSegmentation's own light segmenters through every runtime: python tools/benchm
 Ours beside other light segmenters, as files of a runtime: python tools/benchmark.py --rivals onnx --plot rivals.png
 
 Trained ones, their time against their mIoU: python tools/benchmark.py --rivals onnx --scores docs/decoders.csv --plot P
+
+What the runtimes' programs printed on phones, as one table: python tools/benchmark.py --phone OUTPUTS --plot phones.png
 """
 
 from effseg.apis import cli
@@ -35,6 +37,12 @@ def main(argv: list[str]) -> None:
         metavar='PAGE',
         help="MMSegmentation's own light segmenters through every runtime, one row each; goes on where it was ended",
     )
+    what.add_argument(
+        '--phone',
+        nargs='+',
+        metavar='OUTPUT',
+        help="what the runtimes' own programs printed on phones, one file of text per run, see docs/phone.md",
+    )
     parser.add_argument(
         '--engines',
         nargs='*',
@@ -46,7 +54,11 @@ def main(argv: list[str]) -> None:
         metavar='CSV',
         help='with --rivals: compare the segmenters of these trainings, one line each, instead',
     )
-    parser.add_argument('--plot', metavar='PATH', help='with --rivals: an image of the time against the mIoU')
+    parser.add_argument(
+        '--plot',
+        metavar='PATH',
+        help='with --rivals: an image of the time against the mIoU; with --phone: of the times',
+    )
     parser.add_argument('--image', help='an image (default: a drawn scene)')
     parser.add_argument(
         '--label-map', help="PNG of class numbers to time the label step on (default: the model's own labels)"
@@ -73,6 +85,7 @@ def main(argv: list[str]) -> None:
     from effseg.benchmark.engines import ENGINES
     from effseg.benchmark.fused import compare_fused
     from effseg.benchmark.models import compare_models
+    from effseg.benchmark.phones import table_of_phones
     from effseg.benchmark.rivals import compare_rivals
     from effseg.benchmark.zoo import score_zoo
     from effseg.checkpoint.read import trusted
@@ -83,6 +96,9 @@ def main(argv: list[str]) -> None:
     if args.rivals:
         contestants = of_runs(args.scores) if args.scores else None
         compare_rivals(args.rivals, tuple(args.size), args.runs, tuple(args.threads), args.plot, contestants)
+        return
+    if args.phone:
+        table_of_phones(args.phone, args.plot)
         return
     if args.zoo:
         score_zoo(args.zoo, tuple(args.size), args.runs)
