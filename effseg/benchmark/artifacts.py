@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import nn
 
 from .. import deploy, files
@@ -18,6 +17,7 @@ from ..apis.opening import open_segmenter
 from ..datasets.images import read_image
 from ..demo.scenes import draw_scene
 from ..deploy import Artifact
+from ..deploy.fit import content_of, to_image
 from ..errors import ArtifactError, MissingRuntimeError
 from ..timing import MB, peak_memory, time_in_turn
 from .engines import difference, open_in
@@ -39,7 +39,7 @@ def compare_artifacts(
     Args:
         paths: artifacts of one image size; one of ``tools/export.py --unfused`` shows what the fusion gains.
         config, checkpoint, cfg_options: of the reference, see :func:`compare_fused`.
-        image: a file, resized to the artifacts' size; a drawn scene when left out.
+        image: a file, which goes through each by its fit; a drawn scene of the artifacts' size when left out.
         runs: of each.
         engines: of :mod:`effseg.benchmark.engines`, each of which runs every .onnx file as well.
         threads: for ONNX Runtime, LiteRT and torch; ExecuTorch's Python runtime takes as many as there are cores.
@@ -51,20 +51,22 @@ def compare_artifacts(
     if engines and not any(path.endswith('.onnx') for path in paths):
         raise ArtifactError(f'--engines run .onnx files, and none is among {", ".join(paths)}')
     model = open_segmenter(config, checkpoint, cfg_options=cfg_options, device='cpu').trained if config else None
-    pixels = read_image(image) if image else draw_scene((512, 512), np.random.default_rng(0))[0]
     with tempfile.TemporaryDirectory() as scratch:
         for count in thread_counts(threads):
             loaded = {path: _load(partial(deploy.load, path, count)) for path in paths}
-            shapes = {one.artifact.spec.image_shape for one in loaded.values()}
-            if len(shapes) > 1:
+            kinds = {(one.artifact.spec.image_shape, one.artifact.spec.fit) for one in loaded.values()}
+            if len(kinds) > 1:
                 raise ArtifactError(
-                    f'the artifacts take images of {sorted(shapes)}; only artifacts of one size can be compared'
+                    f'the artifacts take images of {sorted(kinds)}; only artifacts of one size and fit can be compared'
                 )
-            ((height, width, _),) = shapes
-            resized = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
-            print(f'image to labels, {height}x{width}, {count} thread(s), {runs} runs in turn')
-            differences = _load_engines(loaded, engines, Path(scratch), count, resized)
-            _compare(loaded, model, resized, runs, differences)
+            spec = loaded[paths[0]].artifact.spec
+            photo = read_image(image) if image else draw_scene(spec.image_shape[:2], np.random.default_rng(0))[0]
+            shown = f'{photo.shape[0]}x{photo.shape[1]} by {spec.fit} of {spec.height}x{spec.width}'
+            print(f'photo to labels, {shown}, {count} thread(s), {runs} runs in turn')
+            seen = to_image(photo, content_of(photo.shape[:2], spec), spec)
+            differences = _load_engines(loaded, engines, Path(scratch), count, seen)
+            # MMSegmentation's predict takes the pixels that the files see
+            _compare(loaded, model, photo, photo if spec.fit == 'windows' else seen, runs, differences)
 
 
 @dataclass(frozen=True)
@@ -105,12 +107,17 @@ def _load_engines(
 
 
 def _compare(
-    loaded: dict[str, _Loaded], model: nn.Module | None, image: np.ndarray, runs: int, notes: dict[str, str]
+    loaded: dict[str, _Loaded],
+    model: nn.Module | None,
+    photo: np.ndarray,
+    seen: np.ndarray,
+    runs: int,
+    notes: dict[str, str],
 ) -> None:
     contestants: dict[str, Callable[[], object]] = {}
     if model is not None:
-        contestants['MMSegmentation predict'] = partial(_predict, model, image)
-    contestants |= {name: partial(one.artifact.labels, image) for name, one in loaded.items()}
+        contestants['MMSegmentation predict'] = partial(_predict, model, seen)
+    contestants |= {name: partial(one.artifact.labels, photo) for name, one in loaded.items()}
     timings = time_in_turn(contestants, runs)
     first = next(iter(timings.values())).median
     for name, timing in timings.items():

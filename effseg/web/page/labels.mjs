@@ -1,7 +1,7 @@
 // The fit: from a photo to its part of the artifact's image, and from what that returns to the label of every pixel.
 
-/** [height, width] of the photo in the upper left corner of the image. A photo in windows, which a camera cannot wait
- *  for, is shown by letterbox. */
+/** [height, width] of the photo in the upper left corner of the image; by letterbox as well where the fit is windows,
+ *  which a camera cannot wait for. */
 export function contentOf(spec, height, width) {
   if (spec.fit === 'stretch') return [spec.height, spec.width];
   const scale = Math.min(spec.height / height, spec.width / width);
@@ -38,7 +38,29 @@ export function labelsOf(values, dims, spec, content, size) {
   return labels;
 }
 
-function nearest(content, target) {
+/** The windows of a photo, and the part of each that is kept: what lies nearer to its middle than to its neighbours'. */
+export function windowsOf(spec, height, width) {
+  const rows = along(height, spec.height), columns = along(width, spec.width);
+  return rows.flatMap(row => columns.map(column => ({row, column})));
+}
+
+function along(length, window) {
+  const step = window >= 256 ? 32 : 1, last = Math.ceil(Math.max(length - window, 0) / step) * step, begin = [];
+  for (let start = 0; start < last; start += Math.max(Math.floor(window * 3 / 4 / step) * step, step)) begin.push(start);
+  begin.push(last);
+  const ends = begin.map((start, i) => i + 1 < begin.length ? Math.floor((start + begin[i + 1] + window) / 2) : length);
+  return begin.map((start, i) => ({start, from: i ? ends[i - 1] : 0, to: ends[i]}));
+}
+
+/** Writes what is kept of a window's labels into those of the photo, `width` pixels wide. */
+export function keep(labels, width, piece, {row, column}, spec) {
+  for (let y = row.from; y < row.to; y++) {
+    const at = (y - row.start) * spec.width - column.start;
+    labels.set(piece.subarray(at + column.from, at + column.to), y * width + column.from);
+  }
+}
+
+export function nearest(content, target) {
   return Int32Array.from({length: target}, (_, i) => Math.floor((2 * i + 1) * content / (2 * target)));
 }
 

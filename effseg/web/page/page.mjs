@@ -1,4 +1,4 @@
-import {contentOf} from './labels.mjs';
+import {contentOf, keep, nearest, windowsOf} from './labels.mjs';
 
 // The page: an image or the camera in, the overlay out. What the model takes is in spec.json.
 const $ = id => document.getElementById(id);
@@ -41,14 +41,14 @@ function say(text) {
   $('message').classList.toggle('shown', Boolean(text));
 }
 
-/** The whole image in the corner of one of the model's size; the rest has the mean color. */
-function fit(source, [h, w]) {
+/** The whole image, or one of its windows, in the corner of one of the model's size; the rest has the mean color. */
+function fit(source, ...place) {
   input.canvas.width = spec.width;
   input.canvas.height = spec.height;
   input.fillStyle = `rgb(${spec.mean.map(Math.round).join(' ')})`;
   input.fillRect(0, 0, spec.width, spec.height);
   input.imageSmoothingQuality = 'high';
-  input.drawImage(source, 0, 0, w, h);
+  input.drawImage(source, ...place);
   return input.getImageData(0, 0, spec.width, spec.height).data;
 }
 
@@ -59,15 +59,34 @@ function run(rgba, content, size) {
   });
 }
 
-async function segment(source, width, height) {
-  const content = contentOf(spec, height, width), rgba = fit(source, content);
+/** The labels of a photo at its own size, window by window, then at the size that is shown. */
+async function inWindows(source, width, height, [rows, columns]) {
+  const whole = [spec.height, spec.width], labels = new Uint8Array(height * width), shown = new Uint8Array(rows * columns);
+  let milliseconds = 0;
+  for (const window of windowsOf(spec, height, width)) {
+    const done = await run(fit(source, -window.column.start, -window.row.start), whole, whole);
+    milliseconds += done.milliseconds;
+    keep(labels, width, done.labels, window, spec);
+  }
+  const down = nearest(height, rows), across = nearest(width, columns);
+  for (let y = 0, p = 0; y < rows; y++) for (let x = 0; x < columns; x++) shown[p++] = labels[down[y] * width + across[x]];
+  return {labels: shown, milliseconds};
+}
+
+async function inOne(source, width, height, size) {
+  const content = contentOf(spec, height, width);
+  return run(fit(source, 0, 0, content[1], content[0]), content, size);
+}
+
+async function segment(source, width, height, live) {
   // kept now: a camera has moved on when the labels are there
   const scale = Math.min(1, LONGEST / Math.max(width, height));
   frame.canvas.width = Math.max(Math.round(width * scale), 1);
   frame.canvas.height = Math.max(Math.round(height * scale), 1);
   frame.imageSmoothingQuality = 'high';
   frame.drawImage(source, 0, 0, frame.canvas.width, frame.canvas.height);
-  const {labels, milliseconds} = await run(rgba, content, [frame.canvas.height, frame.canvas.width]);
+  const labelled = spec.fit === 'windows' && !live ? inWindows : inOne;
+  const {labels, milliseconds} = await labelled(source, width, height, [frame.canvas.height, frame.canvas.width]);
   photo.canvas.width = frame.canvas.width;
   photo.canvas.height = frame.canvas.height;
   photo.drawImage(frame.canvas, 0, 0);
@@ -141,7 +160,7 @@ async function start() {
   try {
     while (stream === own) {
       if (video.videoWidth) {
-        await segment(video, video.videoWidth, video.videoHeight);
+        await segment(video, video.videoWidth, video.videoHeight, true);
         const now = performance.now(), current = 1000 / (now - lastFrame);
         rate = rate ? .8 * rate + .2 * current : current;
         lastFrame = now;
