@@ -26,7 +26,7 @@ class Overflow:
     """The first result that half precision cannot hold.
 
     Attributes:
-        layer: the module that computes it, as in ``named_modules()`` of the program.
+        layer: the module that computes it, as in ``named_modules()`` of the program, or what a file calls it.
         operation: what it does there.
         largest: the absolute value that came out.
     """
@@ -47,7 +47,7 @@ class HalfProgram:
     matrix units do.
 
     Args:
-        program: in float32; takes (1, H, W, 3) uint8.
+        program: in float32; takes (1, H, W, 3) uint8. One that evaluates a file has ``at``, the name of what it is at.
         sums: round the running sums of convs, products and means as well, once every :data:`CHUNK` channels: what the
             oldest units do.
 
@@ -62,19 +62,23 @@ class HalfProgram:
     @torch.no_grad()
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """(H, W, 3) uint8 RGB -> what the file returns, without the batch."""
+
         # attention as products and a softmax, which is what runtimes make of it
-        with ModuleTracker() as tracker, sdpa_kernel(SDPBackend.MATH), _HalfMode(tracker, self.sums) as mode:
+        def place():
+            return getattr(self.program, 'at', None) or max(tracker.parents, key=len)
+
+        with ModuleTracker() as tracker, sdpa_kernel(SDPBackend.MATH), _HalfMode(place, self.sums) as mode:
             result = self.program(torch.from_numpy(np.ascontiguousarray(image))[None])
         self.overflow = self.overflow or mode.overflow
         return result[0].numpy()
 
 
 class _HalfMode(TorchDispatchMode):
-    """Rounds what goes into and comes out of every operation."""
+    """Rounds what goes into and comes out of every operation; ``place`` names the module that it is of."""
 
-    def __init__(self, tracker: ModuleTracker, sums: bool):
+    def __init__(self, place: Callable[[], str], sums: bool):
         super().__init__()
-        self.tracker, self.sums = tracker, sums
+        self.place, self.sums = place, sums
         self.overflow: Overflow | None = None
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
@@ -119,7 +123,7 @@ class _HalfMode(TorchDispatchMode):
         rounded = x.half().to(x.dtype)
         # the sum is no number where one of them is none, and is the fastest look at them all
         if self.overflow is None and not math.isfinite(float(rounded.sum())) and was_finite():
-            self.overflow = Overflow(max(self.tracker.parents, key=len), name, float(x.abs().max()))
+            self.overflow = Overflow(self.place(), name, float(x.abs().max()))
         return rounded
 
 

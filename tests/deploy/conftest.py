@@ -11,6 +11,7 @@ from networks import MEAN, STD, segmenter
 
 from effseg.deploy import backends, exporting
 from effseg.deploy.artifact import Artifact
+from effseg.deploy.half import HalfProgram
 from effseg.deploy.images import fit
 from effseg.deploy.program import Program
 from effseg.deploy.spec import Spec
@@ -160,6 +161,9 @@ def in_torch(monkeypatch):
     files = {}
     for name in ('onnx', 'litert', 'executorch'):
         monkeypatch.setattr(backends.backend(name), 'export', export)
+        monkeypatch.setattr(
+            backends.backend(name), 'in_half', lambda _, spec, path, sums: HalfProgram(files[path], sums)
+        )
     monkeypatch.setattr(exporting, 'load', load)
     return changes
 

@@ -13,7 +13,7 @@ from effseg.deploy.program import Unfused
 from effseg.errors import ParityError
 from effseg.fusion import norms
 
-from .conftest import SIZE, spec_of
+from .conftest import SIZE, need, spec_of
 from .test_half import with_large_map
 
 
@@ -73,6 +73,17 @@ def test_fp16_of_a_norm_that_squares_is_refused(large, images, in_torch, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
+def test_the_file_itself_is_judged(trained, large, images, tmp_path, monkeypatch):
+    need('onnx')
+    spec, path = spec_of('onnx', 'labels', 'fp16', classes=8), tmp_path / 'm.onnx'
+    with pytest.raises(ParityError, match=r'pow|mul in network\.backbone\.norms\.3 reaches'):
+        deploy.export(large, fused(large), spec, path, images)
+    monkeypatch.undo()
+    done = deploy.export(trained, fused(trained), spec, path, images)
+    assert done.accelerated.shortfall is None and 0.99 < done.accelerated.parity.agreement
+
+
 def test_ties_decided_by_a_huge_constant_are_refused(trained, images, in_torch, tmp_path, monkeypatch):
     monkeypatch.setattr('effseg.deploy.program._STEP', 1e30)
     done = deploy.export(trained, fused(trained), spec_of('litert', 'labels', classes=8), tmp_path / 'm.tflite', images)
@@ -107,6 +118,6 @@ def test_large_images_are_fewer(trained, monkeypatch):
     monkeypatch.setattr(accelerator, 'PIXELS', 2 * SIZE[0] * SIZE[1])
     spec = spec_of('onnx', 'labels', classes=8)
     reference = parity.Reference(trained, spec, [np.zeros((*SIZE, 3), np.uint8)] * 4)
-    in_half = deploy.backends.backend('onnx').in_half
+    in_half = deploy.backends.backend('litert').in_half
     half = accelerator.accelerated(lambda sums: in_half(fused(trained), spec, None, sums), reference, spec)
     assert half.parity.images == 2

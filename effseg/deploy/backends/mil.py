@@ -46,12 +46,13 @@ TYPES = {'fp32': torch.float32, 'fp16': torch.float32, 'int32': torch.int32, 'bo
 
 
 @torch.no_grad()
-def run(program, image: np.ndarray) -> torch.Tensor:
+def run(program, image: np.ndarray, note: Callable[[str], object] = str) -> torch.Tensor:
     """The first output of a program's ``main``.
 
     Args:
         program: as coremltools converted or loaded it.
         image: of the program's input, float32.
+        note: is told the name of every operation before it is evaluated.
 
     Raises:
         ParityError: for an operator that is not known here, or a result of another shape than the program declares.
@@ -70,6 +71,7 @@ def run(program, image: np.ndarray) -> torch.Tensor:
     for op in function.operations:
         if op.op_type == 'const':
             continue
+        note(op.name)
         arguments = {name: value(var) for name, var in op.inputs.items() if var is not None}
         result = _apply(op.op_type, arguments)
         if tuple(result.shape) != tuple(op.outputs[0].shape):
@@ -83,11 +85,14 @@ class Interpreted(torch.nn.Module):
 
     def __init__(self, program):
         super().__init__()
-        self.program = program
+        self.program, self.at = program, ''
+
+    def _note(self, name: str) -> None:
+        self.at = name
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """(1, H, W, 3) uint8 -> what the program returns."""
-        return run(self.program, image.permute(0, 3, 1, 2).float().contiguous().numpy())
+        return run(self.program, image.permute(0, 3, 1, 2).float().contiguous().numpy(), self._note)
 
 
 def _tensor(constant) -> torch.Tensor:

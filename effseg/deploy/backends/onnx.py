@@ -21,7 +21,7 @@ def export(network, spec: Spec, path: Path, images: list[np.ndarray], floats: tu
         network: see :class:`~effseg.deploy.program.Program`.
         spec: of the file.
         path: where to.
-        images: (H, W, 3) uint8 to calibrate int8 with.
+        images: (H, W, 3) uint8 to calibrate int8 with; without any, int8 is of weights alone.
         floats: layers of ``network`` that int8 leaves in float.
 
     Raises:
@@ -31,7 +31,14 @@ def export(network, spec: Spec, path: Path, images: list[np.ndarray], floats: tu
     import onnx
     import torch
 
-    program = _program(network, spec)
+    from ...fusion.attention import Attention
+    from ..program import Program
+
+    network = copy.deepcopy(network)
+    for layer in network.modules():
+        if isinstance(layer, Attention):
+            layer.expand_when_run = True  # runtimes of ONNX fold constants when they load a file
+    program = Program(network, spec).eval()
     example = torch.zeros(1, *spec.image_shape, dtype=torch.uint8)
     with quiet(), torch.no_grad():
         torch.onnx.export(
@@ -55,21 +62,20 @@ def export(network, spec: Spec, path: Path, images: list[np.ndarray], floats: tu
 
 
 def in_half(network, spec: Spec, path: Path, sums: bool):
-    """The program that the file comes from, in half precision; see :class:`~effseg.deploy.half.HalfProgram`."""
+    """The file, node by node in half precision; see :class:`~effseg.deploy.half.HalfProgram`."""
     from ..half import HalfProgram
 
-    return HalfProgram(_program(network, spec), sums)
+    return HalfProgram(graph(path), sums)
 
 
-def _program(network, spec: Spec):
-    from ...fusion.attention import Attention
-    from ..program import Program
+def graph(path: Path):
+    """A file as a torch module, which evaluates it node by node; see :class:`~effseg.deploy.backends.graph.Graph`."""
+    import onnx
+    from onnx.reference import ReferenceEvaluator
 
-    network = copy.deepcopy(network)
-    for layer in network.modules():
-        if isinstance(layer, Attention):
-            layer.expand_when_run = True  # runtimes of ONNX fold constants when they load a file
-    return Program(network, spec).eval()
+    from .graph import Graph
+
+    return Graph(ReferenceEvaluator(onnx.load(path)))
 
 
 def load(path: Path, threads: int | None = None) -> Session:
@@ -119,6 +125,7 @@ def _to_int8(path: Path, images: list[np.ndarray], floats: tuple[str, ...]) -> N
     """Quantizes the convs by ONNX Runtime's static quantizer."""
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
     class Images(CalibrationDataReader):
         def __init__(self):
@@ -134,7 +141,19 @@ def _to_int8(path: Path, images: list[np.ndarray], floats: tuple[str, ...]) -> N
         for node in onnx.load(path).graph.node
     }
     nodes = [name for name, scope in scopes.items() if any(f"'network.{layer}'" in scope for layer in floats)]
+
+    class Weights(QDQQuantizer):
+        def quantize_activation_tensor(self, *arguments):
+            pass
+
     with quiet():
+        if not images:
+            options = dict(AddQDQPairToWeight=False, QuantizeBias=False)
+            types = QuantType.QInt8, QuantType.QUInt8
+            quantizer = Weights(onnx.load(path), True, False, *types, None, [], nodes, ['Conv'], options)
+            quantizer.quantize_model()
+            quantizer.model.save_model_to_file(str(path))
+            return
         quantize_static(
             str(path),
             str(path),
