@@ -11,6 +11,7 @@ from .contract import BackendContract
 class TestLiteRT(BackendContract):
     runtime = 'litert'
     runtime_module = 'ai_edge_litert.interpreter'
+    accelerators = frozenset({"LiteRT's GPU delegate"})
     slow_int8 = True
 
     def declared(self, path):
@@ -21,6 +22,21 @@ class TestLiteRT(BackendContract):
         ports = {**runner.get_input_details(), **runner.get_output_details()}
         assert [port['name'] for port in ports.values()] == list(ports)  # for readers of tensors, not of signatures
         return [(name, port['dtype'].__name__, tuple(port['shape'].tolist())) for name, port in ports.items()]
+
+
+@pytest.mark.medium
+def test_what_the_gpu_would_leave_is_named(tmp_path):
+    need('litert')
+    import litert_torch
+
+    from effseg.deploy.backends.litert import left_by_gpu
+
+    class Whole(torch.nn.Module):
+        def forward(self, x):
+            return torch.floor(x).argmax(3).to(torch.int32)
+
+    litert_torch.convert(Whole().eval(), (torch.zeros(1, 4, 4, 3),)).export(str(tmp_path / 'm.tflite'))
+    assert 'ARG_MAX' in left_by_gpu(tmp_path / 'm.tflite')
 
 
 @pytest.mark.medium

@@ -24,15 +24,23 @@ class Delegation:
         backend: its name.
         delegates: the parts the graph was cut into; 1 is best.
         left: operators outside all of them, by name and count.
+        elsewhere: the same of accelerators that are not here, by their name and as their makers' own checks say it; an
+            accelerator without operators takes all.
     """
 
     backend: str
     delegates: int
     left: dict[str, int] = field(default_factory=dict)
+    elsewhere: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def __str__(self):
-        left = ', '.join(f'{name} x{count}' for name, count in sorted(self.left.items())) or 'nothing'
-        return f'{self.backend}: {self.delegates} delegate(s); not delegated: {left}'
+        lines = [f'{self.backend}: {self.delegates} delegate(s); not delegated: {_counted(self.left)}']
+        lines += [f'{name} would leave to the CPU: {_counted(left)}' for name, left in self.elsewhere.items()]
+        return '\n'.join(lines)
+
+
+def _counted(operators: dict[str, int]) -> str:
+    return ', '.join(f'{name} x{count}' for name, count in sorted(operators.items())) or 'nothing'
 
 
 @dataclass(frozen=True)

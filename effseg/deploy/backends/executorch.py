@@ -3,6 +3,9 @@
 Its Python runtime imports torch itself; the phone's runtimes do not need it.
 """
 
+import importlib.util
+import operator
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -15,10 +18,14 @@ from . import Delegation, Session, require
 
 PRECISIONS = ('fp32', 'int8')
 HALF = ()
-# seen with executorch 1.5: the file of a network in half precision is no smaller
+# executorch 1.5: op_conv2d.py of its XNNPACK backend writes kernels with force_fp32, GeluConfig refuses fp16, and no
+# config takes a change of dtype
 MISSING = {
-    'fp16': 'XNNPACK leaves the casts and GELU of a half network outside its delegate, and the file is no smaller'
+    'fp16': 'its XNNPACK backend stores fp16 kernels as fp32, and leaves GELU and casts outside its delegate'
 }
+# seen with executorch 1.5: its quantizer's dynamic convs, which take no images either, come in two delegates that the
+# runtime refuses to run (xnn_status_invalid_parameter)
+UNCALIBRATED = 'XNNPACK has no conv whose weights alone are int8'
 METHOD = 'effseg_spec'
 
 
@@ -43,7 +50,7 @@ def export(network, spec: Spec, path: Path, images: list[np.ndarray], floats: tu
             exported, partitioner=[XnnpackPartitioner()], constant_methods={METHOD: spec.to_json()}
         )
         # counted first: making the file rewrites the graph
-        delegation = _delegation(edge.exported_program().graph)
+        delegation = _delegation(edge.exported_program().graph_module, spec)
         path.write_bytes(edge.to_executorch().buffer)
     return delegation
 
@@ -100,15 +107,40 @@ def _to_int8(program, images: list[np.ndarray], floats: tuple[str, ...]):
     return convert_pt2e(prepared)
 
 
-def _delegation(graph) -> Delegation:
-    delegates = 0
-    left: Counter[str] = Counter()
-    for node in graph.nodes:
-        name = str(getattr(node.target, '_name', None) or getattr(node.target, '__name__', node.target))
-        if node.op != 'call_function' or name == 'getitem':
+def _delegation(module, spec: Spec) -> Delegation:
+    delegates, nodes = [], []
+    for node in module.graph.nodes:
+        if node.op != 'call_function' or node.target is operator.getitem:
             continue
-        if 'call_delegate' in name:
-            delegates += 1
+        if node.target.__name__ == 'executorch_call_delegate':
+            delegates.append(getattr(module, node.args[0].target).original_module.graph)
         else:
-            left[name] += 1
-    return Delegation('XNNPACK', delegates, dict(left))
+            nodes.append(node)
+    inside = [node for graph in delegates for node in graph.nodes if node.op == 'call_function']
+    # int8 of those comes of quantizers of their own
+    elsewhere = {} if spec.precision == 'int8' else _elsewhere([*inside, *nodes])
+    return Delegation('XNNPACK', len(delegates), _names(nodes), elsewhere)
+
+
+def _elsewhere(nodes: list) -> dict[str, dict[str, int]]:
+    """What the partitioners for Core ML and for Qualcomm's NPU would leave. That of Qualcomm asks the SDK about every
+    node; here it is held to the operators that it has a builder for."""
+    left = {}
+    try:
+        from executorch.backends.apple.coreml.partition.coreml_partitioner import _OperatorsSupportedForCoreMLBackend
+    except ImportError:  # without coremltools
+        pass
+    else:
+        known = _OperatorsSupportedForCoreMLBackend()
+        left["ExecuTorch's Core ML partitioner"] = _names(
+            node for node in nodes if not known.is_node_supported({}, node)
+        )
+    builders = Path(importlib.util.find_spec('executorch.backends.qualcomm').origin).parent / 'builders'
+    built = {name for file in builders.glob('op_*.py') for name in re.findall(r'"(\w+\.\w+\.?\w*)"', file.read_text())}
+    ours = (node for node in nodes if node.target is not operator.getitem and node.target.__name__ not in built)
+    left["ExecuTorch's QNN partitioner"] = _names(ours)
+    return left
+
+
+def _names(nodes) -> dict[str, int]:
+    return dict(Counter(node.target.__name__ for node in nodes))

@@ -1,5 +1,6 @@
 """LiteRT: a .tflite file, run by the interpreter under its XNNPACK delegate. The image is float32 (1, H, W, 3)."""
 
+import dataclasses
 import re
 from collections import Counter
 from pathlib import Path
@@ -14,6 +15,7 @@ from . import Delegation, Session, require
 PRECISIONS = ('fp32', 'fp16', 'int8')
 HALF = ('fp16',)  # the weights are; GPUs compute in it as well
 METADATA = b'effseg'
+GPU = "LiteRT's GPU delegate"
 
 
 def export(network, spec: Spec, path: Path, images: list[np.ndarray], floats: tuple[str, ...] = ()) -> Delegation:
@@ -32,7 +34,7 @@ def export(network, spec: Spec, path: Path, images: list[np.ndarray], floats: tu
     if spec.precision == 'int8':
         _to_int8(path, images, [_scope(program, f'network.{layer}') for layer in floats])
     _describe(path, spec)
-    return _delegation(_interpreter(path))
+    return dataclasses.replace(_delegation(_interpreter(path)), elsewhere={GPU: left_by_gpu(path)})
 
 
 def in_half(network, spec: Spec, path: Path, sums: bool):
@@ -96,9 +98,15 @@ def _to_int8(path: Path, images: list[np.ndarray], floats: list[str]) -> None:
 
     recipe = quantizer.Quantizer(str(path))
     for operator in (qtyping.TFLOperationName.CONV_2D, qtyping.TFLOperationName.DEPTHWISE_CONV_2D):
-        recipe.add_static_config('.*', operator, activation_num_bits=8, weight_num_bits=8)
+        if images:
+            recipe.add_static_config('.*', operator, activation_num_bits=8, weight_num_bits=8)
+        else:
+            recipe.add_weight_only_config('.*', operator, num_bits=8)
         for scope in floats:
             recipe.update_quantization_recipe(scope, operator, algorithm_key=AlgorithmName.NO_QUANTIZE)
+    if not images:
+        _exchange(path, recipe.quantize)
+        return
     signature, declared = next(iter(_interpreter(path).get_signature_list().items()))
     data = {signature: [{declared['inputs'][0]: image[None].astype(np.float32)} for image in images]}
     _exchange(path, lambda: recipe.quantize(recipe.calibrate(data)))
@@ -144,6 +152,18 @@ def _delegation(interpreter) -> Delegation:
             left[made_by[tensor]['op_name']] += 1
             wanted += list(made_by[tensor]['inputs'])
     return Delegation('XNNPACK', len(delegates), dict(left))
+
+
+def left_by_gpu(path: Path) -> dict[str, int]:
+    """The operators that the GPU delegate of phones would leave to the CPU, by LiteRT's own analyzer, which needs none:
+    ``Op#7 FLOOR_MOD(...)`` and then ``GPU COMPATIBILITY WARNING: ...``."""
+    from ai_edge_litert import _pywrap_analyzer_wrapper as analyzer
+
+    report = analyzer.ModelAnalyzer(str(path), True, True)
+    left = Counter(re.findall(r'Op#\d+ (\w+)\(.*\n+GPU COMPATIBILITY WARNING: ', report))
+    if 'GPU COMPATIBILITY WARNING' in report and not left:
+        left['an operator that the analyzer names otherwise'] = 1
+    return dict(left)
 
 
 def _describe(path: Path, spec: Spec) -> None:
