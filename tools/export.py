@@ -46,7 +46,11 @@ def main(argv: list[str]) -> None:
         '--precision', choices=[*PRECISIONS, 'all'], default='fp32', help='all: as far as a runtime has them'
     )
     parser.add_argument(
-        '--calibration', type=int, default=64, metavar='N', help='training images that choose the ranges of int8'
+        '--calibration',
+        type=int,
+        default=64,
+        metavar='N',
+        help='training images that choose the ranges of int8; 0: of weights alone',
     )
     parser.add_argument(
         '--images', nargs='+', help="files and folders to compare and calibrate on (default: the config's data)"

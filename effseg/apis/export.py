@@ -56,7 +56,8 @@ def export(
         size: (height, width) of the image, multiples of 32; the config's crop when left out.
         output: ``'labels'`` or ``'logits'``.
         precision: one of :data:`~effseg.deploy.spec.PRECISIONS`, as far as the runtime has it.
-        calibration: how many training images, through the validation pipeline, choose the ranges of int8.
+        calibration: how many training images, through the validation pipeline, choose the ranges of int8; with 0, or
+            where the config's training data are missing, int8 is of weights alone.
         images: files and folders to compare and calibrate on, instead of the config's data sets.
         proof_images: how many to compare on; more where a class that occurs in the data would not be seen.
         fuse: False exports the network as it was trained, for comparison.
@@ -74,7 +75,9 @@ def export(
         raise ConfigError(f'precision={precision!r} is unknown; use one of {", ".join(PRECISIONS)}')
     model = _opened(config, checkpoint, cfg_options)
     spec = _spec(model, checkpoint, to, size, output, precision, fit)
-    write, _ = _writer(model, spec, calibration, images, proof_images, fuse, keep_inaccurate)
+    given = _Images(model.cfg, spec, images, proof_images, calibration)
+    _ = given.proof  # what is missing is said before anything is fused
+    write = _writer(model, spec, given, fuse, keep_inaccurate)
     path = path or Path(checkpoint).with_suffix('').as_posix() + f'_{precision}{SUFFIXES[to]}'
     return write(to, precision, path)
 
@@ -111,14 +114,13 @@ def export_all(
     precisions = PRECISIONS if precision == 'all' else (precision,)
     model = _opened(config, checkpoint, cfg_options)
     spec = _spec(model, checkpoint, runtimes[0], size, output, precisions[0], fit)
-    write, image = _writer(model, spec, calibration, images, proof_images, fuse, keep_inaccurate)
+    write = _writer(model, spec, _Images(model.cfg, spec, images, proof_images, calibration), fuse, keep_inaccurate)
     stem = Path(checkpoint).with_suffix('').name
     place = Path(folder) if folder else Path(checkpoint).parent
     return write_all(
         lambda to, precision: write(to, precision, place / f'{stem}_{precision}{SUFFIXES[to]}'),
         runtimes,
         precisions,
-        image,
     )
 
 
@@ -128,25 +130,40 @@ def _opened(config: str, checkpoint: str, cfg_options: dict | None) -> Any:
     return model
 
 
+@dataclasses.dataclass(frozen=True)
+class _Images:
+    """The images of an export, read when they are first asked for."""
+
+    cfg: Any
+    spec: Spec
+    sources: list[str] | None
+    proof_count: int
+    calibration_count: int
+
+    @functools.cached_property
+    def proof(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """To compare on, and their masks."""
+        return self._read('val_dataloader', self.proof_count, cover=True)
+
+    @functools.cached_property
+    def calibration(self) -> list[np.ndarray]:
+        """To choose the ranges of int8 on; none where there are none, which is printed."""
+        try:
+            return self._read('train_dataloader', self.calibration_count, cover=False)[0]
+        except DataError as error:
+            print(f'nothing to calibrate int8 on, so it is of weights alone: {error}', flush=True)
+            return []
+
+    def _read(self, loader: str, count: int, cover: bool) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        size = (self.spec.height, self.spec.width)
+        return _images(self.cfg, loader, self.sources, count, size, self.spec.mean, cover)
+
+
 def _writer(
-    model: Any,
-    spec: Spec,
-    calibration: int,
-    images: list[str] | None,
-    proof_images: int,
-    fuse: bool,
-    keep_inaccurate: bool,
-) -> tuple[Callable[[str, str, str | Path], Export], np.ndarray]:
-    """What writes a runtime's file of a precision to a path, and the first image of its proof."""
+    model: Any, spec: Spec, images: _Images, fuse: bool, keep_inaccurate: bool
+) -> Callable[[str, str, str | Path], Export]:
+    """What writes a runtime's file of a precision to a path."""
     shape = (spec.height, spec.width)
-    proof, masks = _images(model.cfg, 'val_dataloader', images, proof_images, shape, spec.mean, True)
-
-    @functools.cache
-    def ranges() -> list[np.ndarray]:
-        return _images(model.cfg, 'train_dataloader', images, calibration, shape, spec.mean, False)[0]
-
-    if spec.precision == 'int8':
-        ranges()  # what is missing is said before anything is fused
     if frozen := freeze_random_bases(model, lambda model: Decoder(model)(model.backbone(torch.zeros(1, 3, *shape)))):
         print(f'{frozen} matrix decomposition(s): random bases, drawn for every image in training, frozen in the file')
     if fuse:
@@ -154,15 +171,21 @@ def _writer(
         print('\n'.join(fused.parts))
     network = fused.exportable() if fuse else Unfused(model)
 
+    proven: set[str] = set()  # runtimes whose fp32 file passed
+
     @torch.no_grad()
     def write(to: str, precision: str, path: str | Path) -> Export:
         if precision == 'bf16' and to == 'torch':
             check_bfloat16()
         own = dataclasses.replace(spec, backend=to, precision=precision)
-        calibrated = ranges() if precision == 'int8' else []
-        return deploy.export(model, network, own, path, proof, calibrated, masks, keep_inaccurate)
+        proof, masks = images.proof
+        calibration = images.calibration if precision == 'int8' else []
+        done = deploy.export(model, network, own, path, proof, calibration, masks, keep_inaccurate, to in proven)
+        if precision == 'fp32':
+            proven.add(to)
+        return done
 
-    return write, proof[0] if proof else np.zeros(spec.image_shape, np.uint8)
+    return write
 
 
 def _spec(model, checkpoint: str, to: str, size: tuple[int, int] | None, output: str, precision: str, fit: str) -> Spec:

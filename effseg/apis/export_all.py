@@ -54,16 +54,13 @@ class Exports:
         )
 
 
-def write_all(
-    write: Callable[[str, str], Export], runtimes: Sequence[str], precisions: Sequence[str], image: np.ndarray
-) -> Exports:
+def write_all(write: Callable[[str, str], Export], runtimes: Sequence[str], precisions: Sequence[str]) -> Exports:
     """Writes the files of some runtimes in some precisions, prints each as it is done, and times them in turn.
 
     Args:
         write: writes the file of a runtime and a precision.
         runtimes: names, of :data:`~effseg.deploy.backends.SUFFIXES`.
         precisions: of each, as far as it has them.
-        image: (H, W, 3) uint8 to time on.
     """
     done, failed = [], {}
     for runtime in runtimes:
@@ -77,6 +74,10 @@ def write_all(
                 failed[runtime, precision] = str(error)
                 print(f'{runtime} {precision}: no file. {error}', flush=True)
     # a package of Core ML, interpreted in the proof, has no time off macOS
-    runs = {one.path: partial(load(one.path), image) for one in done if not one.interpreted}
+    runs = {
+        one.path: partial(load(one.path), np.zeros(one.spec.image_shape, np.uint8))
+        for one in done
+        if not one.interpreted
+    }
     timings = time_in_turn({str(path): run for path, run in runs.items()}, RUNS) if runs else {}
     return Exports(tuple(done), {Path(path): timing.median for path, timing in timings.items()}, failed)

@@ -39,6 +39,7 @@ class Export:
             runtimes that no phone's accelerator runs.
         interpreted: whether the proof evaluated the file's program in torch, since its runtime does not run here.
         inaccuracy: what of its aim the file misses, and was kept all the same; None where it misses nothing.
+        calibrated: how many images chose the ranges of int8; with 0 it is of weights alone.
         floats: layers that int8 leaves in float: the norms, and where it was seen to hurt.
         delegation: what its runtime accelerates.
         megabytes: its size, 1 MB = 10^6 bytes.
@@ -52,6 +53,7 @@ class Export:
     interpreted: bool
     inaccuracy: str | None
     delegation: Delegation
+    calibrated: int
     floats: tuple[str, ...]
     megabytes: float
     seconds: float
@@ -68,6 +70,8 @@ class Export:
             proof += f'\nWARNING, run it on CPUs alone: {self.accelerated.shortfall}'
         if self.spec.precision == 'int8':
             proof = f'kept in float, as measured: {", ".join(self.floats) or "nothing"}\n{proof}'
+            if not self.calibrated:
+                proof = f'INT8 OF WEIGHTS ALONE: the maps stay in float\n{proof}'
         return (
             f'{self.path}  {self.spec.backend} {self.spec.precision} {self.spec.output} '
             f'{self.spec.height}x{self.spec.width} {self.spec.fit}  {self.megabytes:.1f} MB  '
@@ -84,6 +88,7 @@ def export(
     calibration: Sequence[np.ndarray] = (),
     masks: Sequence[np.ndarray] = (),
     keep_inaccurate: bool = False,
+    proven: bool = False,
 ) -> Export:
     """Writes ``network`` as an artifact and proves it against ``model``. Nothing is left behind by an export that
     fails.
@@ -97,13 +102,14 @@ def export(
         spec: of the artifact; its ``grid`` is measured.
         path: where to, with the runtime's suffix.
         images: (H, W, 3) uint8 RGB of the spec's size, real ones, to compare on.
-        calibration: likewise, to choose the ranges of int8 on.
+        calibration: likewise, to choose the ranges of int8 on; without any, int8 is of weights alone.
         masks: (H, W) uint8 labels of the first ``images``, to score both networks on.
         keep_inaccurate: keep fp16 and int8 that miss their aim (:func:`effseg.deploy.parity.inaccuracy`).
+        proven: the fp32 file of the same network and runtime passed on the same images, and is not made again.
 
     Raises:
         ConfigError: for a combination that the runtime has not, and a head of other classes than the spec's.
-        DataError: without images to compare on, or to calibrate on where the precision takes them.
+        DataError: without images to compare on, or to calibrate on where the runtime needs them.
         MissingRuntimeError: naming the extra to install.
         ParityError: when the artifact does not reach the threshold of its precision.
     """
@@ -115,7 +121,7 @@ def export(
     spec = dataclasses.replace(spec, grid=reference.grid)
     run = load if runs_here else writer.interpret
     with tempfile.TemporaryDirectory(prefix=f'.{path.name}.', dir=path.parent) as folder:
-        if spec.precision != 'fp32':
+        if spec.precision != 'fp32' and not proven:
             twin = dataclasses.replace(spec, precision='fp32')
             draft = Path(folder) / 'fp32' / path.name
             draft.parent.mkdir()
@@ -123,7 +129,7 @@ def export(
             seal(draft)
             parity.judge(parity.compare(run(draft), reference, twin), 'fp32')
         best: tuple[Path, parity.Parity, Delegation, tuple[str, ...]] | None = None
-        for number, floats in enumerate(attempts(network.eval(), spec, calibration)):
+        for number, floats in enumerate(attempts(network.eval(), spec, calibration or images)):
             draft = Path(folder) / str(number) / path.name
             draft.parent.mkdir()
             delegation = _convert(writer, network, spec, draft, list(calibration), floats)
@@ -137,13 +143,16 @@ def export(
         draft, proof, delegation, floats = best
         parity.judge(proof, spec.precision, keep_inaccurate)
         missed = parity.inaccuracy(proof, spec.precision)
+        calibrated = 0 if spec.backend == 'coreml' else len(calibration)
         half = None
         if hasattr(writer, 'in_half') and spec.precision in ('fp32', *writer.HALF):
             half = accelerated(functools.partial(writer.in_half, network, spec, draft), reference, spec)
         if half and spec.precision != 'fp32':
             half.judge(keep_inaccurate)
             missed = missed or half.shortfall
-        numbers = dict(proof.as_dict(), inaccuracy=missed, fp16_accelerator=half and half.as_dict())
+        numbers = dict(
+            proof.as_dict(), calibrated=calibrated, inaccuracy=missed, fp16_accelerator=half and half.as_dict()
+        )
         write_beside(beside(draft), spec, draft, numbers)
         _replace(draft, path)
         _replace(beside(draft), beside(path))
@@ -155,6 +164,7 @@ def export(
         not runs_here,
         missed,
         delegation,
+        calibrated,
         floats,
         files.size(path) / 1e6,
         time.perf_counter() - started,
@@ -205,8 +215,11 @@ def _check(
         raise ConfigError(f'{path} is a folder of yours, which would be deleted: give another name')
     if not len(images):
         raise DataError('there is no image to compare the artifact with its source on; without one no file is written')
-    if spec.precision == 'int8' and not len(calibration):
-        raise DataError('int8 takes images to calibrate on: --calibration N with N of 1 or more')
+    if spec.precision == 'int8' and not len(calibration) and hasattr(writer, 'UNCALIBRATED'):
+        raise DataError(
+            f'int8 of {spec.backend} takes images to calibrate on ({writer.UNCALIBRATED}): --calibration N with N of 1 '
+            "or more, from the config's training data or --images"
+        )
     for image in (*images, *calibration):
         if image.shape != spec.image_shape or image.dtype != np.uint8:
             raise DataError(f'an image of {image.dtype} {image.shape} came where uint8 {spec.image_shape} was expected')

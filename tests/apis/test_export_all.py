@@ -6,9 +6,11 @@ import pytest
 from networks import TINY
 from PIL import Image
 
+from effseg.apis import export
 from effseg.apis import export_all as module
 from effseg.deploy.backends import backend
-from effseg.errors import ConfigError
+from effseg.deploy.spec import Spec
+from effseg.errors import ConfigError, DataError
 
 
 @pytest.fixture
@@ -25,9 +27,18 @@ def test_one_failure_is_a_row_and_the_others_are_written(tool, checkpoint, folde
     monkeypatch.setattr(module, 'RUNS', 2)
     monkeypatch.setattr(backend('onnx'), 'PRECISIONS', ('fp32', 'fp16'))
     monkeypatch.setattr(backend('onnx'), 'MISSING', {'int8': 'taken away'}, raising=False)
+    converted = []
+    convert = backend('onnx').export
+
+    def export(network, spec, *others):
+        converted.append(spec.precision)
+        return convert(network, spec, *others)
+
+    monkeypatch.setattr(backend('onnx'), 'export', export)
     options = ['--size', 64, 96, '--images', folder, '-o', tmp_path / 'out', '--keep-inaccurate']
     outcome = tool('export', TINY, checkpoint, '--to', 'onnx', '--precision', 'all', *options)
     assert outcome.status in (0, None), outcome.err
+    assert converted == ['fp32', 'fp16']  # which needs no fp32 twin to be proven again
     made = {file.name for file in (tmp_path / 'out').iterdir()}
     assert 'tiny_fp32.onnx' in made and 'tiny_fp32.onnx.spec.json' in made
     *_, header, first = [line for line in outcome.out.splitlines() if line.startswith(('file ', 'tiny_fp32.onnx '))]
@@ -40,9 +51,29 @@ def test_what_cannot_be_written_is_named(tmp_path):
     def write(runtime, precision):
         raise ConfigError(f'{precision} of {runtime} breaks')
 
-    exports = module.write_all(write, ['onnx', 'executorch'], ['fp16'], None)
+    exports = module.write_all(write, ['onnx', 'executorch'], ['fp16'])
     assert exports.done == () and set(exports.failed) == {('onnx', 'fp16'), ('executorch', 'fp16')}
     assert str(exports).splitlines()[1:] == [
         'onnx fp16: no file. fp16 of onnx breaks',
         'executorch fp16: no file. fp16 of executorch breaks',
     ]
+
+
+def test_without_images_every_file_is_a_row(tool, checkpoint, tmp_path):
+    options = ['--cfg-options', f'data_root={tmp_path}', f'val_dataloader.dataset.data_root={tmp_path / "none"}']
+    outcome = tool('export', TINY, checkpoint, '--to', 'litert', '--precision', 'all', *options)
+    assert outcome.status in (0, None), outcome.err
+    for precision in ('fp32', 'fp16', 'int8'):
+        assert f"litert {precision}: no file. the config's val_dataloader gives no images" in outcome.out
+
+
+def test_without_images_to_calibrate_on_int8_is_of_weights_alone(monkeypatch, capsys):
+    def missing(*arguments):
+        raise DataError('there is no folder')
+
+    monkeypatch.setattr(export, '_images', missing)
+    images = export._Images(None, Spec.unnamed('onnx', (64, 96)), None, 30, 64)
+    assert images.calibration == images.calibration == []
+    assert capsys.readouterr().out == 'nothing to calibrate int8 on, so it is of weights alone: there is no folder\n'
+    with pytest.raises(DataError):
+        _ = images.proof

@@ -32,6 +32,7 @@ class BackendContract:
     runtime: str
     runtime_module: str  # what running a file imports
     needs_torch = False  # whether the runtime itself imports torch
+    accelerators: frozenset[str] = frozenset()  # that are asked what they would leave
     slow_int8 = False  # whether int8 takes minutes to convert
     refused: str | None = None  # a precision it has not
     instead_of_int8: str  # of a runtime without
@@ -80,6 +81,9 @@ class BackendContract:
 
     def test_everything_is_delegated(self, exported):
         assert exported.delegation.delegates == 1 and not exported.delegation.left, exported.delegation
+        if exported.spec.precision == 'fp32':
+            assert set(exported.delegation.elsewhere) == self.accelerators
+        assert not any(exported.delegation.elsewhere.values()), exported.delegation
 
     def test_loaded_artifact_equals_torch(self, exported, model, images):
         artifact = deploy.load(exported.path)
@@ -127,13 +131,10 @@ class BackendContract:
             (dict(path='model.bin'), ConfigError, 'must end in'),
             (dict(images=[]), DataError, 'no image to compare'),
             (dict(images=[np.zeros((8, 8, 3), np.uint8)]), DataError, 'was expected'),
-            (dict(precision='int8'), DataError, '--calibration N'),
         ],
     )
     def test_refuses_what_it_cannot_do(self, model, fused, images, tmp_path, change, error, message):
-        if change.get('precision', 'fp32') not in backends.backend(self.runtime).PRECISIONS:
-            error, message = ConfigError, 'does not exist'
-        spec = spec_of(self.runtime, precision=change.get('precision', 'fp32'))
+        spec = spec_of(self.runtime)
         path = tmp_path / change.get('path', f'model{backends.SUFFIXES[self.runtime]}')
         with pytest.raises(error, match=message):
             deploy.export(model, fused, spec, path, change.get('images', images))

@@ -1,17 +1,21 @@
 """Which layers stay in float under int8: measured, and taken back until the file is good enough."""
 
 import dataclasses
+import json
 import shutil
 
 import numpy as np
 import pytest
 import torch
 
+import effseg
 from effseg import deploy
 from effseg.deploy import backends, exporting, quantize
 from effseg.deploy.parity import Parity, Reference, compare
+from effseg.deploy.spec import beside
+from effseg.errors import DataError
 
-from .conftest import need, spec_of
+from .conftest import SIZE, need, spec_of
 
 NORMS = ('backbone.norms.0', 'backbone.norms.1', 'backbone.norms.2', 'backbone.norms.3')
 
@@ -101,7 +105,7 @@ def test_the_best_attempt_is_kept(model, fused, spec, images, files, tmp_path, m
     assert (
         len(tried) == len(proofs) and done.floats == tried[best] and done.parity.agreement == proofs[best]['agreement']
     )
-    assert 'kept in float, as measured: ' in str(done)
+    assert 'kept in float, as measured: ' in str(done) and 'WEIGHTS ALONE' not in str(done)
     assert {file.name for file in tmp_path.iterdir()} == {'model.onnx', 'model.onnx.spec.json'}
 
 
@@ -125,6 +129,29 @@ def test_what_is_kept_in_float_is_float_in_the_file(runtime, fused, images, tmp_
         if weight.dim() == 4
     )
     assert sizes[1] - sizes[0] > 2 * kept  # three bytes more a weight, less what says how to read int8
+
+
+@pytest.mark.parametrize(
+    'runtime',
+    ['onnx', pytest.param('litert', marks=pytest.mark.slow)],
+)
+def test_without_images_it_is_of_weights_alone(runtime, trained, scenes, tmp_path):
+    need(runtime)
+    with torch.no_grad():
+        network = effseg.fuse(trained, size=SIZE).exportable()
+    path, images = tmp_path / f'm{backends.SUFFIXES[runtime]}', [image for image, _ in scenes[:4]]
+    spec = spec_of(runtime, 'labels', 'int8', classes=8)
+    done = deploy.export(trained, network, spec, path, images, keep_inaccurate=True)
+    weights = sum(weight.numel() for _, weight in quantize._weights(network))
+    assert done.calibrated == 0 and 'INT8 OF WEIGHTS ALONE' in str(done) and done.parity.agreement > 0.95
+    assert json.loads(beside(path).read_text())['proof']['calibrated'] == 0
+    backends.backend(runtime).export(network, dataclasses.replace(spec, precision='fp32'), path, [])
+    assert path.stat().st_size - 1e6 * done.megabytes > weights
+
+
+def test_a_runtime_without_convs_of_int8_weights_asks_for_images(model, fused, images, tmp_path):
+    with pytest.raises(DataError, match='XNNPACK has no conv .* --calibration N'):
+        deploy.export(model, fused, spec_of('executorch', precision='int8'), tmp_path / 'm.pte', images)
 
 
 def test_scores_of_both_networks_are_counted(model, spec, images):
