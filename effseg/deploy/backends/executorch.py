@@ -3,7 +3,7 @@
 Its Python runtime imports torch itself; the phone's runtimes do not need it.
 """
 
-import importlib.util
+import importlib
 import operator
 import re
 from collections import Counter
@@ -20,12 +20,12 @@ PRECISIONS = ('fp32', 'int8')
 HALF = ()
 # executorch 1.5: op_conv2d.py of its XNNPACK backend writes kernels with force_fp32, GeluConfig refuses fp16, and no
 # config takes a change of dtype
-MISSING = {
-    'fp16': 'its XNNPACK backend stores fp16 kernels as fp32, and leaves GELU and casts outside its delegate'
-}
+MISSING = {'fp16': 'its XNNPACK backend stores fp16 kernels as fp32, and leaves GELU and casts outside its delegate'}
 # seen with executorch 1.5: its quantizer's dynamic convs, which take no images either, come in two delegates that the
 # runtime refuses to run (xnn_status_invalid_parameter)
 UNCALIBRATED = 'XNNPACK has no conv whose weights alone are int8'
+# what a pass for Qualcomm's NPU takes out before the partitioner looks: _passes/remove_redundancy.py
+REDUNDANT = {'dim_order_ops._clone_dim_order.default', 'aten.alias_copy.default', 'aten.lift_fresh_copy.default'}
 METHOD = 'effseg_spec'
 
 
@@ -131,14 +131,12 @@ def _elsewhere(nodes: list) -> dict[str, dict[str, int]]:
     except ImportError:  # without coremltools
         pass
     else:
-        known = _OperatorsSupportedForCoreMLBackend()
-        left["ExecuTorch's Core ML partitioner"] = _names(
-            node for node in nodes if not known.is_node_supported({}, node)
-        )
-    builders = Path(importlib.util.find_spec('executorch.backends.qualcomm').origin).parent / 'builders'
+        takes = _OperatorsSupportedForCoreMLBackend().is_node_supported
+        left["ExecuTorch's Core ML partitioner"] = _names(node for node in nodes if not takes({}, node))
+    builders = Path(importlib.import_module('executorch.backends').__path__[0]) / 'qualcomm' / 'builders'
     built = {name for file in builders.glob('op_*.py') for name in re.findall(r'"(\w+\.\w+\.?\w*)"', file.read_text())}
-    ours = (node for node in nodes if node.target is not operator.getitem and node.target.__name__ not in built)
-    left["ExecuTorch's QNN partitioner"] = _names(ours)
+    known = built | REDUNDANT | {'getitem'}
+    left["ExecuTorch's QNN partitioner"] = _names(node for node in nodes if node.target.__name__ not in known)
     return left
 
 
