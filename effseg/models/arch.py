@@ -109,7 +109,7 @@ def _hidden(arch: Mapping, depths: tuple[int, ...], dims: tuple[int, ...]) -> tu
     ]
     if wrong:
         raise ConfigError(
-            f'arch.{key} holds {wrong[0]!r}; '
+            f'arch.{key or "embed_dims"} holds {wrong[0]!r}; '
             + ('whole numbers of 1 or more were expected' if whole else 'ratios that leave a channel were expected')
         )
     # rounded: 176 * (240 / 176) is 239.99999999999997

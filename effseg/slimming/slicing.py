@@ -225,7 +225,7 @@ def _without_attention(network: Network, stage: int, block: int, tokens: Mapping
         if (stage, block) not in tokens:
             raise ConfigError(
                 f'stage {stage + 1} block {block + 1} becomes a pooling block by statistics of its '
-                'tokens, and there are none'
+                'tokens, and there are none: they take a trained segmenter and its training images'
             )
         own = pooling_from_tokens(own, tokens[stage, block])
     else:

@@ -1,18 +1,21 @@
 """The parts of a network add up to it, and the table says what it is of."""
 
 import json
+import os
 import random
 
 import pytest
 
 pytest.importorskip('mmseg')
 import torch
+from deploy.conftest import need
 from networks import TINY
 from torch.utils.flop_counter import FlopCounterMode
 
+from effseg.deploy.backends import SUFFIXES
 from effseg.errors import ConfigError
 from effseg.slimming import latency
-from effseg.slimming.chains import LENGTHS, chain_of, fused_of
+from effseg.slimming.chains import LENGTHS, chain_of, export, fused_of, milliseconds
 from effseg.slimming.slicing import apply
 from effseg.slimming.space import Shape, Space
 from effseg.slimming.table import Table, fingerprint
@@ -58,6 +61,23 @@ def test_the_parts_of_a_network_do_its_work(random_stats, backbone):
         # the norms on the maps are not proportional to the head's channels
         assert table.predict(space, shape) == pytest.approx(work(fused_of(network, shape, SIZE)), rel=2e-3)
         assert table.predict(space, shape) < table.whole
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('runtime', latency.RUNTIMES)
+@pytest.mark.parametrize('backbone', ['EfficientFormer', 'EfficientFormerV2'])
+def test_every_kind_of_chain_runs(random_stats, backbone, runtime, tmp_path):
+    """And the longer one takes more time."""
+    need(runtime)
+    network = wide(random_stats, backbone)
+    kinds = {(part.part, part.kind): part for part in Space(network).all_parts()}  # the largest of each
+    assert len(kinds) > 4
+    for part in kinds.values():
+        paths = [tmp_path / f'{length}{SUFFIXES[runtime]}' for length in LENGTHS]
+        for length, path in zip(LENGTHS, paths):
+            export(chain_of(part, network, SIZE, length), runtime, SIZE, path)
+        short, long = milliseconds(paths, runtime, SIZE, os.cpu_count() if runtime == 'executorch' else 1, 20)
+        assert 0 < short < long, part
 
 
 def test_actions_change_the_shape_as_they_change_the_network(network):
