@@ -32,6 +32,14 @@ ELSEWHERE = {
         'tests/apis/test_export_all.py',
         'def test_one_failure_is_a_row_and_the_others_are_written',
     ),
+    'python tools/benchmark.py configs/fpn_effformer_l1_ade20k.py --compare --device cuda': (
+        'tests/gpu/test_gpu.py',
+        'def test_fused_beside_stock_in_every_precision',
+    ),
+    'python tools/benchmark.py configs/fpn_effformer_l1_ade20k.py --loading --device cuda': (
+        'tests/gpu/test_gpu.py',
+        'def test_loading_of_data_like_ade20k',
+    ),
     'python tools/hub.py push': ('tests/test_hub.py', 'def test_push_uploads_the_three_files_alone'),  # the same
 }
 # what own_data.md says about files of its own: run in its order, in the default tests

@@ -1,6 +1,8 @@
 """Time the fused segmenter against MMSegmentation's: python tools/benchmark.py configs/fpn_effformer_l1_ade20k.py
 --compare
 
+The same on a GPU, by precision and batch: python tools/benchmark.py CONFIG --compare --device cuda --compile
+
 All shipped models side by side, with random weights: python tools/benchmark.py --models
 
 MMSegmentation's own light segmenters through every runtime: python tools/benchmark.py --zoo docs/zoo.md
@@ -43,6 +45,21 @@ def main(argv: list[str]) -> None:
         metavar='OUTPUT',
         help="what the runtimes' own programs printed on phones, one file of text per run, see docs/phone.md",
     )
+    what.add_argument(
+        '--loading', action='store_true', help='images a second that the training loader of the config gives'
+    )
+    parser.add_argument(
+        '--device',
+        help='with --compare, such as cuda: images a second by --precision and --batch; with --loading, where they go',
+    )
+    parser.add_argument(
+        '--precision',
+        nargs='+',
+        default=['fp32', 'fp16', 'bf16'],
+        choices=['fp32', 'fp16', 'bf16'],
+        help='with --device (default: all)',
+    )
+    parser.add_argument('--batch', type=int, nargs='+', default=[1, 8], help='with --device (default: 1 8)')
     parser.add_argument(
         '--engines',
         nargs='*',
@@ -87,6 +104,7 @@ def main(argv: list[str]) -> None:
     from effseg.benchmark.models import compare_models
     from effseg.benchmark.phones import table_of_phones
     from effseg.benchmark.rivals import compare_rivals
+    from effseg.benchmark.throughput import compare_on_device, time_loading
     from effseg.benchmark.zoo import score_zoo
     from effseg.checkpoint.read import trusted
 
@@ -103,9 +121,25 @@ def main(argv: list[str]) -> None:
     if args.zoo:
         score_zoo(args.zoo, tuple(args.size), args.runs)
         return
-    if args.compare and not args.config:
-        parser.error('--compare takes a config')
+    if (args.compare or args.loading) and not args.config:
+        parser.error('--compare and --loading take a config')
+    if args.loading:
+        time_loading(args.config, args.device or 'cpu', cfg_options=args.cfg_options)
+        return
     with trusted(args.trust_checkpoint):
+        if args.compare and args.device:
+            compare_on_device(
+                args.config,
+                args.checkpoint,
+                args.device,
+                args.precision,
+                args.batch,
+                tuple(args.size),
+                args.runs,
+                args.compile,
+                args.cfg_options,
+            )
+            return
         if args.artifacts:
             compare_artifacts(
                 args.artifacts,

@@ -173,8 +173,17 @@ def _trained(cfg: Config, checkpoint: str | None, meta: dict, device: str | None
     if checkpoint is not None:
         load_segmentor(model, checkpoint)
     model.cfg, model.dataset_meta = cfg, meta
+    return to_device(model, device).eval()
+
+
+def to_device(module: nn.Module, device: str | None) -> nn.Module:
+    """Puts a module on a device; the GPU if there is one when that is None.
+
+    Raises:
+        ConfigError: for a device that is not there.
+    """
     try:
-        return model.to(device or ('cuda' if torch.cuda.is_available() else 'cpu')).eval()
+        return module.to(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(
             f"--device {device} cannot be used: {str(error).splitlines()[0]}; give 'cpu', 'cuda' or 'cuda:N'"

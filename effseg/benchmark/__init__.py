@@ -3,5 +3,5 @@
 Every figure is a median of interleaved runs; what else the machine does meets all contestants alike, so their ratios
 hold better than their milliseconds.
 
-May import: ``apis``, ``datasets``, ``demo``, ``deploy``, ``fusion``.
+May import: ``apis``, ``datasets``, ``demo``, ``deploy``, ``engine``, ``fusion``.
 """
