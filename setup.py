@@ -24,8 +24,8 @@ RUNTIMES = {
     # 9.0 is the first to read torch.export programs of current torch; newer cattrs wants a typing-extensions that
     # litert-torch refuses; no wheels for Python 3.14, where the other extras are usable without it
     'coreml': ['coremltools>=9.0,<10; python_version < "3.14"', 'cattrs<25.3'],
-    # released together, pinning each other
-    'litert': ['litert-torch>=0.10,<0.11', 'ai-edge-litert>=2.3,<2.4', 'ai-edge-quantizer>=0.10,<0.11'],
+    # the three released together, pinning each other; flatbuffers, which they ask for, writes MediaPipe's metadata
+    'litert': ['litert-torch>=0.10,<0.11', 'ai-edge-litert>=2.3,<2.4', 'ai-edge-quantizer>=0.10,<0.11', 'flatbuffers'],
     # the only one that wrote and read its files here
     'torch': ['torch>=2.14'],
 }

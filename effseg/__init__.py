@@ -38,7 +38,7 @@ def fuse(model, size=(512, 512)):
     return fuse(model, size)
 
 
-def export(config, checkpoint, to, **options):
+def export(config, checkpoint, to=None, **options):
     """Writes a segmenter as a file for a runtime and proves it; see :func:`effseg.apis.export.export`."""
     stack.require()
     from .apis.export import export

@@ -24,14 +24,14 @@ EXTRAS = {
     'onnx': 'effseg/deploy/backends/onnx.py',
     'executorch': 'effseg/deploy/backends/executorch.py',
     'coreml': 'effseg/deploy/backends/coreml.py',
-    'litert': 'effseg/deploy/backends/litert.py',
+    'litert': 'effseg/deploy/backends/litert',
     'torch': 'effseg/deploy/backends/torch.py',
     'engines': 'effseg/benchmark/engines.py',
     'report': 'effseg/report',
     'train': 'effseg',
     'mmseg': 'effseg',
 }
-RUNNING = ('__init__', 'artifact', 'host', 'images', 'spec', 'quiet', 'backends/__init__')
+RUNNING = ('__init__', 'artifact', 'host', 'images', 'interface', 'presets', 'spec', 'quiet', 'backends/__init__')
 
 
 def names(requirements: list[str]) -> set[str]:

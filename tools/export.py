@@ -1,5 +1,7 @@
 """Write a proven artifact: python tools/export.py CONFIG CHECKPOINT --to onnx|executorch|coreml|litert|torch
 
+With --for transformers.js, and others, the files that the library expects, with no --to.
+
 With --to safetensors the trained weights alone, to give away: classes and checksum inside, nothing that can run.
 """
 
@@ -11,16 +13,23 @@ def main(argv: list[str]) -> None:
     from effseg.apis.weights import export_weights
     from effseg.checkpoint.read import trusted
     from effseg.deploy.backends import SUFFIXES
+    from effseg.deploy.presets import PRESETS
     from effseg.deploy.spec import FITS, OUTPUTS, PRECISIONS
 
     parser = cli.Parser(description=__doc__)
     parser.add_argument('config', help="config file, or 'effseg::NAME.py' for a shipped one")
     parser.add_argument('checkpoint', help='trained weights')
     parser.add_argument(
+        '--for',
+        dest='preset',
+        choices=PRESETS,
+        default='raw',
+        help='the library that an app is built on: input, output and what lies beside the file as it expects them',
+    )
+    parser.add_argument(
         '--to',
-        required=True,
         choices=[*SUFFIXES, 'all', 'safetensors'],
-        help='the runtime, all of them, or safetensors for the weights alone',
+        help="the runtime, all of them, or safetensors for the weights alone (default: the library's)",
     )
     parser.add_argument(
         '--size',
@@ -32,15 +41,13 @@ def main(argv: list[str]) -> None:
     parser.add_argument(
         '--output',
         choices=OUTPUTS,
-        default='labels',
-        help='the class of every pixel, or the logits at a quarter of the size',
+        help="the class of every pixel, or the logits at a quarter of the size (default: the library's, raw: labels)",
     )
     parser.add_argument(
         '--fit',
         choices=FITS,
-        default=FITS[0],
         help='how a photo of another size becomes the image: resized with its proportions and padded, resized without, '
-        'or cut into overlapping windows (default: %(default)s)',
+        f"or cut into overlapping windows (default: the library's, raw: {FITS[0]})",
     )
     parser.add_argument(
         '--precision', choices=[*PRECISIONS, 'all'], default='fp32', help='all: as far as a runtime has them'
@@ -90,6 +97,7 @@ def main(argv: list[str]) -> None:
                 args.out,
                 args.cfg_options,
                 args.fit,
+                args.preset,
             )
         )
 

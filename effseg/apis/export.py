@@ -11,13 +11,14 @@ import torch
 
 from .. import __version__, deploy, files
 from ..datasets.images import read_image
+from ..deploy import presets
 from ..deploy.backends import SUFFIXES, backend
 from ..deploy.exporting import Export
 from ..deploy.images import CONTENTS, fit_mask
 from ..deploy.images import fit as fit_image
 from ..deploy.parity import check_classes
 from ..deploy.program import Unfused
-from ..deploy.spec import FITS, PRECISIONS, Spec
+from ..deploy.spec import PRECISIONS, Spec
 from ..engine.config import dataset_of, of_config
 from ..engine.optim import check_bfloat16
 from ..errors import ConfigError, DataError
@@ -34,9 +35,9 @@ PROOF_IMAGES = 30
 def export(
     config: str,
     checkpoint: str,
-    to: str,
+    to: str | None = None,
     size: tuple[int, int] | None = None,
-    output: str = 'labels',
+    output: str | None = None,
     precision: str = 'fp32',
     calibration: int = 64,
     images: list[str] | None = None,
@@ -45,16 +46,18 @@ def export(
     keep_inaccurate: bool = False,
     path: str | None = None,
     cfg_options: dict | None = None,
-    fit: str = FITS[0],
+    fit: str | None = None,
+    preset: str = 'raw',
 ) -> Export:
     """Writes the fused segmenter of a checkpoint as an artifact, runs it, and keeps it if it computes the same.
 
     Args:
         config: path, or ``effseg::NAME.py``.
         checkpoint: trained weights.
-        to: the runtime: ``'onnx'``, ``'executorch'``, ``'coreml'``, ``'litert'`` or ``'torch'``.
+        to: the runtime: ``'onnx'``, ``'executorch'``, ``'coreml'``, ``'litert'`` or ``'torch'``; the preset's when
+            left out.
         size: (height, width) of the image, multiples of 32; the config's crop when left out.
-        output: ``'labels'`` or ``'logits'``.
+        output: ``'labels'`` or ``'logits'``; the preset's when left out, of raw files labels.
         precision: one of :data:`~effseg.deploy.spec.PRECISIONS`, as far as the runtime has it.
         calibration: how many training images, through the validation pipeline, choose the ranges of int8; with 0, or
             where the config's training data are missing, int8 is of weights alone.
@@ -65,29 +68,30 @@ def export(
         path: of the artifact; beside the checkpoint when left out.
         cfg_options: overrides of the config.
         fit: ``'letterbox'``, ``'stretch'`` or ``'windows'``: how a photo of another size goes through the file, see
-            :mod:`effseg.deploy.fit`.
+            :mod:`effseg.deploy.fit`. The preset's when left out, of raw files letterbox.
+        preset: the library that the file is for, see :mod:`effseg.deploy.presets`.
 
     Raises:
         EffsegError: for anything that cannot be used, and for an artifact that does not compute what its source does.
     """
+    to, output, fit = presets.settle(preset, to, output, fit)
     backend(to)
     if precision not in PRECISIONS:
         raise ConfigError(f'precision={precision!r} is unknown; use one of {", ".join(PRECISIONS)}')
     model = _opened(config, checkpoint, cfg_options)
-    spec = _spec(model, checkpoint, to, size, output, precision, fit)
+    spec = _spec(model, checkpoint, to, size, output, precision, fit, preset)
     given = _Images(model.cfg, spec, images, proof_images, calibration)
     _ = given.proof  # what is missing is said before anything is fused
     write = _writer(model, spec, given, fuse, keep_inaccurate)
-    path = path or Path(checkpoint).with_suffix('').as_posix() + f'_{precision}{SUFFIXES[to]}'
-    return write(to, precision, path)
+    return write(to, precision, path or _name(Path(checkpoint), preset, to, precision))
 
 
 def export_all(
     config: str,
     checkpoint: str,
-    to: str = 'all',
+    to: str | None = 'all',
     size: tuple[int, int] | None = None,
-    output: str = 'labels',
+    output: str | None = None,
     precision: str = 'all',
     calibration: int = 64,
     images: list[str] | None = None,
@@ -96,7 +100,8 @@ def export_all(
     keep_inaccurate: bool = False,
     folder: str | None = None,
     cfg_options: dict | None = None,
-    fit: str = FITS[0],
+    fit: str | None = None,
+    preset: str = 'raw',
 ) -> Exports:
     """Writes every artifact that can be had of a checkpoint, which is opened and fused once; one that fails is a row of
     what is returned, and not the end.
@@ -104,24 +109,32 @@ def export_all(
     Args:
         to, precision: ``'all'``, or one of those of :func:`export`.
         folder: for the artifacts; that of the checkpoint when left out.
-        config, checkpoint, size, output, calibration, images, proof_images, fuse, keep_inaccurate, cfg_options, fit: as
-            in :func:`export`.
+        config, checkpoint, size, output, calibration, images, proof_images, fuse, keep_inaccurate, cfg_options, fit,
+            preset: as in :func:`export`.
 
     Raises:
         EffsegError: for a checkpoint or images that cannot be used.
     """
+    to, output, fit = presets.settle(preset, to, output, fit)
     runtimes = tuple(SUFFIXES) if to == 'all' else (to,)
     precisions = PRECISIONS if precision == 'all' else (precision,)
     model = _opened(config, checkpoint, cfg_options)
-    spec = _spec(model, checkpoint, runtimes[0], size, output, precisions[0], fit)
+    spec = _spec(model, checkpoint, runtimes[0], size, output, precisions[0], fit, preset)
     write = _writer(model, spec, _Images(model.cfg, spec, images, proof_images, calibration), fuse, keep_inaccurate)
-    stem = Path(checkpoint).with_suffix('').name
-    place = Path(folder) if folder else Path(checkpoint).parent
+    weights = Path(folder or Path(checkpoint).parent, Path(checkpoint).name)
     return write_all(
-        lambda to, precision: write(to, precision, place / f'{stem}_{precision}{SUFFIXES[to]}'),
+        lambda to, precision: write(to, precision, _name(weights, preset, to, precision)),
         runtimes,
         precisions,
     )
+
+
+def _name(checkpoint: Path, preset: str, to: str, precision: str) -> Path:
+    """Beside a checkpoint: of a file, or of the folder that a library expects."""
+    stem = checkpoint.with_suffix('')
+    if presets.PRESETS[preset].place:
+        return stem.with_name(f'{stem.name}_{preset}')
+    return stem.with_name(f'{stem.name}_{"" if preset == "raw" else f"{preset}_"}{precision}{SUFFIXES[to]}')
 
 
 def _opened(config: str, checkpoint: str, cfg_options: dict | None) -> Any:
@@ -188,7 +201,16 @@ def _writer(
     return write
 
 
-def _spec(model, checkpoint: str, to: str, size: tuple[int, int] | None, output: str, precision: str, fit: str) -> Spec:
+def _spec(
+    model,
+    checkpoint: str,
+    to: str,
+    size: tuple[int, int] | None,
+    output: str,
+    precision: str,
+    fit: str,
+    preset: str,
+) -> Spec:
     preprocessor = model.cfg.model.data_preprocessor
     if not preprocessor.get('bgr_to_rgb'):
         raise ConfigError(
@@ -210,6 +232,7 @@ def _spec(model, checkpoint: str, to: str, size: tuple[int, int] | None, output:
         align_corners=bool(deciding_head(model).align_corners),
         threshold=threshold_of(model),
         fit=fit,
+        preset=preset,
     )
     check_classes(model, spec)
     return spec

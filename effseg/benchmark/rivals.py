@@ -13,7 +13,9 @@ from torch import nn
 from ..apis.opening import open_segmenter
 from ..demo.scenes import draw_scene
 from ..deploy.backends import SUFFIXES, backend
+from ..deploy.interface import given
 from ..deploy.program import Unfused
+from ..deploy.spec import Spec
 from ..errors import FuseError
 from ..fusion.segmentor import check_size, fuse
 from ..timing import time_in_turn
@@ -48,7 +50,7 @@ def compare_rivals(
     size = check_size(size)
     check_counts(runs, threads)
     writer, contestants = backend(runtime), rivals() if contestants is None else contestants
-    image = draw_scene(size, np.random.default_rng(0))[0]
+    image = given(draw_scene(size, np.random.default_rng(0))[0], Spec.unnamed(runtime, size))
     print(f'{machine()}  {runtime} fp32  {size[0]}x{size[1]}  random weights  image to logits  {runs} runs in turn')
     milliseconds = {}
     with tempfile.TemporaryDirectory() as folder:

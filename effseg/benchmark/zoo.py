@@ -21,6 +21,7 @@ from torch import nn
 from .. import deploy
 from ..demo.scenes import draw_scene
 from ..deploy.backends import SUFFIXES, backend
+from ..deploy.interface import given
 from ..deploy.program import Unfused
 from ..errors import ConfigError, EffsegError
 from ..fusion.segmentor import fuse
@@ -159,7 +160,9 @@ def _export(model: nn.Module, network: nn.Module, runtime: str, size: tuple[int,
         except Exception as error:  # as above
             return {**row, 'unfused': f'{type(error).__name__}: {(str(error).splitlines() or [""])[0][:200]}'}
         opened = {name: writer.load(path, 1).run for name, path in (('fused', fused), ('unfused', unfused))}
-        timings = time_in_turn({name: functools.partial(run, images[0]) for name, run in opened.items()}, runs)
+        timings = time_in_turn(
+            {name: functools.partial(run, given(images[0], spec)) for name, run in opened.items()}, runs
+        )
         return {**row, 'ms': {name: 1e3 * timing.median for name, timing in timings.items()}}
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from ..errors import ArtifactError, DataError
 from .backends import Session, backend_of
 from .fit import labels_of
+from .interface import given, input_port, output_port, taken
 from .spec import Spec, check_seal, lost_seal, read_beside
 
 
@@ -36,8 +37,7 @@ class Artifact:
                 f'{self.path.name} takes a uint8 RGB array of shape {self.spec.image_shape} (height, width, 3) and '
                 f'got {came}; labels() takes photos of any size'
             )
-        result = self._run(np.ascontiguousarray(image))[0]
-        return result.astype(np.int32 if self.spec.output == 'labels' else np.float32, copy=False)
+        return taken(self._run(given(image, self.spec)), self.spec)
 
     def labels(self, photo: np.ndarray, fit: str | None = None) -> np.ndarray:
         """The class of every pixel of a photo, whichever of logits and labels the file returns.
@@ -97,9 +97,9 @@ def load(path: str | Path, threads: int | None = None) -> Artifact:
 
 
 def _check_shapes(path: Path, spec: Spec, session: Session) -> None:
-    image, result = session.shapes
-    if sorted(map(str, image)) != sorted(map(str, (1, *spec.image_shape))) or tuple(result) != (1, *spec.result_shape):
+    wanted = input_port(spec).shape, output_port(spec).shape
+    if session.shapes != wanted:
         raise ArtifactError(
-            f'{path} takes {image} and returns {result}; its spec says {(1, *spec.image_shape)} and '
-            f'{(1, *spec.result_shape)}. One of them was exchanged; export the model again'
+            f'{path} takes {session.shapes[0]} and returns {session.shapes[1]}; its spec says {wanted[0]} and '
+            f'{wanted[1]}. One of them was exchanged; export the model again'
         )

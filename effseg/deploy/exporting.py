@@ -19,7 +19,7 @@ from torch import nn
 
 from .. import files
 from ..errors import ArtifactError, ConfigError, DataError, EffsegError
-from . import parity
+from . import parity, presets
 from .accelerator import Accelerated, accelerated
 from .artifact import load
 from .backends import SUFFIXES, Delegation, backend
@@ -74,7 +74,7 @@ class Export:
                 proof = f'INT8 OF WEIGHTS ALONE: the maps stay in float\n{proof}'
         return (
             f'{self.path}  {self.spec.backend} {self.spec.precision} {self.spec.output} '
-            f'{self.spec.height}x{self.spec.width} {self.spec.fit}  {self.megabytes:.1f} MB  '
+            f'{self.spec.height}x{self.spec.width} {self.spec.fit} for {self.spec.preset}  {self.megabytes:.1f} MB  '
             f'{self.seconds:.0f} s\n{self.delegation}\n{proof}'
         )
 
@@ -100,7 +100,7 @@ def export(
         model: the trained MMSegmentation model, unfused, with its data preprocessor.
         network: what is exported; usually ``effseg.fuse(model, size).exportable()``. Has ``logits(x)``.
         spec: of the artifact; its ``grid`` is measured.
-        path: where to, with the runtime's suffix.
+        path: where to, with the runtime's suffix; the folder, where the spec's preset has one.
         images: (H, W, 3) uint8 RGB of the spec's size, real ones, to compare on.
         calibration: likewise, to choose the ranges of int8 on; without any, int8 is of weights alone.
         masks: (H, W) uint8 labels of the first ``images``, to score both networks on.
@@ -113,8 +113,10 @@ def export(
         MissingRuntimeError: naming the extra to install.
         ParityError: when the artifact does not reach the threshold of its precision.
     """
-    path, writer, started = Path(path), backend(spec.backend), time.perf_counter()
+    out, writer, started = Path(path), backend(spec.backend), time.perf_counter()
+    path = presets.artifact_path(spec, out)
     _check(path, writer, spec, images, calibration)
+    presets.check_folder(spec, out)
     path.parent.mkdir(parents=True, exist_ok=True)
     runs_here = getattr(writer, 'runs_here', lambda: True)()
     reference = parity.Reference(model, spec, images, masks)
@@ -154,6 +156,7 @@ def export(
             proof.as_dict(), calibrated=calibrated, inaccuracy=missed, fp16_accelerator=half and half.as_dict()
         )
         write_beside(beside(draft), spec, draft, numbers)
+        presets.write_beside(spec, out)
         _replace(draft, path)
         _replace(beside(draft), beside(path))
     return Export(

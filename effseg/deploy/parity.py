@@ -10,11 +10,13 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from ..errors import ConfigError, ParityError
 from ..fusion.segmentor import check_logits
 from ..fusion.trained import deciding_head
+from .presets import PRESETS
 from .program import Unfused
 from .spec import Spec
 
@@ -215,7 +217,8 @@ def check_classes(model: nn.Module, spec: Spec) -> None:
         ConfigError: when a model's head decides between other classes than the spec names.
     """
     head = deciding_head(model)
-    if (head.num_classes, head.out_channels) != (len(spec.classes), spec.channels):
+    channels = len(spec.classes) if spec.threshold is None else 1
+    if (head.num_classes, head.out_channels) != (len(spec.classes), channels):
         raise ConfigError(
             f'the head has num_classes={head.num_classes} and out_channels={head.out_channels}, the data set '
             f'{len(spec.classes)} classes; train or load a model whose decode_head.num_classes is that of the data'
@@ -246,7 +249,7 @@ def compare(run: Callable[[np.ndarray], np.ndarray], reference: Reference, spec:
         if not np.isfinite(result).all():
             raise ParityError('the artifact returned values that are not numbers')
         if spec.output == 'logits':
-            logits = reference.logits(number)
+            logits = _in_file(reference.logits(number), spec)
             difference = np.abs(result.astype(np.float64) - logits)
             largest, scale = max(largest, float(difference.max())), max(scale, float(np.abs(logits).max()))
             total, values = total + float(difference.sum()), values + difference.size
@@ -276,6 +279,20 @@ def compare(run: Callable[[np.ndarray], np.ndarray], reference: Reference, spec:
         ),
         unseen=tuple(name for name, want, get in zip(spec.classes, wanted, found) if not want + get),
     )
+
+
+def _in_file(logits: np.ndarray, spec: Spec) -> np.ndarray:
+    """A model's logits (channels, h, w) as those that a file returns: at the image's size, and beside the threshold's,
+    where its preset has them so."""
+    assert spec.grid is not None  # left out, it was filled in
+    if PRESETS[spec.preset].whole:
+        resized = F.interpolate(
+            torch.from_numpy(logits)[None], spec.grid, mode='bilinear', align_corners=spec.align_corners
+        )
+        logits = resized[0].numpy()
+    if spec.channels > len(logits) and spec.threshold is not None:
+        logits = np.concatenate([np.full_like(logits, np.log(spec.threshold / (1 - spec.threshold))), logits])
+    return logits
 
 
 def judge(parity: Parity, precision: str, keep_inaccurate: bool = False) -> None:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..fusion.trained import Decoder
+from .presets import PRESETS
 from .spec import Spec
 
 # Half precision holds no larger power of two. Three times, it makes one of any difference of two float32 logits that
@@ -23,7 +24,7 @@ class Program(nn.Module):
     Args:
         network: has ``logits(x)``: (1, 3, H, W) normalised -> (1, classes, h, w).
         spec: sizes, normalisation and output.
-        channels_first: the image is (1, 3, H, W) instead of (1, H, W, 3).
+        axes: of the image and of the logits; :func:`effseg.deploy.interface.axes` has those of the file.
         divisor: the runtime has already subtracted the mean and divided all channels by this.
         compare: find the label by arithmetic instead of argmax and comparison, for runtimes that delegate the former
             only.
@@ -33,7 +34,7 @@ class Program(nn.Module):
         self,
         network: nn.Module,
         spec: Spec,
-        channels_first: bool = False,
+        axes: tuple[str, str] = ('NHWC', 'NCHW'),
         compare: bool = False,
         divisor: float | None = None,
     ):
@@ -41,11 +42,11 @@ class Program(nn.Module):
         self.network = network
         self.spec = spec
         self.size = (spec.height, spec.width)
-        self.labels = spec.output == 'labels'
+        self.labels, self.whole = spec.output == 'labels', PRESETS[spec.preset].whole
         self.align_corners = spec.align_corners
         # what a logit must exceed for its sigmoid to exceed the threshold
         self.bar = None if spec.threshold is None else math.log(spec.threshold / (1 - spec.threshold))
-        self.channels_first = channels_first
+        self.axes = axes
         self.compare = compare
         self.divisor = divisor
         self.register_buffer('mean', torch.tensor(spec.mean).reshape(1, 3, 1, 1))
@@ -55,19 +56,23 @@ class Program(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """
         Args:
-            image: (N, H, W, 3) RGB, 0-255, float32 or uint8; (N, 3, H, W) with ``channels_first``. Phones take N = 1.
+            image: (N, H, W, 3) RGB, 0-255, float32 or uint8, or with other ``axes``. Phones take N = 1.
 
         Returns:
-            Logits (N, channels, h, w), or labels (N, H, W): int32, or whole float32 with ``compare``.
+            Logits (N, channels, h, w), or with other ``axes``; or labels (N, H, W): int32, or whole float32 with
+            ``compare``.
         """
         x = image if image.dtype == torch.float32 else image.float()
         # contiguous: or tracing takes the whole network for channels-last, and ExecuTorch leaves its copies out of the
         # delegate
-        x = x if self.channels_first else x.permute(0, 3, 1, 2).contiguous()
+        x = x if self.axes[0] == 'NCHW' else x.permute(0, 3, 1, 2).contiguous()
         logits = self.network.logits((x if self.divisor else x - self.mean) * self.scale)
+        if self.labels or self.whole:
+            logits = F.interpolate(logits, size=self.size, mode='bilinear', align_corners=self.align_corners)
         if not self.labels:
-            return logits
-        logits = F.interpolate(logits, size=self.size, mode='bilinear', align_corners=self.align_corners)
+            if self.spec.channels > logits.shape[1]:
+                logits = torch.cat([logits * 0 + self.bar, logits], 1)
+            return logits if self.axes[1] == 'NCHW' else logits.permute(0, 2, 3, 1).contiguous()
         if self.bar is not None:
             if not self.compare:
                 return (logits > self.bar).reshape(image.shape[0], *self.size).to(torch.int32)

@@ -14,11 +14,12 @@ from pathlib import Path
 
 from ..errors import ArtifactError, ConfigError
 from ..files import digest, files_of
+from . import presets
 from .interface import interface
 
 # 1 knew neither align_corners nor threshold, and had no seal; logits of 1 and 2 are a quarter of the image; 1 to 3 have
-# no fit, and were scored in windows
-FORMAT = 4
+# no fit, and were scored in windows; 1 to 4 are raw
+FORMAT = 5
 OUTPUTS = ('logits', 'labels')
 PRECISIONS = ('fp32', 'bf16', 'fp16', 'int8')
 FITS = ('letterbox', 'stretch', 'windows')
@@ -46,6 +47,7 @@ class Spec:
             logit per class.
         grid: (h, w) of the logits; a quarter of the image when left out.
         fit: how a photo of another size becomes the image and how labels go back, see :mod:`effseg.deploy.fit`.
+        preset: of the library that the file is for, see :mod:`effseg.deploy.presets`.
     """
 
     backend: str
@@ -64,6 +66,7 @@ class Spec:
     threshold: float | None = None
     grid: tuple[int, int] | None = None
     fit: str = 'letterbox'
+    preset: str = 'raw'
 
     def __post_init__(self):
         for name in ('mean', 'std', 'classes'):
@@ -73,6 +76,10 @@ class Spec:
         self._check_types()
         if self.grid is None:
             object.__setattr__(self, 'grid', (self.height // 4, self.width // 4))
+        if self.preset not in presets.PRESETS:
+            raise ConfigError(f'preset={self.preset!r} is unknown; use one of {tuple(presets.PRESETS)}')
+        if presets.PRESETS[self.preset].whole:
+            object.__setattr__(self, 'grid', (self.height, self.width))
         if self.output not in OUTPUTS:
             raise ConfigError(f'output={self.output!r} is unknown; use one of {OUTPUTS}')
         if self.precision not in PRECISIONS:
@@ -93,6 +100,7 @@ class Spec:
             )
         if len(self.palette) != len(self.classes):
             raise ConfigError(f'{len(self.palette)} colors for {len(self.classes)} classes')
+        presets.check(self)
 
     def _check_types(self) -> None:
         """A spec comes out of a file: every field has the type it is used as."""
@@ -107,9 +115,11 @@ class Spec:
             and all(_is_number(value) and value in range(1, side + 1) for value, side in zip(self.grid, sides))
         ):
             raise ConfigError(f'grid={self.grid} must be two whole numbers, of 1 to the sides of the image')
-        texts = (self.backend, self.checkpoint_sha256, self.effseg, self.color_order, *self.classes)
+        texts = (self.backend, self.checkpoint_sha256, self.effseg, self.color_order, self.preset, *self.classes)
         if not all(isinstance(value, str) for value in texts):
-            raise ConfigError('backend, checkpoint_sha256, effseg, colour_order and the names of classes must be text')
+            raise ConfigError(
+                'backend, checkpoint_sha256, effseg, color_order, preset and the names of classes must be text'
+            )
         if not isinstance(self.align_corners, bool):
             raise ConfigError(f'align_corners={self.align_corners!r} must be true or false')
         if not all(len(color) == 3 and all(value in range(256) for value in color) for color in self.palette):
@@ -147,8 +157,9 @@ class Spec:
 
     @property
     def channels(self) -> int:
-        """How many maps the logits have: one per class, or one alone for two classes that a threshold divides."""
-        return len(self.classes) if self.threshold is None else 1
+        """How many maps the logits of the file have: one per class, or in raw files one alone for two classes that a
+        threshold divides. Libraries take the largest class, so there the threshold's logit is the map before it."""
+        return len(self.classes) if self.threshold is None or self.preset != 'raw' else 1
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -19,6 +19,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from ..deploy.backends import backend
+from ..deploy.interface import given
 from ..deploy.spec import Spec
 from ..fusion.folding import Affine
 from ..fusion.layers import Conv
@@ -162,7 +163,7 @@ def milliseconds(paths: Sequence[Path], runtime: str, size: tuple[int, int], thr
     Raises:
         MissingRuntimeError: naming the extra to install.
     """
-    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    image = given(np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8), Spec.unnamed(runtime, size))
     sessions = {path.name: backend(runtime).load(path, threads) for path in paths}
     clock = time.process_time if threads == 1 else time.perf_counter
     times = time_in_turn({name: partial(one.run, image) for name, one in sessions.items()}, runs, clock=clock)

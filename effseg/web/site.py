@@ -40,6 +40,8 @@ def write_site(artifact: str, out: str, package: str | None = None) -> Path:
     if path.suffix != '.onnx':
         raise ArtifactError(f'{path} came; browsers run .onnx files: tools/export.py CONFIG CHECKPOINT --to onnx')
     spec = load(path).spec
+    if spec.preset != 'raw':
+        raise ArtifactError(f'{path} is for {spec.preset}; the page runs files that were exported without --for')
     if spec.output == 'logits' and (spec.align_corners or spec.threshold is not None):
         raise ArtifactError(
             f'{path} returns logits of a sigmoid head or with align_corners, which the page does not turn into labels; '

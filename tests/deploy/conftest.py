@@ -13,6 +13,7 @@ from effseg.deploy import backends, exporting
 from effseg.deploy.artifact import Artifact
 from effseg.deploy.half import HalfProgram
 from effseg.deploy.images import fit
+from effseg.deploy.interface import axes
 from effseg.deploy.program import Program
 from effseg.deploy.spec import Spec
 
@@ -146,15 +147,15 @@ def in_torch(monkeypatch):
     def export(network, spec, path, images, floats=()):
         path.write_text(spec.to_json())
         network = changes.get(spec.precision, lambda network: network)(network)
-        files[path] = Program(network, spec).eval()
+        files[path] = Program(network, spec, axes(spec)).eval()
         return backends.Delegation('torch', 1)
 
     def load(path):
         program = files[path]
 
         @torch.no_grad()
-        def run(image):
-            return program(torch.from_numpy(image[None])).numpy()
+        def run(array):
+            return program(torch.from_numpy(array)).numpy()
 
         return Artifact(path, program.spec, backends.Session(None, ((), ()), run))
 

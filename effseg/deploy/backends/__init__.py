@@ -50,7 +50,8 @@ class Session:
     Attributes:
         spec: the JSON inside the file, None where it holds none.
         shapes: of its input and its output as the file declares them, batch included.
-        run: takes (H, W, 3) uint8, gives what the file returns, batch included.
+        run: takes and gives the arrays of the file's input and output, batch included; see
+            :mod:`effseg.deploy.interface`.
     """
 
     spec: str | None

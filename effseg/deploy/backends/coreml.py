@@ -3,6 +3,7 @@
 Off macOS the export checks what is declared (:func:`check`) and evaluates the program in torch (:func:`interpret`).
 """
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import ArtifactError, MissingRuntimeError, ParityError
+from .. import presets
 from ..quiet import quiet
 from ..spec import Spec
 from . import Delegation, Session, require
@@ -18,6 +20,7 @@ PRECISIONS = ('fp32', 'fp16', 'int8')
 HALF = ('fp16',)
 TARGET = 'iOS16'  # the first whose ML programs run int8 weights
 METADATA = 'effseg'
+PREVIEW = 'com.apple.coreml.model.preview'  # where Xcode reads the names and colors of a segmenter's classes
 
 
 def runs_here() -> bool:
@@ -37,6 +40,10 @@ def export(network, spec: Spec, path: Path, images: list[np.ndarray], floats: tu
         if spec.precision == 'int8':
             package = _int8(package, network, floats)
         package.user_defined_metadata[METADATA] = spec.to_json()
+        if spec.preset == 'vision':
+            looks = {'labels': list(spec.classes), 'colors': presets.color_codes(spec)}
+            package.user_defined_metadata[f'{PREVIEW}.type'] = 'imageSegmenter'
+            package.user_defined_metadata[f'{PREVIEW}.params'] = json.dumps(looks)
         package.short_description = f'Semantic segmentation, {len(spec.classes)} classes; returns {spec.output}'
         package.save(str(path))
     check(path, spec)
@@ -51,7 +58,7 @@ def convert(network, spec: Spec):
     from ..program import Program
 
     divisor = float(np.mean(spec.std))  # Core ML divides all channels by one number; the program does the rest
-    program = Program(network, spec, channels_first=True, divisor=divisor).eval()
+    program = Program(network, spec, ('NCHW', 'NCHW'), divisor=divisor).eval()
     example = torch.zeros(1, 3, spec.height, spec.width)
     with torch.no_grad():
         exported = torch.export.export(program, (example,)).run_decompositions({})
@@ -184,7 +191,7 @@ def load(path: Path, threads: int | None = None) -> Session:
     return Session(
         spec=spec_text,
         shapes=((1, layout.height, layout.width, 3), (1, *spec.result_shape) if spec else ()),
-        run=lambda array: np.asarray(package.predict({'image': Image.fromarray(array)})[output]),
+        run=lambda array: np.asarray(package.predict({'image': Image.fromarray(array[0])})[output]),
     )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import ArtifactError
+from ..interface import axes, given, input_port
 from ..quiet import quiet
 from ..spec import Spec
 from . import Delegation, Session, require
@@ -39,13 +40,15 @@ def export(network, spec: Spec, path: Path, images: list[np.ndarray], floats: tu
 
     from ..program import Program
 
-    program = Program(network, spec, compare=True).eval()
-    example = (torch.zeros(1, *spec.image_shape),)
+    program = Program(network, spec, axes(spec), compare=True).eval()
+    example = (torch.zeros(input_port(spec).shape),)
     with quiet(), torch.no_grad():
         # what depends on no input becomes constant: XNNPACK takes convs of constant weights only
         exported = constant_prop_pass(torch.export.export(program, example), custom_skip_targets=set())
         if spec.precision == 'int8':
-            exported = torch.export.export(_to_int8(exported.module(), images, floats), example)
+            exported = torch.export.export(
+                _to_int8(exported.module(), [given(image, spec) for image in images], floats), example
+            )
         edge = to_edge_transform_and_lower(
             exported, partitioner=[XnnpackPartitioner()], constant_methods={METHOD: spec.to_json()}
         )
@@ -82,11 +85,11 @@ def load(path: Path, threads: int | None = None) -> Session:
     return Session(
         spec=spec,
         shapes=(tuple(meta.input_tensor_meta(0).sizes()), tuple(meta.output_tensor_meta(0).sizes())),
-        run=lambda array: method.execute([torch.from_numpy(array[None].astype(np.float32))])[0].numpy(),
+        run=lambda array: method.execute([torch.from_numpy(array)])[0].numpy(),
     )
 
 
-def _to_int8(program, images: list[np.ndarray], floats: tuple[str, ...]):
+def _to_int8(program, inputs: list[np.ndarray], floats: tuple[str, ...]):
     """Quantizes the convs by PT2E with XNNPACK's quantizer."""
     import torch
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
@@ -102,8 +105,8 @@ def _to_int8(program, images: list[np.ndarray], floats: tuple[str, ...]):
         lambda node: not keep & {path for path, _ in node.meta.get('nn_module_stack', {}).values()}
     )
     prepared = prepare_pt2e(program, quantizer)
-    for image in images:
-        prepared(torch.from_numpy(image[None].astype(np.float32)))
+    for one in inputs:
+        prepared(torch.from_numpy(one))
     return convert_pt2e(prepared)
 
 

@@ -21,20 +21,22 @@ class Graph(nn.Module):
 
     Args:
         evaluator: an ``onnx.reference.ReferenceEvaluator`` of it.
+        layout: of its image.
 
     Attributes:
         at: the module whose node is evaluated.
     """
 
-    def __init__(self, evaluator):
+    def __init__(self, evaluator, layout: str = 'NHWC'):
         super().__init__()
-        self.at = ''
+        self.at, self.layout = '', layout
         self.evaluator = evaluator
         self.weights = {name: _tensor(value) for name, value in evaluator.rt_inits_.items()}
 
     @torch.no_grad()
     def forward(self, image: Tensor) -> Tensor:
         """(1, H, W, 3) uint8 -> what the file returns."""
+        image = image if self.layout == 'NHWC' else image.permute(0, 3, 1, 2).float()
         values: dict[str, Any] = {**self.weights, '': None, self.evaluator.input_names[0]: image}
         for node in self.evaluator.rt_nodes_:
             self.at = _module_of(node.onnx_node)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import ArtifactError
+from ..interface import axes, given, input_port, output_port
 from ..quiet import quiet
 from ..spec import Spec
 from . import Delegation, Session, require
@@ -26,13 +27,14 @@ def export(network, spec: Spec, path: Path, images: list[np.ndarray], floats: tu
 
     from ..program import Program
 
-    program = Program(network, spec, compare=True).eval()
+    program = Program(network, spec, axes(spec), compare=True).eval()
     with quiet(), torch.no_grad():
-        litert_torch.convert(program, (torch.zeros(1, *spec.image_shape),)).export(str(path))
+        litert_torch.convert(program, (torch.zeros(input_port(spec).shape),)).export(str(path))
     if spec.precision == 'fp16':
         _to_fp16(path)
     if spec.precision == 'int8':
-        _to_int8(path, images, [_scope(program, f'network.{layer}') for layer in floats])
+        inputs = [given(image, spec) for image in images]
+        _to_int8(path, inputs, [_scope(program, f'network.{layer}') for layer in floats])
     _describe(path, spec)
     return dataclasses.replace(_delegation(_interpreter(path)), elsewhere={GPU: left_by_gpu(path)})
 
@@ -56,7 +58,7 @@ def load(path: Path, threads: int | None = None) -> Session:
         raise ArtifactError(f'LiteRT cannot read {path}: {error}; it is cut or not a .tflite file') from error
 
     def run(array: np.ndarray) -> np.ndarray:
-        interpreter.set_tensor(image['index'], array[None].astype(np.float32))
+        interpreter.set_tensor(image['index'], array)
         interpreter.invoke()
         return interpreter.get_tensor(result['index'])
 
@@ -91,24 +93,24 @@ def _exchange(path: Path, quantize) -> None:
         result.export_model(str(path))
 
 
-def _to_int8(path: Path, images: list[np.ndarray], floats: list[str]) -> None:
+def _to_int8(path: Path, inputs: list[np.ndarray], floats: list[str]) -> None:
     """Quantizes the convs by ai-edge-quantizer; ``floats`` are patterns of the names it knows them by."""
     from ai_edge_quantizer import qtyping, quantizer
     from ai_edge_quantizer.algorithm_manager import AlgorithmName
 
     recipe = quantizer.Quantizer(str(path))
     for operator in (qtyping.TFLOperationName.CONV_2D, qtyping.TFLOperationName.DEPTHWISE_CONV_2D):
-        if images:
+        if inputs:
             recipe.add_static_config('.*', operator, activation_num_bits=8, weight_num_bits=8)
         else:
             recipe.add_weight_only_config('.*', operator, num_bits=8)
         for scope in floats:
             recipe.update_quantization_recipe(scope, operator, algorithm_key=AlgorithmName.NO_QUANTIZE)
-    if not images:
+    if not inputs:
         _exchange(path, recipe.quantize)
         return
     signature, declared = next(iter(_interpreter(path).get_signature_list().items()))
-    data = {signature: [{declared['inputs'][0]: image[None].astype(np.float32)} for image in images]}
+    data = {signature: [{declared['inputs'][0]: one} for one in inputs]}
     _exchange(path, lambda: recipe.quantize(recipe.calibrate(data)))
 
 
@@ -172,18 +174,26 @@ def _describe(path: Path, spec: Spec) -> None:
     from ai_edge_litert.tools import flatbuffer_utils
 
     model = flatbuffer_utils.read_model(str(path))
-    buffer, entry = schema.BufferT(), schema.MetadataT()
-    buffer.data = np.frombuffer(spec.to_json().encode(), dtype=np.uint8)
-    entry.name, entry.buffer = METADATA.decode(), len(model.buffers)
-    model.buffers.append(buffer)
-    model.metadata = [*(model.metadata or []), entry]
     graph, (signature,) = model.subgraphs[0], model.signatureDefs
-    for name, (declared,), (tensor,) in (
-        ('image', signature.inputs, graph.inputs),
-        (spec.output, signature.outputs, graph.outputs),
+    for port, (declared,), (tensor,) in (
+        (input_port(spec), signature.inputs, graph.inputs),
+        (output_port(spec), signature.outputs, graph.outputs),
     ):
-        declared.name = graph.tensors[tensor].name = name
+        declared.name = graph.tensors[tensor].name = port.name
+    entries = {METADATA.decode(): spec.to_json().encode()}
+    if spec.preset == 'mediapipe':
+        from . import litert_mediapipe as mediapipe
+
+        entries[mediapipe.METADATA] = mediapipe.metadata(spec)
+    for name, content in entries.items():
+        buffer, entry = schema.BufferT(), schema.MetadataT()
+        buffer.data = np.frombuffer(content, dtype=np.uint8)
+        entry.name, entry.buffer = name, len(model.buffers)
+        model.buffers.append(buffer)
+        model.metadata = [*(model.metadata or []), entry]
     flatbuffer_utils.write_model(model, str(path))
+    if spec.preset == 'mediapipe':
+        mediapipe.append_labels(path, spec)
 
 
 def _read_metadata(path: Path) -> str | None:

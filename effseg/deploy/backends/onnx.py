@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import ArtifactError
+from ..interface import axes, given, input_port, output_port
 from ..quiet import quiet
 from ..spec import Spec
 from . import Delegation, Session, require
 
 PRECISIONS = ('fp32', 'fp16', 'int8')
 HALF = ('fp16',)  # whose arithmetic is meant to be half precision
+TYPES = {'uint8': 'tensor(uint8)', 'float32': 'tensor(float)'}  # of images, as ONNX Runtime calls them
 
 
 def export(network, spec: Spec, path: Path, images: list[np.ndarray], floats: tuple[str, ...] = ()) -> Delegation:
@@ -38,8 +40,10 @@ def export(network, spec: Spec, path: Path, images: list[np.ndarray], floats: tu
     for layer in network.modules():
         if isinstance(layer, Attention):
             layer.expand_when_run = True  # runtimes of ONNX fold constants when they load a file
-    program = Program(network, spec).eval()
-    example = torch.zeros(1, *spec.image_shape, dtype=torch.uint8)
+    program = Program(network, spec, axes(spec)).eval()
+    image, result = input_port(spec), output_port(spec)
+    assert image.name and result.name  # ONNX has names
+    example = torch.zeros(image.shape, dtype=getattr(torch, image.dtype))
     with quiet(), torch.no_grad():
         torch.onnx.export(
             program,
@@ -48,13 +52,13 @@ def export(network, spec: Spec, path: Path, images: list[np.ndarray], floats: tu
             dynamo=True,
             external_data=False,
             verbose=False,
-            input_names=['image'],
-            output_names=[spec.output],
+            input_names=[image.name],
+            output_names=[result.name],
         )
     if spec.precision == 'fp16':
         _to_fp16(path)
     if spec.precision == 'int8':
-        _to_int8(path, images, floats)
+        _to_int8(path, [{image.name: given(one, spec)} for one in images], floats)
     model = onnx.load(path)
     onnx.helper.set_model_props(model, {'effseg': spec.to_json()})
     onnx.save(model, path)
@@ -65,17 +69,17 @@ def in_half(network, spec: Spec, path: Path, sums: bool):
     """The file, node by node in half precision; see :class:`~effseg.deploy.half.HalfProgram`."""
     from ..half import HalfProgram
 
-    return HalfProgram(graph(path), sums)
+    return HalfProgram(graph(path, axes(spec)[0]), sums)
 
 
-def graph(path: Path):
+def graph(path: Path, layout: str = 'NHWC'):
     """A file as a torch module, which evaluates it node by node; see :class:`~effseg.deploy.backends.graph.Graph`."""
     import onnx
     from onnx.reference import ReferenceEvaluator
 
     from .graph import Graph
 
-    return Graph(ReferenceEvaluator(onnx.load(path)))
+    return Graph(ReferenceEvaluator(onnx.load(path)), layout)
 
 
 def load(path: Path, threads: int | None = None) -> Session:
@@ -101,14 +105,16 @@ def load(path: Path, threads: int | None = None) -> Session:
             f'ONNX Runtime cannot read {path}: {str(error).splitlines()[0]}; it is cut or not an ONNX file'
         ) from error
     inputs, outputs = session.get_inputs(), session.get_outputs()
-    if len(inputs) != 1 or len(outputs) != 1 or inputs[0].type != 'tensor(uint8)':
+    text = session.get_modelmeta().custom_metadata_map.get('effseg')
+    kind = TYPES[input_port(Spec.from_json(text, str(path))).dtype if text else 'uint8']
+    if len(inputs) != 1 or len(outputs) != 1 or inputs[0].type != kind:
         came = ', '.join(f'{one.name} {one.type} {one.shape}' for one in inputs) or 'nothing'
-        raise ArtifactError(f'{path} takes {came}; an exported segmenter takes one image of uint8 and returns one map')
+        raise ArtifactError(f'{path} takes {came}; an exported segmenter takes one image of {kind} and returns one map')
     image, result = inputs[0], outputs[0]
     return Session(
-        spec=session.get_modelmeta().custom_metadata_map.get('effseg'),
+        spec=text,
         shapes=(tuple(image.shape), tuple(result.shape)),
-        run=lambda array: session.run(None, {image.name: array[None]})[0],
+        run=lambda array: session.run(None, {image.name: array})[0],
     )
 
 
@@ -121,7 +127,7 @@ def _to_fp16(path: Path) -> None:
         onnx.save(convert_float_to_float16(onnx.load(path), keep_io_types=True), path)
 
 
-def _to_int8(path: Path, images: list[np.ndarray], floats: tuple[str, ...]) -> None:
+def _to_int8(path: Path, inputs: list[dict[str, np.ndarray]], floats: tuple[str, ...]) -> None:
     """Quantizes the convs by ONNX Runtime's static quantizer."""
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
@@ -129,11 +135,10 @@ def _to_int8(path: Path, images: list[np.ndarray], floats: tuple[str, ...]) -> N
 
     class Images(CalibrationDataReader):
         def __init__(self):
-            self._left = iter(images)
+            self._left = iter(inputs)
 
         def get_next(self):
-            image = next(self._left, None)
-            return None if image is None else {'image': image[None]}
+            return next(self._left, None)
 
     # the exporter notes with each node the modules it comes from
     scopes = {
@@ -147,7 +152,7 @@ def _to_int8(path: Path, images: list[np.ndarray], floats: tuple[str, ...]) -> N
             pass
 
     with quiet():
-        if not images:
+        if not inputs:
             options = dict(AddQDQPairToWeight=False, QuantizeBias=False)
             types = QuantType.QInt8, QuantType.QUInt8
             quantizer = Weights(onnx.load(path), True, False, *types, None, [], nodes, ['Conv'], options)

@@ -76,7 +76,7 @@ def load(path: Path, threads: int | None = None) -> Session:
         before = torch.get_num_threads()
         torch.set_num_threads(threads or before)
         try:
-            return module(torch.from_numpy(array[None])).numpy()
+            return module(torch.from_numpy(array)).numpy()
         finally:
             torch.set_num_threads(before)
 
