@@ -15,18 +15,21 @@ from effseg.slimming.table import Table, fingerprint
 from .test_latency import TINY
 
 
-@pytest.fixture(scope='module')
-def table(tmp_path_factory):
+def table_of(config, path):
     """In which each part takes as long as it has weights, about."""
-    network = latency.original(TINY)
+    network = latency.original(str(config))
     space = Space(network)
     made = Table('onnx', 'a device', 1, (64, 64), fingerprint(network), 0.0)
     for part in space.all_parts():
         made.ms[part] = 1e-3 * (part.dim_in + 1) * (part.dim + part.hidden)
     made.whole = sum(times * made.ms[part] for part, times in space.parts(space.original).items())
-    path = tmp_path_factory.mktemp('table') / 'table.csv'
     made.write(path)
     return path
+
+
+@pytest.fixture(scope='module')
+def table(tmp_path_factory):
+    return table_of(TINY, tmp_path_factory.mktemp('table') / 'table.csv')
 
 
 def arguments(checkpoint, table, out, budget=0.6):
@@ -66,14 +69,20 @@ def test_the_page_shows_the_path_and_every_block(slimmed):
 
 @pytest.mark.medium
 def test_the_printed_command_recovers_with_the_original_as_teacher(slimmed, scenes, tool, tmp_path, checkpoint):
+    """And what it leaves is exported and slimmed again."""
     command, plain = json.loads((slimmed / 'report.json').read_text())['commands']
     assert command == f'python tools/train.py {slimmed}/recover.py' and plain.endswith('slim.py')
     outcome = tool('train', slimmed / 'recover.py', '--work-dir', tmp_path, '--no-data-check')
     (log,) = tmp_path.rglob('*.log')
     assert outcome.status == 0 and f'distilled from {checkpoint}' in log.read_text()
     assert 'distill.loss_kl' in log.read_text()
-    best = next(tmp_path.glob('iter_*.pth'))
-    assert effseg.open(str(slimmed / 'slim.py'), str(best), device='cpu')  # the teacher is not in it
+    best, slim_py = next(tmp_path.glob('iter_*.pth')), slimmed / 'slim.py'
+    assert effseg.open(str(slim_py), str(best), device='cpu')  # the teacher is not in it
+    assert tool('export', slim_py, best, '--to', 'torch', '--size', 64, 64, '-o', tmp_path / 'm.pt2').status == 0
+    again = ('--table', table_of(slim_py, tmp_path / 'again.csv'), '--budget', 0.8, '--images', 2)
+    outcome = tool('slim', slim_py, best, *again, '--out', tmp_path / 'again')
+    assert outcome.status == 0, outcome.err
+    assert effseg.open(str(tmp_path / 'again' / 'slim.py'), str(tmp_path / 'again' / 'slim.pth'), device='cpu')
 
 
 def test_an_interrupted_search_goes_on_where_it_was(slimmed, scenes, checkpoint, table, tool, tmp_path, monkeypatch):
