@@ -10,6 +10,7 @@ from mmengine.config import Config
 from torch import nn
 
 from .. import files
+from ..checkpoint.read import local_file
 from .slicing import Network
 
 CONFIG, CHECKPOINT, RECOVERY, ORIGINAL = 'slim.py', 'slim.pth', 'recover.py', 'original.py'
@@ -36,7 +37,7 @@ def write_segmenter(
     base = _base(folder, config, cfg_options, model.cfg)
     save_file(dict(meta=dict(dataset_meta=dict(model.dataset_meta)), state_dict=network.state), folder / CHECKPOINT)
     files.write(folder / CONFIG, config_text(base, network, folder))
-    teacher = dict(config=base, checkpoint=str(Path(checkpoint).resolve()))
+    teacher = dict(config=base, checkpoint=str(local_file(checkpoint).resolve()))
     recovery = f"model = dict(type='DistilledEncoderDecoder', teacher={pformat(teacher, width=100)})\n"
     files.write(folder / RECOVERY, f'# fine-tunes with the original as the teacher\n_base_ = [{CONFIG!r}]\n{recovery}')
     return [_train(folder / RECOVERY), _train(folder / CONFIG)]
