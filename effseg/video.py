@@ -31,7 +31,7 @@ class VideoResult:
     Attributes:
         overlay: the video.
         frames: how many.
-        counts: (classes,) pixels of each class in all of them.
+        counts: (classes + 1,) pixels of each class in all of them, and of what is unknown.
     """
 
     overlay: Path
@@ -82,7 +82,7 @@ def label_video(
             desc=f'camera {source}' if isinstance(source, int) else source.name,
             disable=None,
         )
-        counts = np.zeros(len(segmenter.classes), dtype=np.int64)
+        counts = np.zeros(len(segmenter.classes) + 1, dtype=np.int64)
         rate = capture.get(cv2.CAP_PROP_FPS)
         rate = 0.0 if camera else (rate if 0 < rate < 1000 else 25.0)
         writer = _Writer(stem, None if isinstance(source, int) else source, rate)
@@ -92,7 +92,7 @@ def label_video(
                     labels = segmenter(image)
                     overlay = segmenter.overlay(image, labels, opacity)
                     writer.add(overlay)
-                    counts += np.bincount(labels.ravel(), minlength=len(counts))
+                    counts += segmenter.count(labels)
                     if frame_labels:
                         folder = stem.with_name(f'{stem.name}_labels')
                         folder.mkdir(exist_ok=True)

@@ -16,6 +16,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument('--opacity', type=float, default=0.5, help='of the colors over the image')
     parser.add_argument('--fused', action='store_true', help='fuse the network first: the same labels in less time')
     cli.add_precision_option(parser)
+    cli.add_unknown_option(parser)
     parser.add_argument('--frames', type=int, metavar='N', help='at most N frames of a video or camera')
     parser.add_argument('--frame-labels', action='store_true', help='also a label map for every frame of a video')
     parser.add_argument(
@@ -40,6 +41,7 @@ def main(argv: list[str]) -> None:
             args.frame_labels,
             args.show,
             args.precision,
+            args.unknown_below,
         )
     print(
         f'{done.images} images in {done.seconds:.1f} s ({done.images / done.seconds:.1f} images/s); overlays, label '

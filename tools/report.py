@@ -24,12 +24,22 @@ def main(argv: list[str]) -> None:
         metavar='N',
         help='how many images of the worst, and of the best (default: %(default)s)',
     )
+    cli.add_unknown_option(parser)
     cli.add_trust_option(parser)
     cli.add_cfg_options(parser)
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
     args = parser.parse_args(argv)
     with trusted(args.trust_checkpoint):
-        path = report(args.config, args.weights, args.out, args.fused, args.work_dir, args.pictures, args.cfg_options)
+        path = report(
+            args.config,
+            args.weights,
+            args.out,
+            args.fused,
+            args.work_dir,
+            args.pictures,
+            args.cfg_options,
+            args.unknown_below,
+        )
     print(f'report: {path.resolve().as_uri()}')
 
 

@@ -14,6 +14,7 @@ def main(argv: list[str]) -> None:
         metavar='TGZ',
         help="onnxruntime-web's archive from `npm pack`, where npm cannot reach its registry",
     )
+    cli.add_unknown_option(parser)
     parser.add_argument('--serve', action='store_true', help='show it on this machine until Ctrl-C')
     parser.add_argument(
         '--host',
@@ -24,7 +25,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument('--port', type=int, default=8000, help='to serve on (default: %(default)s)')
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
     args = parser.parse_args(argv)
-    folder = write_site(args.artifact, args.out, args.runtime)
+    folder = write_site(args.artifact, args.out, args.runtime, args.unknown_below)
     print(f'page: {folder} (a static folder; any web server can serve it)')
     if args.serve:
         with server(folder, args.host, args.port) as running:

@@ -129,6 +129,17 @@ def add_precision_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_unknown_option(parser: argparse.ArgumentParser) -> None:
+    """For tools that show labels; see :class:`effseg.apis.opening.Segmenter`."""
+    parser.add_argument(
+        '--unknown-below',
+        type=float,
+        metavar='P',
+        help='pixels whose class has a smaller probability, 0 to 1, are unknown; of a checkpoint, and of a file of '
+        'labels+confidence or logits',
+    )
+
+
 def add_protect_option(parser: argparse.ArgumentParser) -> None:
     """For tools around a Runner, which see to it with :func:`effseg.engine.protect.protect`."""
     parser.add_argument(

@@ -15,7 +15,8 @@ from ..engine.config import build_model, dataset_of, load_config, of_config
 from ..engine.optim import check_bfloat16
 from ..errors import ArtifactError, ConfigError
 from ..segmentors.artifact import FittedSegmentor, artifact_segmentor, is_artifact
-from ..segmentors.network import fused_segmentor, label_segmentor
+from ..segmentors.confidence import UNKNOWN, check_bound, confidence_of
+from ..segmentors.network import LabelSegmentor, fused_segmentor, label_segmentor
 
 
 class Segmenter:
@@ -30,7 +31,11 @@ class Segmenter:
         cfg: the config.
         classes: names, by label.
         palette: (classes, 3) uint8 RGB, by label.
+        unknown_below: labels whose probability is smaller become :data:`~effseg.segmentors.confidence.UNKNOWN`; None
+            for none.
     """
+
+    unknown_below: float | None = None
 
     def __init__(self, model: nn.Module, trained: nn.Module | None = None):
         self.model, self._trained, self.cfg = model, trained, model.cfg
@@ -46,12 +51,50 @@ class Segmenter:
         Returns:
             (H, W) uint8.
         """
+        if self.unknown_below is not None:
+            labels, confidence = self.confident(image)
+            return np.where(confidence < self.unknown_below, np.uint8(UNKNOWN), labels)
         if isinstance(self.model, FittedSegmentor):
             return self.model.artifact.labels(image, self.model.fit).astype(np.uint8)
+        return self._inferred(image).pred_sem_seg.data[0].cpu().numpy().astype(np.uint8)
+
+    def confident(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The label of every pixel and its probability, the softmax or sigmoid of the logits at the photo's size. These
+        are made whole of checkpoints, large photos included.
+
+        Args:
+            image: (H, W, 3) uint8, RGB.
+
+        Returns:
+            (H, W) uint8, and (H, W) float32, 0 to 1.
+
+        Raises:
+            ConfigError: for an artifact or a model that gives labels alone.
+        """
+        if isinstance(self.model, FittedSegmentor):
+            labels, confidence = self.model.artifact.confident(image, self.model.fit)
+            return labels.astype(np.uint8), confidence
+        self.with_confidence()
+        sample = self._inferred(image)
+        likely = confidence_of(sample.to_dict())[0]
+        return sample.pred_sem_seg.data[0].cpu().numpy().astype(np.uint8), likely.float().cpu().numpy()
+
+    def with_confidence(self) -> None:
+        """Lets the model's predictions in MMSegmentation's test loop have what confidence is made of."""
+        if isinstance(self.model, FittedSegmentor):
+            self.model.confident = True
+        elif isinstance(self.model, LabelSegmentor):
+            self.model.full_logits = True
+
+    def _inferred(self, image: np.ndarray):
         from mmseg.apis import inference_model
 
-        bgr = np.ascontiguousarray(image[..., ::-1])  # as MMSegmentation's pipelines read files
-        return inference_model(self.model, bgr).pred_sem_seg.data[0].cpu().numpy().astype(np.uint8)
+        return inference_model(self.model, np.ascontiguousarray(image[..., ::-1]))  # BGR, as pipelines read files
+
+    def count(self, labels: np.ndarray) -> np.ndarray:
+        """Pixels of each class, and at last of none, :data:`~effseg.segmentors.confidence.UNKNOWN`."""
+        counts = np.bincount(labels.ravel(), minlength=UNKNOWN + 1)
+        return np.append(counts[: len(self.classes)], counts[UNKNOWN])
 
     @property
     def trained(self) -> nn.Module:
@@ -92,13 +135,20 @@ class Segmenter:
         Returns:
             (H, W, 3) uint8, RGB.
         """
-        return (image * np.float32(1 - opacity) + self.palette[labels] * np.float32(opacity)).astype(np.uint8)
+        mixed = (image * np.float32(1 - opacity) + self._colors()[labels] * np.float32(opacity)).astype(np.uint8)
+        return np.where((labels == UNKNOWN)[..., None], image, mixed) if self.unknown_below is not None else mixed
 
     def label_image(self, labels: np.ndarray) -> Image.Image:
         """The labels (H, W) as 8-bit class numbers with the palette, to be saved as PNG."""
         image = Image.frombytes('P', labels.shape[::-1], np.ascontiguousarray(labels).tobytes())
-        image.putpalette(self.palette.flatten().tolist())
+        # of a shorter palette Pillow writes so few bits that UNKNOWN does not fit
+        image.putpalette((self.palette if self.unknown_below is None else self._colors()).flatten().tolist())
         return image
+
+    def _colors(self) -> np.ndarray:
+        colors = np.zeros((UNKNOWN + 1, 3), np.uint8)
+        colors[: len(self.palette)] = self.palette
+        return colors
 
 
 def open_segmenter(
@@ -109,6 +159,7 @@ def open_segmenter(
     device: str | None = None,
     fit: str | None = None,
     precision: str = 'fp32',
+    unknown_below: float | None = None,
 ) -> Segmenter:
     """Opens a trained segmenter, its fused form, or an exported file.
 
@@ -122,10 +173,12 @@ def open_segmenter(
         fit: in MMSegmentation's test loop, another one than the artifact's: see
             :func:`effseg.segmentors.artifact.artifact_segmentor`.
         precision: of a fused network, see :meth:`Segmenter.fused`.
+        unknown_below: probability, 0 to 1, see :class:`Segmenter`.
 
     Raises:
         EffsegError: for a config, checkpoint, artifact or device that cannot be used.
     """
+    check_bound(unknown_below)
     if precision != 'fp32' and not fused:
         raise ConfigError('--precision bf16 is of fused networks alone: add --fused, or export a file of it')
     cfg = config if isinstance(config, Config) else load_config(config, cfg_options)
@@ -136,7 +189,9 @@ def open_segmenter(
         trained = _trained(cfg, weights, meta, device)
         # neither this nor the fused form makes logits of the photo's size, which would not fit for a large one
         segmenter = Segmenter(label_segmentor(trained), trained)
-    return segmenter.fused(precision) if fused else segmenter
+    segmenter = segmenter.fused(precision) if fused else segmenter
+    segmenter.unknown_below = unknown_below
+    return segmenter
 
 
 def dataset_meta(cfg: Config) -> dict:

@@ -60,12 +60,14 @@ def predict(
     frame_labels: bool = False,
     show: bool = False,
     precision: str = 'fp32',
+    unknown_below: float | None = None,
 ) -> Predictions:
     """Writes ``NAME_overlay.jpg`` and ``NAME_labels.png`` (8-bit class numbers, with the palette) for every image,
     ``NAME_overlay.mp4`` for every video, and ``shares.json`` for all.
 
     Args:
-        config, checkpoint, cfg_options, device, fused, precision: see :func:`effseg.apis.opening.open_segmenter`.
+        config, checkpoint, cfg_options, device, fused, precision, unknown_below: see
+            :func:`effseg.apis.opening.open_segmenter`. What is unknown has no color, label 255 and a share.
         sources: image files, video files, folders of them, and the numbers of cameras.
         out_dir: made if missing; files of an earlier call are replaced, files of others are not.
         opacity: of the colors over the image, 0 to 1.
@@ -96,7 +98,9 @@ def predict(
     for stem in [*(names[video] for video in videos), *(f'camera{camera}' for camera in cameras)]:
         expected += [f'{stem}_overlay{suffix}' for suffix in ('.mp4', '.mkv')] + [f'{stem}_labels'] * frame_labels
     folder.check(expected)
-    segmenter = open_segmenter(config, checkpoint, fused, cfg_options, device, precision=precision)
+    segmenter = open_segmenter(
+        config, checkpoint, fused, cfg_options, device, precision=precision, unknown_below=unknown_below
+    )
     folder.claim(expected)
     out = folder.path
     overlays, failures, shares, count, started = [], [], {}, 0, time.perf_counter()
@@ -141,8 +145,13 @@ def output_names(files: list[Path]) -> dict[Path, str]:
 
 
 def class_shares(counts: np.ndarray, classes: list[str]) -> dict[str, float]:
-    """Share of the pixels, 0 to 1, of each class that is there, the largest first."""
-    total = max(int(counts.sum()), 1)
+    """Share of the pixels, 0 to 1, of each class that is there, the largest first.
+
+    Args:
+        counts: by class, and at last of what is unknown.
+        classes: names.
+    """
+    total, classes = max(int(counts.sum()), 1), [*classes, 'unknown']
     return {
         classes[index]: round(int(counts[index]) / total, 6)
         for index in np.argsort(-counts, kind='stable')
@@ -165,7 +174,7 @@ def _label_image(segmenter: Segmenter, path: Path, stem: Path, opacity: float) -
     overlay = stem.with_name(f'{stem.name}_overlay.jpg')
     Image.fromarray(segmenter.overlay(image, labels, opacity)).save(overlay, quality=92)
     segmenter.label_image(labels).save(stem.with_name(f'{stem.name}_labels.png'))
-    return overlay, class_shares(np.bincount(labels.ravel(), minlength=len(segmenter.classes)), segmenter.classes)
+    return overlay, class_shares(segmenter.count(labels), segmenter.classes)
 
 
 def _write_shares(path: Path, shares: dict) -> None:

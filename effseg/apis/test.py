@@ -120,7 +120,7 @@ def test(
             return segmenter.model
         # test-time augmentation averages logits, which only artifacts and the network as it was trained give
         averaged = segmenter.model if is_artifact(checkpoint) else segmenter.trained
-        if is_artifact(checkpoint) and averaged.artifact.spec.output == 'labels':
+        if is_artifact(checkpoint) and averaged.artifact.spec.decided:
             raise ConfigError(f'--tta averages logits, and {checkpoint} returns labels; export it with --output logits')
         return MODELS.build(dict(cfg.tta_model, module=averaged))
 

@@ -36,16 +36,14 @@ def open_in(engine: str, artifact: Artifact, folder: Path, threads: int) -> Arti
     path, spec = artifact.path, artifact.spec
     if path.suffix != '.onnx':
         raise ArtifactError(f'{path.name} is no ONNX file, and {engine} takes no other')
-    if spec.preset != 'raw':
-        raise ArtifactError(
-            f'{path.name} is for {spec.preset}; {engine} is given files that were exported without --for'
-        )
+    if spec.preset != 'raw' or spec.confident:
+        raise ArtifactError(f'{path.name} is for {spec.preset}, {spec.output}; {engine} takes raw files of one output')
     run = ENGINES[engine](path, spec, folder, threads)
     expected = (1, *spec.result_shape)
     came = run(np.zeros(spec.image_shape, np.uint8)).shape
     if came != expected:
         raise ArtifactError(f'{engine} returns {came} where the file says {expected}')
-    return Artifact(path, spec, Session(None, ((1, *spec.image_shape), expected), lambda batch: run(batch[0])))
+    return Artifact(path, spec, Session(None, ((1, *spec.image_shape), expected), lambda batch: [run(batch[0])]))
 
 
 def difference(artifact: Artifact, own: Artifact, image: np.ndarray) -> tuple[float, float | None]:

@@ -2,13 +2,14 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ..errors import ArtifactError, DataError
+from ..errors import ArtifactError, ConfigError, DataError
 from .backends import Session, backend_of
-from .fit import labels_of
-from .interface import given, input_port, output_port, taken
+from .fit import confident_of, labels_of
+from .interface import given, input_port, output_ports, taken
 from .spec import Spec, check_seal, lost_seal, read_beside
 
 
@@ -20,13 +21,14 @@ class Artifact:
         self.spec = spec
         self._run = session.run
 
-    def __call__(self, image: np.ndarray) -> np.ndarray:
+    def __call__(self, image: np.ndarray) -> Any:
         """
         Args:
             image: (H, W, 3) uint8 RGB of the artifact's size (``spec.height``, ``spec.width``), not normalised.
 
         Returns:
-            Logits (channels, h, w) float32, of the size ``spec.grid``, or labels (H, W) int32, as ``spec.output`` says.
+            Logits (channels, h, w) float32, of the size ``spec.grid``, or labels (H, W) int32, or these and their
+            confidence (H, W) float32, as ``spec.output`` says.
 
         Raises:
             DataError: for an image of another shape or type.
@@ -52,6 +54,30 @@ class Artifact:
         Raises:
             DataError: for an array of another kind.
         """
+        return labels_of(photo, self._fitted(photo, fit), self)
+
+    def confident(self, photo: np.ndarray, fit: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """The class of every pixel of a photo, and its probability: the softmax or sigmoid of the logits.
+
+        Args:
+            photo, fit: as in :meth:`labels`.
+
+        Returns:
+            (h, w) int32 and (h, w) float32, 0 to 1.
+
+        Raises:
+            ConfigError: for a file that returns labels alone.
+            DataError: for an array of another kind.
+        """
+        if self.spec.output == 'labels':
+            raise ConfigError(
+                f'{self.path.name} returns labels alone, which have no confidence; export it with --output '
+                'labels+confidence, or logits'
+            )
+        return confident_of(photo, self._fitted(photo, fit), self)
+
+    def _fitted(self, photo: np.ndarray, fit: str | None) -> Spec:
+        """The spec that a photo goes by, which is looked at."""
         shape = np.shape(photo)
         if len(shape) != 3 or shape[2] != 3 or not min(shape) or getattr(photo, 'dtype', None) != np.uint8:
             came = f'{photo.dtype} {shape}' if isinstance(photo, np.ndarray) else type(photo).__name__
@@ -59,7 +85,7 @@ class Artifact:
                 f"a photo is a uint8 RGB array of shape (height, width, 3), and {came} came; Pillow's "
                 ".convert('RGB') makes it of grey, transparent and other images"
             )
-        return labels_of(photo, self.spec if fit is None else dataclasses.replace(self.spec, fit=fit), self)
+        return self.spec if fit is None else dataclasses.replace(self.spec, fit=fit)
 
 
 def load(path: str | Path, threads: int | None = None) -> Artifact:
@@ -97,9 +123,9 @@ def load(path: str | Path, threads: int | None = None) -> Artifact:
 
 
 def _check_shapes(path: Path, spec: Spec, session: Session) -> None:
-    wanted = input_port(spec).shape, output_port(spec).shape
+    wanted = tuple(port.shape for port in (input_port(spec), *output_ports(spec)))
     if session.shapes != wanted:
         raise ArtifactError(
-            f'{path} takes {session.shapes[0]} and returns {session.shapes[1]}; its spec says {wanted[0]} and '
-            f'{wanted[1]}. One of them was exchanged; export the model again'
+            f'{path} takes {session.shapes[0]} and returns {session.shapes[1:]}; its spec says {wanted[0]} and '
+            f'{wanted[1:]}. One of them was exchanged; export the model again'
         )

@@ -121,7 +121,7 @@ def export(
     runs_here = getattr(writer, 'runs_here', lambda: True)()
     reference = parity.Reference(model, spec, images, masks)
     spec = dataclasses.replace(spec, grid=reference.grid)
-    run = load if runs_here else writer.interpret
+    run = load if runs_here else functools.partial(writer.interpret, spec=spec)
     with tempfile.TemporaryDirectory(prefix=f'.{path.name}.', dir=path.parent) as folder:
         if spec.precision != 'fp32' and not proven:
             twin = dataclasses.replace(spec, precision='fp32')

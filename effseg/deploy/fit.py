@@ -8,14 +8,15 @@ left corner; the rest has the mean color. ``'stretch'``: it is resized to the im
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from .host import Cells, cells_of, decide, label_map
+from .host import Cells, cells_of, decide, decide_confidently
 from .spec import Spec
 
-Run = Callable[[np.ndarray], np.ndarray]
+Run = Callable[[np.ndarray], Any]
+Maps = tuple[np.ndarray, ...]  # of one size: labels, or labels and their confidence
 ALIGNMENT = 32  # windows of some size begin at its multiples, where every map of a network begins when it sees it all
 
 
@@ -30,10 +31,24 @@ def labels_of(photo: np.ndarray, spec: Spec, run: Run) -> np.ndarray:
     Returns:
         (h, w) int32.
     """
+    return _maps(photo, spec, run, False)[0]
+
+
+def confident_of(photo: np.ndarray, spec: Spec, run: Run) -> tuple[np.ndarray, np.ndarray]:
+    """The class of every pixel of a photo, and its probability; arguments as in :func:`labels_of`.
+
+    Returns:
+        (h, w) int32 and (h, w) float32.
+    """
+    labels, confidence = _maps(photo, spec, run, True)
+    return labels, confidence
+
+
+def _maps(photo: np.ndarray, spec: Spec, run: Run, confident: bool) -> Maps:
     if spec.fit == 'windows':
-        return _blended(photo, spec, run) if _blends(spec) else _pieced(photo, spec, run)
+        return (_blended if _blends(spec) else _pieced)(photo, spec, run, confident)
     content = content_of(photo.shape[:2], spec)
-    return _back(run(to_image(photo, content, spec)), photo.shape[:2], content, spec)
+    return _back(run(to_image(photo, content, spec)), photo.shape[:2], content, spec, confident)
 
 
 def content_of(size: Sequence[int], spec: Spec) -> tuple[int, int]:
@@ -74,16 +89,28 @@ def fill_of(spec: Spec) -> tuple[int, ...]:
     return tuple(min(max(int(value + 0.5), 0), 255) for value in spec.mean)
 
 
-def _back(result: np.ndarray, size: Sequence[int], content: tuple[int, int], spec: Spec) -> np.ndarray:
+def _back(result: Any, size: Sequence[int], content: tuple[int, int], spec: Spec, confident: bool) -> Maps:
     """Labels of ``size`` = (h, w) from the part ``content`` of a result: from logits by one bilinear resize and the
     largest, from labels by the nearest."""
     if spec.output == 'logits':
-        image = spec.height, spec.width
-        return label_map(result, (size[0], size[1]), spec.align_corners, spec.threshold, image, content)
-    if tuple(size) == result.shape:
-        return result
-    rows, columns = ((2 * np.arange(side) + 1) * part // (2 * side) for side, part in zip(size, content))
-    return result[rows[:, None], columns]
+        sides = zip(result.shape[1:], (spec.height, spec.width), content, size)
+        rows, columns = (cells_of(*lengths, spec.align_corners) for lengths in sides)
+        return _decided(result, rows, columns, spec, confident)
+    maps = result[: 1 + confident] if spec.confident else (result,)
+    if tuple(size) == maps[0].shape:
+        return maps
+    down, across = ((2 * np.arange(side) + 1) * part // (2 * side) for side, part in zip(size, content))
+    return tuple(one[down[:, None], across] for one in maps)
+
+
+def _decided(logits: np.ndarray, rows: Cells, columns: Cells, spec: Spec, confident: bool) -> Maps:
+    if confident:
+        return decide_confidently(logits, rows, columns, spec.threshold)
+    return (decide(logits, rows, columns, spec.threshold),)
+
+
+def _empty(size: tuple[int, ...], confident: bool) -> Maps:
+    return tuple(np.empty(size, dtype) for dtype in (np.int32, np.float32)[: 1 + confident])
 
 
 def starts(length: int, window: int, cell: int = 1) -> list[int]:
@@ -115,17 +142,18 @@ def _window(photo: np.ndarray, top: int, left: int, spec: Spec) -> np.ndarray:
     return to_image(part, part.shape[:2], spec)
 
 
-def _pieced(photo: np.ndarray, spec: Spec, run: Run) -> np.ndarray:
+def _pieced(photo: np.ndarray, spec: Spec, run: Run, confident: bool) -> Maps:
     """The middle of every window: of labels one must decide, since averaged they would tie."""
     height, width = photo.shape[:2]
     whole = spec.height, spec.width
     tops, lefts = starts(height, spec.height), starts(width, spec.width)
-    labels = np.empty((height, width), dtype=np.int32)
+    maps = _empty((height, width), confident)
     for top, (start, end) in zip(tops, middles(height, spec.height, tops)):
         for left, (first, last) in zip(lefts, middles(width, spec.width, lefts)):
-            piece = _back(run(_window(photo, top, left, spec)), whole, whole, spec)
-            labels[start:end, first:last] = piece[start - top : end - top, first - left : last - left]
-    return labels
+            pieces = _back(run(_window(photo, top, left, spec)), whole, whole, spec, confident)
+            for one, piece in zip(maps, pieces):
+                one[start:end, first:last] = piece[start - top : end - top, first - left : last - left]
+    return maps
 
 
 class _Side(NamedTuple):
@@ -155,14 +183,14 @@ def _side(length: int, window: int, count: int) -> _Side:
     return _Side(begin, fades, cells_of(len(total), len(total) * cell, length, length), cell)
 
 
-def _blended(photo: np.ndarray, spec: Spec, run: Run) -> np.ndarray:
+def _blended(photo: np.ndarray, spec: Spec, run: Run, confident: bool) -> Maps:
     """The largest of the windows' averaged logits, each weighted by its distance to its window's edge: a window fades
     into the next. Lines of cells that no further window reaches become labels at once, so that memory does not grow
     with the photo's height."""
     assert spec.grid is not None
     (height, width), (down, across) = photo.shape[:2], spec.grid
     rows, columns = _side(height, spec.height, down), _side(width, spec.width, across)
-    labels = np.empty((height, width), dtype=np.int32)
+    maps = _empty((height, width), confident)
     # the line that precedes those of a row of windows, which is done already, and these
     lines = np.zeros((spec.channels, 1 + down, columns.begin[-1] + across), dtype=np.float32)
     done = 0
@@ -172,8 +200,9 @@ def _blended(photo: np.ndarray, spec: Spec, run: Run) -> np.ndarray:
             lines[:, 1:, left : left + across] += result * (fade[:, None] * weights)
         end = int(np.searchsorted(rows.pixels.after, ready))
         pixels = rows.pixels.between(done, end, top - 1)
-        labels[done:end] = decide(lines, pixels, columns.pixels, spec.threshold)
+        for one, part in zip(maps, _decided(lines, pixels, columns.pixels, spec, confident)):
+            one[done:end] = part
         lines = np.roll(lines, top - ready, axis=1)
         lines[:, 1 + down + top - ready :] = 0
         done = end
-    return labels
+    return maps

@@ -78,6 +78,34 @@ def cells_of(count: int, image: int, content: int, target: int, align_corners: b
     return Cells(before, np.minimum(before + 1, last), (position - before).astype(np.float32))
 
 
+def decide_confidently(
+    logits: np.ndarray, rows: Cells, columns: Cells, threshold: float | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The class of every pixel and its probability; arguments as in :func:`decide`.
+
+    Returns:
+        (H, W) int32, and (H, W) float32: of the softmax, or with a threshold of the sigmoid, of the mixed logits.
+    """
+    labels = np.empty((len(rows.before), len(columns.before)), dtype=np.int32)
+    confidence = np.empty(labels.shape, dtype=np.float32)
+    lines = max(1, (1 << 20) // (len(logits) * labels.shape[1]))  # a few MB at a time
+    for top in range(0, len(labels), lines):
+        part = slice(top, top + lines)
+        before, after, down = (one[part] for one in rows)
+        mixed = logits[:, before] * (1 - down)[:, None] + logits[:, after] * down[:, None]
+        mixed = mixed[..., columns.before] * (1 - columns.weight) + mixed[..., columns.after] * columns.weight
+        if len(logits) == 1:
+            if threshold is None:
+                raise ConfigError("logits of one channel need the threshold of the artifact's spec")
+            likely = 1 / (1 + np.exp(-mixed[0]))
+            labels[part] = likely > threshold
+            confidence[part] = np.where(labels[part], likely, 1 - likely)
+        else:
+            labels[part] = mixed.argmax(0)
+            confidence[part] = 1 / np.exp(mixed - mixed.max(0)).sum(0)
+    return labels, confidence
+
+
 def decide(logits: np.ndarray, rows: Cells, columns: Cells, threshold: float | None = None) -> np.ndarray:
     """The class of every pixel.
 

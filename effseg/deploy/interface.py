@@ -1,5 +1,6 @@
 """What goes into a file and comes out of it, as its runtime names and stores it: for an app in any language."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ from .presets import PRESETS
 
 @dataclass(frozen=True)
 class Port:
-    """The one input or output of a file.
+    """An input or output of a file.
 
     Attributes:
         name: in the file; None where the format has none, and the first is meant.
@@ -34,8 +35,8 @@ NAMELESS = ('executorch', 'torch')
 
 
 def interface(spec) -> dict[str, list[dict]]:
-    """The ports of a file, as plain data: ``inputs`` and ``outputs``, a list of one each."""
-    return dict(inputs=[asdict(input_port(spec))], outputs=[asdict(output_port(spec))])
+    """The ports of a file, as plain data: ``inputs``, a list of one, and ``outputs``."""
+    return dict(inputs=[asdict(input_port(spec))], outputs=[asdict(port) for port in output_ports(spec)])
 
 
 def input_port(spec) -> Port:
@@ -55,20 +56,28 @@ def input_port(spec) -> Port:
     )
 
 
-def output_port(spec) -> Port:
-    """As :func:`input_port`."""
-    preset, labels = PRESETS[spec.preset], spec.output == 'labels'
-    layout = 'NHW' if labels else preset.logits
-    return Port(
-        None if spec.backend in NAMELESS else preset.names[1] if preset.names else spec.output,
-        'int32' if labels and spec.backend not in FLOAT_IMAGE else 'float32',
-        _arranged((1, *spec.result_shape), 'NHW' if labels else 'NCHW', layout),
-        layout,
-        (0, len(spec.classes) - 1) if labels else None,
-        'whole numbers, the class of every pixel'
-        if labels
-        else 'the larger, the likelier; neither softmax nor sigmoid',
+def output_ports(spec) -> tuple[Port, ...]:
+    """As :func:`input_port`, one or two."""
+    preset = PRESETS[spec.preset]
+    named = spec.backend not in NAMELESS
+    if not spec.decided:
+        return (
+            Port(
+                (preset.names[1] if preset.names else 'logits') if named else None,
+                'float32',
+                _arranged((1, *spec.result_shape), 'NCHW', preset.logits),
+                preset.logits,
+                None,
+                'the larger, the likelier; neither softmax nor sigmoid',
+            ),
+        )
+    shape, last = (1, *spec.result_shape), len(spec.classes) - 1
+    whole = 'float32' if spec.backend in FLOAT_IMAGE else 'int32'
+    labels = Port(
+        'labels' if named else None, whole, shape, 'NHW', (0, last), 'whole numbers, the class of every pixel'
     )
+    confidence = Port('confidence' if named else None, 'float32', shape, 'NHW', (0, 1), 'the probability of that class')
+    return (labels, confidence) if spec.confident else (labels,)
 
 
 def axes(spec) -> tuple[str, str]:
@@ -83,12 +92,14 @@ def given(image: np.ndarray, spec) -> np.ndarray:
     return np.ascontiguousarray(image[None].transpose(order).astype(port.dtype, copy=False))
 
 
-def taken(result: np.ndarray, spec) -> np.ndarray:
-    """What the file returned -> logits (channels, h, w) float32, or labels (H, W) int32."""
-    if spec.output == 'labels':
-        return result[0].astype(np.int32, copy=False)
-    order = [axes(spec)[1].index(axis) for axis in 'NCHW']
-    return result.transpose(order)[0].astype(np.float32, copy=False)
+def taken(results: Sequence[np.ndarray], spec):
+    """What the file returned -> logits (channels, h, w) float32, labels (H, W) int32, or these and their confidence
+    (H, W) float32."""
+    if not spec.decided:
+        order = [axes(spec)[1].index(axis) for axis in 'NCHW']
+        return results[0].transpose(order)[0].astype(np.float32, copy=False)
+    labels = results[0][0].astype(np.int32, copy=False)
+    return (labels, results[1][0].astype(np.float32, copy=False)) if spec.confident else labels
 
 
 def _arranged(shape: tuple[int, ...], axes: str, wanted: str) -> tuple[int, ...]:

@@ -31,27 +31,29 @@ class Threshold:
         agreement: smallest allowed share of pixels with the same label.
         iou: smallest allowed IoU of a class, the artifact's pixels with the model's.
         share: of all pixels that a class may miss ``iou`` by, since a class of a few pixels is decided by rounding.
+        confidence: largest allowed difference of a label's probability, and of its mean over all pixels.
     """
 
     difference: float | None
     agreement: float
     iou: float
     share: float
+    confidence: tuple[float, float]
 
 
 THRESHOLDS = {
     # fp32 sums of a few thousand products in another order, through twenty layers: seen 1e-5, and 1e-5 of the labels;
     # ExecuTorch's own bound is 1e-3
-    'fp32': Threshold(1e-3, 0.9998, 0.99, 2e-6),
+    'fp32': Threshold(1e-3, 0.9998, 0.99, 2e-6, (1e-3, 1e-4)),
     # eleven bits of mantissa; Core ML's own bound for fp16 is a hundred times that for fp32. Of the demo's trained
     # V2-S0 99.98 % of the labels and a worst class of 99.8 % were seen; a mean that is off by one, 99.64 %, is refused
     # by the proof in fp32 that comes first
-    'fp16': Threshold(1e-1, 0.995, 0.9, 2e-5),
+    'fp16': Threshold(1e-1, 0.995, 0.9, 2e-5, (0.2, 0.01)),
     # eight bits of mantissa, so eight times as far as fp16 at each rounding
-    'bf16': Threshold(3e-1, 0.97, 0.7, 1e-4),
+    'bf16': Threshold(3e-1, 0.97, 0.7, 1e-4, (0.6, 0.03)),
     # judged by LOSS or AGREEMENT; below this the file is broken, not imprecise. Of the same network 99.3 % of
     # the labels and 94 % were seen, calibrated on black images 84 %, on noise 98.7 % and 88 %
-    'int8': Threshold(None, 0.90, 0.5, 2e-4),
+    'int8': Threshold(None, 0.90, 0.5, 2e-4, (1, 0.1)),
 }
 LOSS = 0.5  # mIoU that fp16 and int8 may cost on the images of the proof, where they have masks
 AGREEMENT = 0.98  # where they have none: share of the pixels with the model's label
@@ -97,6 +99,8 @@ class Parity:
             any.
         classes: those that the model or the artifact found.
         unseen: names of the classes that neither found: of them nothing is proved.
+        confidence: largest and mean difference of the probability of a pixel's label from the model's; None for
+            artifacts that return none.
     """
 
     images: int
@@ -109,6 +113,7 @@ class Parity:
     source_miou: float | None = None
     classes: tuple[ClassParity, ...] = ()
     unseen: tuple[str, ...] = ()
+    confidence: tuple[float, float] | None = None
 
     @property
     def worst(self) -> ClassParity | None:
@@ -128,6 +133,8 @@ class Parity:
         )
         worst = f'; worst class {self.worst}' if self.worst else ''
         unseen = f'; in none of them, so not compared: {", ".join(self.unseen)}' if self.unseen else ''
+        if self.confidence:
+            unseen += f'; confidence differs by {self.confidence[0]:.1e} at most, {self.confidence[1]:.1e} on average'
         return (
             f'{logits}same label at {100 * self.agreement:.4f} % of {self.pixels} pixels of {self.images} images'
             f'{score}{worst}{unseen}'
@@ -150,6 +157,7 @@ class Reference:
 
     Attributes:
         labels: (H, W) of every image.
+        confidence: (H, W) of every image: the probability of its labels, of a spec whose file returns it.
         grid: (h, w) of the logits.
 
     Raises:
@@ -163,13 +171,19 @@ class Reference:
         self.model.test_cfg = type(model.test_cfg)(mode='whole')
         self.images, self.masks = images, masks
         self.grid = tuple(self.logits(0).shape[1:])
-        self.labels = [self._predict(image) for image in images]
+        self.confidence: list[np.ndarray] = []
+        self.labels = [self._predict(image, spec) for image in images]
         if any(labels.shape != image.shape[:2] for labels, image in zip(self.labels, images)):
             raise ConfigError('data_preprocessor.test_cfg changes the size of images, which an artifact does not')
 
     @torch.no_grad()
-    def _predict(self, image: np.ndarray) -> np.ndarray:
+    def _predict(self, image: np.ndarray, spec: Spec) -> np.ndarray:
         (sample,) = self.model.predict(self._inputs(image))
+        if spec.confident:
+            logits = sample.seg_logits.data
+            # of one channel MMSegmentation gives the sigmoid already
+            likely = logits.softmax(0) if len(logits) > 1 else torch.cat([1 - logits, logits])
+            self.confidence.append(likely.gather(0, sample.pred_sem_seg.data.long())[0].cpu().numpy())
         return sample.pred_sem_seg.data[0].cpu().numpy().astype(np.int64)
 
     @torch.no_grad()
@@ -182,7 +196,8 @@ class Reference:
     def only(self, numbers: Sequence[int]) -> 'Reference':
         """A reference of some of the images, in the order of ``numbers``, without masks."""
         other = copy.copy(self)
-        other.images, other.labels = ([one[number] for number in numbers] for one in (self.images, self.labels))
+        for name in ('images', 'labels', *(['confidence'] if self.confidence else [])):
+            setattr(other, name, [getattr(self, name)[number] for number in numbers])
         other.masks = ()
         return other
 
@@ -239,14 +254,16 @@ def compare(run: Callable[[np.ndarray], np.ndarray], reference: Reference, spec:
     from .host import label_map
 
     classes = len(spec.classes)
-    largest = total = scale = 0.0
+    largest = total = scale = farthest = average = 0.0
     values = 0
     both, confusion, own_confusion = np.zeros((3, classes, classes), dtype=np.int64)
     for number, (image, expected) in enumerate(zip(reference.images, reference.labels)):
-        labels = result = run(image)
+        result = run(image)
+        result, confidence = result if spec.confident else (result, None)
+        labels = result
         if result.shape != spec.result_shape:
             raise ParityError(f'the artifact returned {result.shape} where {spec.result_shape} was expected')
-        if not np.isfinite(result).all():
+        if not np.isfinite(result).all() or (confidence is not None and not np.isfinite(confidence).all()):
             raise ParityError('the artifact returned values that are not numbers')
         if spec.output == 'logits':
             logits = _in_file(reference.logits(number), spec)
@@ -256,6 +273,11 @@ def compare(run: Callable[[np.ndarray], np.ndarray], reference: Reference, spec:
             labels = label_map(result, expected.shape, spec.align_corners, spec.threshold)
         if not (0 <= labels.min() and labels.max() < classes):
             raise ParityError(f'the artifact returned labels of {labels.min()} to {labels.max()} for {classes} classes')
+        if confidence is not None:
+            if confidence.shape != spec.result_shape:
+                raise ParityError(f'confidence of {confidence.shape} came where {spec.result_shape} was expected')
+            away = np.abs(confidence - reference.confidence[number])
+            farthest, average = max(farthest, float(away.max())), average + float(away.mean()) / len(reference.images)
         both += _confusion(labels, expected, classes)
         if number < len(reference.masks):
             confusion += _confusion(labels, reference.masks[number], classes)
@@ -278,6 +300,7 @@ def compare(run: Callable[[np.ndarray], np.ndarray], reference: Reference, spec:
             if want + get
         ),
         unseen=tuple(name for name, want, get in zip(spec.classes, wanted, found) if not want + get),
+        confidence=(farthest, average) if spec.confident else None,
     )
 
 
@@ -314,6 +337,11 @@ def judge(parity: Parity, precision: str, keep_inaccurate: bool = False) -> None
         and threshold.difference is not None
         and parity.largest > threshold.difference * max(parity.scale, 1)
     )
+    if parity.confidence and any(came > most for came, most in zip(parity.confidence, threshold.confidence)):
+        raise ParityError(
+            f'the confidence of the artifact is not the softmax of the trained model: {parity}. {precision} needs it '
+            f'within {threshold.confidence[0]:g}, and {threshold.confidence[1]:g} on average. No file was written'
+        )
     if too_far or parity.agreement < threshold.agreement:
         bound = '' if threshold.difference is None else f'logits within {threshold.difference:g} of the largest, '
         raise ParityError(

@@ -24,7 +24,8 @@ class Program(nn.Module):
     Args:
         network: has ``logits(x)``: (1, 3, H, W) normalised -> (1, classes, h, w).
         spec: sizes, normalisation and output.
-        axes: of the image and of the logits; :func:`effseg.deploy.interface.axes` has those of the file.
+        axes: of the image and of the logits in the file, see :func:`effseg.deploy.interface.axes`; when left out, of no
+            file, but to be looked at in torch.
         divisor: the runtime has already subtracted the mean and divided all channels by this.
         compare: find the label by arithmetic instead of argmax and comparison, for runtimes that delegate the former
             only.
@@ -34,7 +35,7 @@ class Program(nn.Module):
         self,
         network: nn.Module,
         spec: Spec,
-        axes: tuple[str, str] = ('NHWC', 'NCHW'),
+        axes: tuple[str, str] | None = None,
         compare: bool = False,
         divisor: float | None = None,
     ):
@@ -42,25 +43,26 @@ class Program(nn.Module):
         self.network = network
         self.spec = spec
         self.size = (spec.height, spec.width)
-        self.labels, self.whole = spec.output == 'labels', PRESETS[spec.preset].whole
+        self.labels, self.whole = spec.decided, PRESETS[spec.preset].whole
         self.align_corners = spec.align_corners
         # what a logit must exceed for its sigmoid to exceed the threshold
         self.bar = None if spec.threshold is None else math.log(spec.threshold / (1 - spec.threshold))
-        self.axes = axes
+        self.axes = axes or ('NHWC', 'NCHW')
+        self.in_file = axes is not None
         self.compare = compare
         self.divisor = divisor
         self.register_buffer('mean', torch.tensor(spec.mean).reshape(1, 3, 1, 1))
         self.register_buffer('scale', (divisor or 1) / torch.tensor(spec.std).reshape(1, 3, 1, 1))
         self.register_buffer('index', torch.arange(len(spec.classes), dtype=torch.float32))
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """
         Args:
             image: (N, H, W, 3) RGB, 0-255, float32 or uint8, or with other ``axes``. Phones take N = 1.
 
         Returns:
             Logits (N, channels, h, w), or with other ``axes``; or labels (N, H, W): int32, or whole float32 with
-            ``compare``.
+            ``compare``; or these and their confidence (N, H, W), of no file as one tensor (N, 2, H, W).
         """
         x = image if image.dtype == torch.float32 else image.float()
         # contiguous: or tracing takes the whole network for channels-last, and ExecuTorch leaves its copies out of the
@@ -73,15 +75,36 @@ class Program(nn.Module):
             if self.spec.channels > logits.shape[1]:
                 logits = torch.cat([logits * 0 + self.bar, logits], 1)
             return logits if self.axes[1] == 'NCHW' else logits.permute(0, 2, 3, 1).contiguous()
-        if self.bar is not None:
-            if not self.compare:
-                return (logits > self.bar).reshape(image.shape[0], *self.size).to(torch.int32)
-            return step(logits - self.bar).reshape(image.shape[0], *self.size)
-        if self.compare:
-            # channels last: of maps with one channel ExecuTorch loses track of the layout, and copies them outside of
-            # the delegate
-            return largest(logits.permute(0, 2, 3, 1), self.index).reshape(image.shape[0], *self.size)
-        return logits.argmax(1).to(torch.int32)
+        labels, confidence = (self._of_one if self.bar is not None else self._of_many)(logits)
+        shape = image.shape[0], *self.size
+        labels = labels.reshape(shape) if self.compare else labels.reshape(shape).to(torch.int32)
+        if not self.spec.confident:
+            return labels
+        confidence = confidence.reshape(shape)
+        return (labels, confidence) if self.in_file else torch.stack([labels.float(), confidence], 1)
+
+    def _of_one(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Labels and their probability of logits of one channel, at the image's size."""
+        assert self.bar is not None
+        labels = step(logits - self.bar) if self.compare else (logits > self.bar).float()
+        if not self.spec.confident:
+            return labels, labels
+        likely = torch.sigmoid(logits)
+        return labels, labels * likely + (1 - labels) * (1 - likely)
+
+    def _of_many(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Labels and their probability of logits of a channel per class, at the image's size."""
+        if not self.compare:
+            return logits.argmax(1), logits.softmax(1).amax(1) if self.spec.confident else logits
+        # channels last: of maps with one channel ExecuTorch loses track of the layout, and copies them outside of the
+        # delegate
+        values = logits.permute(0, 2, 3, 1)
+        labels, winners = largest(values, self.index)
+        if not self.spec.confident:
+            return labels, winners
+        # the largest of the softmax by what ExecuTorch delegates right: of the softmax it takes another axis here
+        size = torch.rsqrt(total(torch.exp(values - winners)))
+        return labels, size * size
 
 
 def step(x: Tensor) -> Tensor:
@@ -93,8 +116,9 @@ def step(x: Tensor) -> Tensor:
     return x
 
 
-def largest(values: Tensor, index: Tensor) -> Tensor:
-    """``values.argmax(3, keepdim=True)`` as float32, by halving: each half's winners meet until one is left.
+def largest(values: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    """``values.argmax(3, keepdim=True)`` as float32, and ``values.amax(3, keepdim=True)``, by halving: each half's
+    winners meet until one is left.
 
     Args:
         values: (1, H, W, C).
@@ -110,7 +134,16 @@ def largest(values: Tensor, index: Tensor) -> Tensor:
             winners = torch.cat([winners, odd], 3)
             index_of = torch.cat([index_of, index[..., count - half : half] + 0.0 * odd], 3)
         values, index = winners, index_of
-    return index
+    return index, values
+
+
+def total(values: Tensor) -> Tensor:
+    """``values.sum(3, keepdim=True)`` by halving, of (1, H, W, C)."""
+    while (count := values.shape[3]) > 1:
+        half = (count + 1) // 2
+        sums = values[..., : count - half] + values[..., half:]
+        values = sums if half == count - half else torch.cat([sums, values[..., count - half : half]], 3)
+    return values
 
 
 class Unfused(nn.Module):

@@ -20,7 +20,7 @@ from .interface import interface
 # 1 knew neither align_corners nor threshold, and had no seal; logits of 1 and 2 are a quarter of the image; 1 to 3 have
 # no fit, and were scored in windows; 1 to 4 are raw
 FORMAT = 5
-OUTPUTS = ('logits', 'labels')
+OUTPUTS = ('logits', 'labels', 'labels+confidence')
 PRECISIONS = ('fp32', 'bf16', 'fp16', 'int8')
 FITS = ('letterbox', 'stretch', 'windows')
 SEAL = 'content_sha256'  # of the file, inside its own spec
@@ -34,7 +34,8 @@ class Spec:
     Attributes:
         backend: which runtime reads the file.
         height, width: of the input image, in pixels.
-        output: ``'logits'`` (one map per class, of the size ``grid``) or ``'labels'`` (the class of every pixel).
+        output: ``'logits'`` (one map per class, of the size ``grid``), ``'labels'`` (the class of every pixel), or
+            ``'labels+confidence'`` (that, and its probability).
         precision: one of :data:`PRECISIONS`.
         mean, std: of the normalisation inside the file, R, G, B, in units of 0-255. An app must not apply them again.
         classes: their names, by label.
@@ -162,6 +163,16 @@ class Spec:
         return len(self.classes) if self.threshold is None or self.preset != 'raw' else 1
 
     @property
+    def decided(self) -> bool:
+        """Whether the file returns labels."""
+        return self.output != 'logits'
+
+    @property
+    def confident(self) -> bool:
+        """Whether the file returns the probability of every label beside it."""
+        return self.output == 'labels+confidence'
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
         """(H, W, 3) of the image an artifact takes."""
         return self.height, self.width, 3
@@ -169,7 +180,7 @@ class Spec:
     @property
     def result_shape(self) -> tuple[int, ...]:
         """(channels, h, w) of the logits, or (H, W) of the labels."""
-        if self.output == 'labels':
+        if self.decided:
             return self.height, self.width
         assert self.grid is not None  # left out, it was filled in
         return self.channels, *self.grid

@@ -11,6 +11,7 @@ from mmengine.config import Config
 
 from ..errors import ConfigError
 from ..outputs import OutputFolder
+from ..segmentors.confidence import check_bound
 from . import page
 from .candidates import find_candidates, measure, open_candidates
 from .curve import read_curve
@@ -30,6 +31,7 @@ def report(
     work_dir: str | None = None,
     shown: int = SHOWN,
     cfg_options: dict | None = None,
+    unknown_below: float | None = None,
 ) -> Path:
     """Scores every candidate on the config's test data and writes one HTML file about them.
 
@@ -41,6 +43,8 @@ def report(
         work_dir: of the training, for its curve; the first candidate's folder when left out.
         shown: how many of the worst and how many of the best.
         cfg_options: overrides of the config.
+        unknown_below: pixels whose label has a smaller probability are shown as unknown, and counted; the metrics are
+            of all pixels.
 
     Returns:
         The file.
@@ -49,6 +53,7 @@ def report(
         EffsegError: for a config, data set, checkpoint or artifact that cannot be used.
     """
     page.check_packages()
+    check_bound(unknown_below)
     if shown < 0:
         raise ConfigError(f'--pictures {shown}: N must be 0 or more')
     cfg = read_config(config, cfg_options)
@@ -56,7 +61,7 @@ def report(
     folder = OutputFolder(out or candidates[0].path.parent / 'report')
     folder.check([PAGE])
     curve = read_curve(Path(work_dir) if work_dir else candidates[0].path.parent, required=work_dir is not None)
-    opened = open_candidates(config, candidates, cfg_options)
+    opened = open_candidates(config, candidates, cfg_options, unknown_below)
     with tempfile.TemporaryDirectory(prefix='effseg-report-') as scratch:
         scores = {}
         for number, (candidate, segmenter) in enumerate(opened.items()):

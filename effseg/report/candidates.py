@@ -51,6 +51,7 @@ class Row:
         sha256: of the file.
         notes: what it is made of.
         classes, palette: by label.
+        unknown: see :class:`~effseg.report.scoring.Score`.
     """
 
     candidate: Candidate
@@ -65,6 +66,7 @@ class Row:
     notes: list[str]
     classes: list[str]
     palette: list[tuple[int, int, int]]
+    unknown: str | None = None
 
     @property
     def name(self) -> str:
@@ -94,7 +96,7 @@ def find_candidates(weights: list[str], fused: bool) -> list[Candidate]:
 
 
 def open_candidates(
-    config: str, candidates: list[Candidate], cfg_options: dict | None = None
+    config: str, candidates: list[Candidate], cfg_options: dict | None = None, unknown_below: float | None = None
 ) -> dict[Candidate, Segmenter]:
     """Opens every file once. A checkpoint that is not fused goes through MMSegmentation's own predict, with which the
     others are compared.
@@ -110,6 +112,7 @@ def open_candidates(
             segmenter = segmenter.fused()
         elif not is_artifact(str(candidate.path)):
             segmenter = Segmenter(segmenter.trained, segmenter.trained)
+        segmenter.unknown_below = unknown_below
         opened[candidate] = segmenter
     return opened
 
@@ -162,6 +165,7 @@ def _row(candidate: Candidate, own: Score, segmenter: Segmenter, milliseconds: f
         notes,
         segmenter.classes,
         segmenter.palette.tolist(),
+        own.unknown,
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from ..apis.predict import read_image
+from ..segmentors.confidence import UNKNOWN
 from .recorder import Scene
 
 SIDE = 640  # pixels of the longer side in the page
@@ -63,9 +64,11 @@ def layers(scene: Scene, classes: list[str], palette: np.ndarray) -> Layers:
     scale = min(1.0, SIDE / max(photo.size))
     size = (max(round(photo.width * scale), 1), max(round(photo.height * scale), 1))
     ignored = truth == 255
-    wrong = (labels != truth) & ~ignored
-    errors = np.where(ignored, 1, np.where(wrong, 2, 0)).astype(np.uint8)
-    counts = np.bincount(np.concatenate([truth[~ignored], labels[~ignored]]), minlength=len(classes))
+    unknown = labels == UNKNOWN
+    wrong = (labels != truth) & ~ignored & ~unknown
+    errors = np.where(ignored | unknown, 1, np.where(wrong, 2, 0)).astype(np.uint8)
+    counts = np.bincount(np.concatenate([truth[~ignored], labels[~ignored & ~unknown]]), minlength=len(classes))
+    colors: dict[int, tuple[int, ...]] = {**dict(enumerate(map(tuple, palette.tolist()))), UNKNOWN: IGNORED}
     present = [int(index) for index in np.argsort(-counts) if counts[index]]
     return Layers(
         name=scene.image.name,
@@ -74,8 +77,8 @@ def layers(scene: Scene, classes: list[str], palette: np.ndarray) -> Layers:
         width=size[0],
         height=size[1],
         photo=_url(photo.resize(size, Image.Resampling.LANCZOS), 'JPEG', quality=82),
-        truth=_layer(truth, size, {**dict(enumerate(map(tuple, palette.tolist()))), 255: IGNORED}),
-        prediction=_layer(labels, size, dict(enumerate(map(tuple, palette.tolist())))),
+        truth=_layer(truth, size, colors),
+        prediction=_layer(labels, size, colors),
         errors=_layer(errors, size, {0: (0, 0, 0, 0), 1: IGNORED, 2: WRONG}),
         missed=_missed(truth, labels, wrong, classes),
         classes=[(classes[index], css(palette[index])) for index in present],

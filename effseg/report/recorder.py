@@ -10,6 +10,7 @@ from mmseg.registry import METRICS
 from PIL import Image
 
 from ..errors import DataError
+from ..segmentors.confidence import UNKNOWN, confidence_of
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Scene:
 
     Attributes:
         image: the file.
-        labels: PNG of the predicted labels.
+        labels: PNG of the predicted labels, 255 where unknown.
         truth: PNG of the true labels, 255 where ignored.
         iou: mean IoU over the classes that are in the truth or the prediction, 0 to 1.
         accuracy: share of the pixels that are right, 0 to 1.
@@ -38,17 +39,21 @@ class SceneRecorder(BaseMetric):
     Args:
         folder: for the label maps.
         ignore_index: the value of the truth that counts for nothing.
+        unknown_below: labels whose probability is smaller are kept as unknown in the label maps; they count as labels
+            in all other numbers.
 
     Attributes:
         confusion: (classes, classes) int64; pixels by true label (row) and predicted label (column).
         scenes: one per image, in the data set's order.
+        known: labelled pixels, those of them that are not unknown, and those that are right as well.
     """
 
     default_prefix = 'report'
 
-    def __init__(self, folder: str, ignore_index: int = 255):
+    def __init__(self, folder: str, ignore_index: int = 255, unknown_below: float | None = None):
         super().__init__()
-        self.folder, self.ignore_index = Path(folder), ignore_index
+        self.folder, self.ignore_index, self.unknown_below = Path(folder), ignore_index, unknown_below
+        self.known = np.zeros(3, dtype=np.int64)
         self.confusion: np.ndarray | None = None
         self.scenes: list[Scene] = []
 
@@ -81,6 +86,11 @@ class SceneRecorder(BaseMetric):
                 truth[counted].astype(np.int64) * classes + predicted[counted], minlength=classes**2
             ).reshape(classes, classes)
             self.confusion += matrix
+            if self.unknown_below is not None:
+                known = confidence_of(sample)[0].cpu().numpy() >= self.unknown_below
+                right = known & counted & (predicted == truth)
+                self.known += counted.sum(), (known & counted).sum(), right.sum()
+                predicted = np.where(known, predicted, UNKNOWN)
             self.scenes.append(self._keep(sample['img_path'], predicted, np.where(counted, truth, 255), matrix))
             self.results.append(None)
 

@@ -27,11 +27,13 @@ class Score:
         metrics: of MMSegmentation's metric, in percent, by name.
         confusion: (classes, classes), pixels by true label (row) and predicted label (column).
         scenes: every image with its label maps.
+        unknown: what a bound on the labels' probability leaves unknown, in words; None without one.
     """
 
     metrics: dict[str, float]
     confusion: np.ndarray
     scenes: list[Scene]
+    unknown: str | None = None
 
 
 def read_config(config: str, cfg_options: dict | None) -> Config:
@@ -71,7 +73,11 @@ def score(config: str, segmenter: Segmenter, folder: Path, cfg_options: dict | N
     metrics = [metric] if isinstance(metric, dict) else list(metric or ())
     if not metrics:
         raise ConfigError("test_evaluator names no metric; IoUMetric scores a segmenter: dict(type='IoUMetric', ...)")
-    cfg.test_evaluator = [*metrics, dict(type='SceneRecorder', folder=str(folder), ignore_index=ignore)]
+    below = segmenter.unknown_below
+    recording = dict(type='SceneRecorder', folder=str(folder), ignore_index=ignore, unknown_below=below)
+    cfg.test_evaluator = [*metrics, recording]
+    if below is not None:
+        segmenter.with_confidence()
     warnings.filterwarnings('ignore', message='.* instance named of .* has been created')  # of the candidate before
     if hasattr(segmenter.model, 'artifact'):
         cfg = of_photos(cfg)  # scored as an app runs it
@@ -84,4 +90,12 @@ def score(config: str, segmenter: Segmenter, folder: Path, cfg_options: dict | N
         {name: float(value) for name, value in numbers.items() if isinstance(value, Real)},
         recorder.confusion,
         recorder.scenes,
+        None if below is None else _unknown(below, *recorder.known.tolist()),
+    )
+
+
+def _unknown(below: float, labelled: int, known: int, right: int) -> str:
+    return (
+        f'{100 * (1 - known / max(labelled, 1)):.2f} % of the labelled pixels, whose probability is below {below:g}; '
+        f'{100 * right / max(known, 1):.2f} % of the others are right'
     )

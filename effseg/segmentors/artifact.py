@@ -98,7 +98,12 @@ class FittedSegmentor(EncoderDecoder):
         artifact: the loaded file.
         fit: one of :data:`effseg.deploy.spec.FITS`.
         data_preprocessor: the config's, without the normalisation.
+
+    Attributes:
+        confident: whether predictions have the ``confidence`` (1, H, W) of their labels.
     """
+
+    confident = False
 
     def __init__(self, artifact: Artifact, fit: str, data_preprocessor: dict):
         # past EncoderDecoder's constructor, which builds the network that the file replaces
@@ -127,10 +132,13 @@ class FittedSegmentor(EncoderDecoder):
         """
         samples = [SegDataSample() for _ in inputs] if data_samples is None else data_samples
         for image, sample in zip(inputs, samples):
-            labels = torch.from_numpy(self.artifact.labels(_pixels(image), self.fit))[None].long()
-            if data_samples is not None:
-                labels = at_size(labels, resize_steps(samples[0].metainfo, sample.metainfo))
-            sample.set_data(dict(pred_sem_seg=PixelData(data=unflipped(labels, sample.metainfo))))
+            run = self.artifact.confident if self.confident else lambda *given: (self.artifact.labels(*given),)
+            for name, one in zip(('pred_sem_seg', 'confidence'), run(_pixels(image), self.fit)):
+                result = torch.from_numpy(one)[None]
+                if data_samples is not None:
+                    result = at_size(result, resize_steps(samples[0].metainfo, sample.metainfo))
+                result = result.long() if name == 'pred_sem_seg' else result
+                sample.set_data({name: PixelData(data=unflipped(result, sample.metainfo))})
         return samples
 
 
@@ -189,13 +197,13 @@ class ArtifactSegmentor(EncoderDecoder):
     def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
         """As MMSegmentation's; a file that returns labels, and any file on large images, gives labels alone."""
         large = data_samples is not None and is_large(inputs.shape[2:], *(one.ori_shape[:2] for one in data_samples))
-        if not (large or self.artifact.spec.output == 'labels'):
+        if not (large or self.artifact.spec.decided):
             return super().predict(inputs, data_samples)
         samples = [SegDataSample() for _ in inputs] if data_samples is None else data_samples
         for image, sample in zip(inputs.split(1), samples):
             meta = sample.metainfo
             steps = [] if data_samples is None else resize_steps(samples[0].metainfo, meta)
-            if self.artifact.spec.output == 'labels' or is_large(inputs.shape[2:]):
+            if self.artifact.spec.decided or is_large(inputs.shape[2:]):
                 if large:
                     say_windows(self.size)
                 # of overlapping windows one decides: averaged labels would tie, and ties go to the lower class
@@ -212,7 +220,7 @@ class ArtifactSegmentor(EncoderDecoder):
         Raises:
             ConfigError: for a file that returns labels, which cannot be averaged.
         """
-        if self.artifact.spec.output == 'labels':
+        if self.artifact.spec.decided:
             raise ConfigError(
                 f'{self.artifact.path.name} returns labels, and logits are to be averaged; export it with '
                 '--output logits'

@@ -41,6 +41,7 @@ class LabelSegmentor(EncoderDecoder):
         network: has ``logits(x)``: (N, 3, H, W) normalised -> (N, classes, h, w).
 
     Attributes:
+        full_logits: whether predictions have ``seg_logits`` all the same.
         images: how many went through ``test_step``.
         seconds: that it took.
         peak: bytes that an image took at most, beside the weights; sampled on the first few, None where it cannot be
@@ -62,6 +63,7 @@ class LabelSegmentor(EncoderDecoder):
         for name in ('cfg', 'dataset_meta'):
             if hasattr(model, name):
                 setattr(self, name, getattr(model, name))
+        self.full_logits = False
         self.images, self.seconds, self._steps = 0, 0.0, 0
         self.peak: int | None = None
         self.eval()
@@ -96,7 +98,7 @@ class LabelSegmentor(EncoderDecoder):
             The samples, with ``pred_sem_seg`` (1, H, W) at the size of the photo: ``ori_shape``, or that of ``inputs``.
         """
         large = is_large(inputs.shape[2:])
-        if self.test_cfg.get('mode', 'whole') != 'whole' and not large:
+        if self.full_logits or (self.test_cfg.get('mode', 'whole') != 'whole' and not large):
             return super().predict(inputs, data_samples)
         logits: Any = None if large else self.network.logits(inputs)
         samples = data_samples if data_samples is not None else [SegDataSample() for _ in inputs]

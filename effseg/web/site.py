@@ -21,13 +21,14 @@ MODEL, SPEC = 'model.onnx', 'spec.json'
 FILES = (*PAGE, MODEL, SPEC, *(f'ort/{name}' for name in runtime.FILES))
 
 
-def write_site(artifact: str, out: str, package: str | None = None) -> Path:
+def write_site(artifact: str, out: str, package: str | None = None, unknown_below: float | None = None) -> Path:
     """Writes the page, the model and its runtime.
 
     Args:
         artifact: an .onnx file that tools/export.py wrote.
         out: the folder: new, empty, or of an earlier call, whose files are replaced one by one. Other files in it stay.
         package: a copy of onnxruntime-web's archive; npm fetches it when left out.
+        unknown_below: pixels whose class has a smaller probability have no color, until a slider says otherwise.
 
     Returns:
         The folder.
@@ -47,6 +48,10 @@ def write_site(artifact: str, out: str, package: str | None = None) -> Path:
             f'{path} returns logits of a sigmoid head or with align_corners, which the page does not turn into labels; '
             'export it with --output labels'
         )
+    if unknown_below is not None and not (spec.confident and 0 < unknown_below < 1):
+        raise ConfigError(
+            f'--unknown-below {unknown_below} must lie between 0 and 1, and takes a file of --output labels+confidence'
+        )
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f'{folder} is a file; give a folder that is new or empty')
     site = OutputFolder(folder)
@@ -63,13 +68,13 @@ def write_site(artifact: str, out: str, package: str | None = None) -> Path:
         (draft / 'ort').mkdir()
         runtime.unpack(archive, draft / 'ort')
         shutil.copyfile(path, draft / MODEL)
-        (draft / SPEC).write_text(_described(spec, path))
+        (draft / SPEC).write_text(_described(spec, path, unknown_below))
         for name in FILES:
             os.replace(draft / name, site.path / name)
     return folder
 
 
-def _described(spec, path: Path) -> str:
+def _described(spec, path: Path, unknown_below: float | None) -> str:
     import json
 
     return json.dumps(
@@ -79,6 +84,7 @@ def _described(spec, path: Path) -> str:
             'artifact_sha256': digest(path),
             'bytes': path.stat().st_size,
             'page': __version__,
+            'unknown_below': unknown_below,
         },
         indent=1,
         sort_keys=True,

@@ -56,6 +56,35 @@ def test_a_folder(scenes, checkpoint, tmp_path, fused):
     )
 
 
+@pytest.mark.parametrize('fused', [False, True], ids=['trained', 'fused'])
+def test_what_the_model_is_not_sure_of_is_unknown(scenes, checkpoint, tmp_path, fused):
+    from mmseg.apis import inference_model
+
+    import effseg
+
+    source = scenes / 'images' / 'val' / '0000.jpg'
+    image = np.asarray(Image.open(source))
+    sample = inference_model(effseg.open(TINY, str(checkpoint)).trained, np.ascontiguousarray(image[..., ::-1]))
+    likely = sample.seg_logits.data.softmax(0).amax(0).numpy()
+    below = float(np.median(likely))
+    predict(TINY, str(checkpoint), [str(source)], str(tmp_path), fused=fused, unknown_below=below)
+    labels = np.asarray(Image.open(tmp_path / '0000_labels.png'))
+    sure = np.abs(likely - below) > 1e-4
+    np.testing.assert_array_equal((labels == 255)[sure], (likely < below)[sure])
+    known = sure & (labels != 255)
+    assert (labels == sample.pred_sem_seg.data[0].numpy())[known].mean() > 0.99
+    shares = json.loads((tmp_path / 'shares.json').read_text())[str(source)]
+    assert shares['unknown'] == pytest.approx((labels == 255).mean(), abs=1e-6) and 0.4 < shares['unknown'] < 0.6
+    difference = np.abs(np.asarray(Image.open(tmp_path / '0000_overlay.jpg')).astype(int) - image).mean(2)
+    assert difference[labels == 255].mean() < 0.5 * difference[labels != 255].mean()
+
+
+@pytest.mark.parametrize('bound', ['0', '1', '-3', '50', 'nan'])
+def test_a_bound_that_is_no_probability_is_one_line(tool, checkpoint, scenes, tmp_path, bound):
+    arguments = [TINY, checkpoint, scenes / 'images' / 'val', '--out-dir', tmp_path / 'out', '--unknown-below', bound]
+    assert_refused(tool('predict', *arguments), 'must lie between 0 and 1')
+
+
 def test_an_overlay_without_opacity_is_the_image(scenes, checkpoint, tmp_path):
     source = scenes / 'images' / 'val' / '0000.jpg'
     predict(TINY, str(checkpoint), [str(source)], str(tmp_path), opacity=0.0)

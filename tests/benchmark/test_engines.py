@@ -51,7 +51,7 @@ def engine(request):
 
 
 def with_run(artifact, run, path=None):
-    return deploy.Artifact(path or artifact.path, artifact.spec, Session(None, ((), ()), lambda batch: run(batch[0])))
+    return deploy.Artifact(path or artifact.path, artifact.spec, Session(None, ((), ()), lambda batch: [run(batch[0])]))
 
 
 def test_gives_the_same_labels_and_a_shift_is_seen(engine, artifact, image, tmp_path):

@@ -52,6 +52,21 @@ def model(random_stats):
 
 
 @pytest.fixture(scope='session')
+def binary(random_stats, images):
+    """A model of two classes and one logit, whose threshold divides the first image in halves, its fused form, and what
+    a spec says of it."""
+    import effseg
+
+    model = random_stats(segmenter(head=dict(num_classes=2, out_channels=1), resolution=3)).float()
+    with torch.no_grad():
+        network = effseg.fuse(model, size=SIZE).exportable()
+        pixels = (torch.from_numpy(images[0])[None].float() - torch.tensor(MEAN)) / torch.tensor(STD)
+        middle = network.logits(pixels.permute(0, 3, 1, 2).contiguous()).sigmoid().median()
+    model.decode_head.threshold = float(middle)
+    return model, network, dict(classes=2, threshold=float(middle))
+
+
+@pytest.fixture(scope='session')
 def fused(model):
     import effseg
 
@@ -155,7 +170,8 @@ def in_torch(monkeypatch):
 
         @torch.no_grad()
         def run(array):
-            return program(torch.from_numpy(array)).numpy()
+            results = program(torch.from_numpy(array))
+            return [result.numpy() for result in (results if isinstance(results, tuple) else [results])]
 
         return Artifact(path, program.spec, backends.Session(None, ((), ()), run))
 

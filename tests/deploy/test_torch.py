@@ -64,7 +64,7 @@ def test_torch_alone_runs_it_on_several_images(path, images, tmp_path):
     assert done.returncode == 0, done.stderr
     run = backend.load(path).run
     np.testing.assert_array_equal(
-        np.load(tmp_path / 'labels.npy'), np.concatenate([run(image[None]) for image in images[:3]])
+        np.load(tmp_path / 'labels.npy'), np.concatenate([run(image[None])[0] for image in images[:3]])
     )
 
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 from networks import TINY
+from PIL import Image
 
 from effseg.apis.opening import Segmenter, open_segmenter
-from effseg.errors import DataError, MissingRuntimeError
+from effseg.errors import ConfigError, DataError, MissingRuntimeError
 from effseg.report import charts, page
 from effseg.report.build import report
 from effseg.report.candidates import Candidate
@@ -115,6 +116,20 @@ def test_a_head_of_one_channel_is_taken_down(tmp_path):
     assert recorder.confusion.tolist() == [[1, 0], [1, 1]]
     sample['pred_sem_seg'] = dict(data=torch.tensor([[[0, 5], [0, 1]]]))
     with pytest.raises(DataError, match='a.jpg as class 5; the data set knows 0 to 1'):
+        recorder.process({}, [sample])
+
+
+def test_what_is_unknown_is_kept_so_and_counted(tmp_path):
+    recorder = SceneRecorder(str(tmp_path), unknown_below=0.6)
+    recorder.dataset_meta = dict(classes=('rest', 'road', 'sky'))
+    logits = torch.tensor([[[4.0, 0, 0, 4]], [[0, 1, 0, 0]], [[0, 0, 5, 0]]])
+    truth = torch.tensor([[[0, 1, 1, 255]]])
+    sample = dict(img_path='a.jpg', pred_sem_seg=dict(data=logits.argmax(0)[None]), gt_sem_seg=dict(data=truth))
+    recorder.process({}, [sample | dict(seg_logits=dict(data=logits))])
+    assert recorder.confusion.tolist() == [[1, 0, 0], [0, 1, 1], [0, 0, 0]]  # of all labels
+    assert recorder.known.tolist() == [3, 2, 1]
+    assert np.asarray(Image.open(recorder.scenes[0].labels)).tolist() == [[0, 255, 2, 0]]
+    with pytest.raises(ConfigError, match='labels alone'):
         recorder.process({}, [sample])
 
 

@@ -114,9 +114,12 @@ test_dataloader = dict(dataset=dict(data_root=data_root, metainfo=metainfo))
     init_default_scope('mmseg')
     model = MODELS.build(load_config(str(config)).model)
     torch.save({'state_dict': model.state_dict()}, tmp_path / 'm.pth')
-    outcome = tool('report', config, tmp_path / 'm.pth', '--out', tmp_path / 'report')
+    unknown = '--unknown-below', 0.55
+    outcome = tool('report', config, tmp_path / 'm.pth', '--fused', '--out', tmp_path / 'report', *unknown)
     assert outcome.status == 0, outcome
-    assert 'rest' in (tmp_path / 'report' / 'report.html').read_text()
+    text = (tmp_path / 'report' / 'report.html').read_text()
+    trained, fused = re.findall(r'>([\d.]+) % of the labelled pixels, whose probability is below 0.55', text)
+    assert 'rest' in text and float(fused) == pytest.approx(float(trained), abs=0.1)
 
 
 def refused(outcome, *words):

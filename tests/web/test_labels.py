@@ -9,7 +9,7 @@ import pytest
 from browser import find
 from deploy.conftest import spec_of
 
-from effseg.deploy.fit import content_of, labels_of
+from effseg.deploy.fit import confident_of, content_of, labels_of
 
 WINDOWS = """
 import {keep, windowsOf} from %s;
@@ -31,6 +31,30 @@ const {spec, size, values, dims} = JSON.parse(await new Response(process.stdin).
 const content = contentOf(spec, ...size);
 console.log(JSON.stringify({content, labels: [...labelsOf(values, dims, spec, content, size)]}));
 """
+
+
+def in_node(script: str, given: dict):
+    node = find('node') or pytest.skip('needs node')
+    script = script % json.dumps((resources.files('effseg.web') / 'page' / 'labels.mjs').as_uri())
+    command = [node, '--input-type=module', '-e', script]
+    done = subprocess.run(command, input=json.dumps(given), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+CONFIDENCE = """
+import {nearestOf} from %s;
+const {spec, size, content, values} = JSON.parse(await new Response(process.stdin).text());
+console.log(JSON.stringify([...nearestOf(values, spec, content, size, new Float32Array(size[0] * size[1]))]));
+"""
+
+
+def test_confidence_goes_the_way_of_its_labels():
+    spec, size = spec_of('onnx', 'labels+confidence'), (37, 150)
+    values = np.random.default_rng(0).random((64, 96), np.float32)
+    given = dict(spec=spec.as_dict(), size=size, content=content_of(size, spec), values=values.ravel().tolist())
+    _, expected = confident_of(np.zeros((*size, 3), np.uint8), spec, lambda image: (values, values))
+    np.testing.assert_allclose(np.reshape(in_node(CONFIDENCE, given), size), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize('output', ['labels', 'logits'])

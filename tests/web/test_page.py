@@ -10,10 +10,11 @@ import pytest
 from browser import CAMERA, PHONE, complaints, open_browser, overflow, requests, resize
 from PIL import Image
 
+from effseg import deploy
 from effseg.deploy import load
 from effseg.web.site import Handler, server, write_site
 
-from .conftest import SIZE
+from .conftest import SIZE, spec_of
 
 AGREEMENT = 0.999  # of the pixels: WebAssembly sums in another order than the CPU's kernels
 
@@ -227,3 +228,29 @@ def test_where_webgpu_fails_webassembly_computes(gpu, artifacts, package, images
         assert open_page(gpu, address).startswith('WebAssembly')
         choose(gpu, path)
         assert (labels_of(gpu)[0] == expected(artifacts['labels'], images[0])).mean() >= AGREEMENT
+
+
+PAINTED = """
+const {canvas} = document.getElementById("overlay").getContext("2d"), {width, height} = canvas;
+const {data} = canvas.getContext("2d").getImageData(0, 0, width, height);
+return Array.from({length: width * height}, (_, p) => data[4 * p + 3] > 0);
+"""
+UNBOUND = 'const bound = document.getElementById("unknown"); bound.value = 0; bound.oninput()'
+
+
+@pytest.mark.slow
+def test_what_is_unknown_has_no_color_until_the_slider_says_otherwise(browser, model, fused, package, images, tmp_path):
+    artifact, photo = tmp_path / 'model.onnx', tmp_path / 'photo.png'
+    deploy.export(model, fused, spec_of('onnx', 'labels+confidence'), artifact, images[:1])
+    Image.fromarray(images[0]).save(photo)
+    _, confidence = load(artifact).confident(images[0])
+    below = round(float(np.median(confidence)), 2)
+    with served(write_site(str(artifact), str(tmp_path / 'site'), package, below)) as (address, _):
+        open_page(browser, address)
+        choose(browser, photo)
+        labels_of(browser)
+        painted = np.reshape(browser.execute_script(PAINTED), SIZE)
+        assert (painted == (confidence >= below)).mean() >= AGREEMENT and 0.2 < painted.mean() < 0.8
+        assert 'unknown' in browser.execute_script('return document.getElementById("legend").textContent')
+        browser.execute_script(UNBOUND)
+        assert all(browser.execute_script(PAINTED))

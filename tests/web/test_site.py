@@ -91,6 +91,20 @@ def test_logits_that_the_page_cannot_decide_are_refused(artifacts, package, tmp_
         write_site(str(artifacts['logits']), str(tmp_path / 'site'), package)
 
 
+@pytest.mark.parametrize('output', ['labels', 'logits'])
+def test_a_bound_takes_a_file_with_confidence(artifacts, tmp_path, output):
+    with pytest.raises(ConfigError, match='--unknown-below 0.5 .* takes a file of --output labels.confidence'):
+        write_site(str(artifacts[output]), str(tmp_path / 'site'), unknown_below=0.5)
+
+
+def test_a_file_for_another_library_is_refused(artifacts, tmp_path, monkeypatch):
+    artifact = load(artifacts['logits'])
+    artifact.spec = dataclasses.replace(artifact.spec, preset='transformers.js')
+    monkeypatch.setattr('effseg.web.site.load', lambda path: artifact)
+    with pytest.raises(ArtifactError, match='is for transformers.js; the page runs files'):
+        write_site(str(artifacts['logits']), str(tmp_path / 'site'))
+
+
 def test_the_command_needs_no_training_stack_and_answers_in_one_line(tool, tmp_path):
     outcome = tool('web_demo', tmp_path / 'none.onnx', '--out', tmp_path / 'site')
     assert outcome.status == 2 and outcome.err.startswith('error: no artifact') and len(outcome.err.splitlines()) == 1

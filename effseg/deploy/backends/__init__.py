@@ -4,7 +4,7 @@ phone's accelerator runs such files. Importing them loads none.
 """
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -49,14 +49,14 @@ class Session:
 
     Attributes:
         spec: the JSON inside the file, None where it holds none.
-        shapes: of its input and its output as the file declares them, batch included.
-        run: takes and gives the arrays of the file's input and output, batch included; see
+        shapes: of its input and its outputs as the file declares them, batch included.
+        run: takes the array of the file's input and gives those of its outputs, batch included; see
             :mod:`effseg.deploy.interface`.
     """
 
     spec: str | None
-    shapes: tuple[tuple[int, ...], tuple[int, ...]]
-    run: Callable[[np.ndarray], np.ndarray]
+    shapes: tuple[tuple[int, ...], ...]
+    run: Callable[[np.ndarray], Sequence[np.ndarray]]
 
 
 def backend(name: str) -> ModuleType:

@@ -7,11 +7,13 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ...errors import ArtifactError, MissingRuntimeError, ParityError
 from .. import presets
+from ..interface import output_ports, taken
 from ..quiet import quiet
 from ..spec import Spec
 from . import Delegation, Session, require
@@ -74,7 +76,7 @@ def convert(network, spec: Spec):
     return ct.convert(
         exported,
         inputs=[image],
-        outputs=[ct.TensorType(name=spec.output)],
+        outputs=[ct.TensorType(name=port.name) for port in output_ports(spec)],
         convert_to='mlprogram',
         minimum_deployment_target=getattr(ct.target, TARGET),
         compute_precision=precision,
@@ -116,31 +118,28 @@ def check(path: Path, spec: Spec) -> None:
     )
     if unknown:
         raise ParityError(f'Core ML has no {", ".join(unknown)} at {TARGET}')
-    image, result = proto.description.input[0], proto.description.output[0]
-    layout = image.type.imageType
-    if (layout.width, layout.height, layout.colorSpace) != (
-        spec.width,
-        spec.height,
-        layout.RGB,
-    ) or result.name != spec.output:
+    layout, results = proto.description.input[0].type.imageType, [port.name for port in proto.description.output]
+    wanted = [port.name for port in output_ports(spec)]
+    if (layout.width, layout.height, layout.colorSpace, results) != (spec.width, spec.height, layout.RGB, wanted):
         raise ParityError(
-            f'the package takes {layout.width}x{layout.height} and returns {result.name!r}; the spec says otherwise'
+            f'the package takes {layout.width}x{layout.height} and returns {results}; the spec says otherwise'
         )
 
 
-def interpret(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+def interpret(path: Path, spec: Spec) -> Callable[[np.ndarray], Any]:
     """A package evaluated in torch, off macOS: slow, and in float32 throughout, but with the operators, the weights and
     the scaling of the image that are in the file.
 
     Returns:
-        What gives for (H, W, 3) uint8 RGB what the package returns, without the batch.
+        What gives for (H, W, 3) uint8 RGB what :class:`~effseg.deploy.artifact.Artifact` gives.
     """
     from . import mil
 
     _, program = _read(path)
 
-    def run(image: np.ndarray) -> np.ndarray:
-        return mil.run(program, np.ascontiguousarray(image.transpose(2, 0, 1)[None]).astype(np.float32))[0].numpy()
+    def run(image: np.ndarray):
+        pixels = np.ascontiguousarray(image.transpose(2, 0, 1)[None]).astype(np.float32)
+        return taken([result.numpy() for result in mil.run(program, pixels)], spec)
 
     return run
 
@@ -186,13 +185,14 @@ def load(path: Path, threads: int | None = None) -> Session:
         raise ArtifactError(f'Core ML cannot read {path}: {error}; it is cut or not an .mlpackage') from error
     layout = package.get_spec().description.input[0].type.imageType
     spec_text = package.user_defined_metadata.get(METADATA)
-    output = package.get_spec().description.output[0].name
-    spec = Spec.from_json(spec_text, str(path)) if spec_text else None
-    return Session(
-        spec=spec_text,
-        shapes=((1, layout.height, layout.width, 3), (1, *spec.result_shape) if spec else ()),
-        run=lambda array: np.asarray(package.predict({'image': Image.fromarray(array[0])})[output]),
-    )
+    ports = output_ports(Spec.from_json(spec_text, str(path))) if spec_text else ()
+
+    def run(array: np.ndarray) -> list[np.ndarray]:
+        results = package.predict({'image': Image.fromarray(array[0])})
+        return [np.asarray(results[port.name]) for port in ports]
+
+    shapes = (1, layout.height, layout.width, 3), *(port.shape for port in ports)
+    return Session(spec=spec_text, shapes=shapes, run=run)
 
 
 def _int8(package, network, floats: tuple[str, ...]):

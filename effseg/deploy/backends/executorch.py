@@ -84,8 +84,11 @@ def load(path: Path, threads: int | None = None) -> Session:
     meta = method.metadata
     return Session(
         spec=spec,
-        shapes=(tuple(meta.input_tensor_meta(0).sizes()), tuple(meta.output_tensor_meta(0).sizes())),
-        run=lambda array: method.execute([torch.from_numpy(array)])[0].numpy(),
+        shapes=(
+            tuple(meta.input_tensor_meta(0).sizes()),
+            *(tuple(meta.output_tensor_meta(number).sizes()) for number in range(meta.num_outputs())),
+        ),
+        run=lambda array: [result.numpy() for result in method.execute([torch.from_numpy(array)])],
     )
 
 

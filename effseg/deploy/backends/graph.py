@@ -35,7 +35,7 @@ class Graph(nn.Module):
 
     @torch.no_grad()
     def forward(self, image: Tensor) -> Tensor:
-        """(1, H, W, 3) uint8 -> what the file returns."""
+        """(1, H, W, 3) uint8 -> what the file returns; two results as one, as other programs have them."""
         image = image if self.layout == 'NHWC' else image.permute(0, 3, 1, 2).float()
         values: dict[str, Any] = {**self.weights, '': None, self.evaluator.input_names[0]: image}
         for node in self.evaluator.rt_nodes_:
@@ -45,7 +45,8 @@ class Graph(nn.Module):
             result = handler(node, *given) if handler else None
             results = [result] if result is not None else _by_reference(node, given)
             values.update(zip(node.output, results))
-        return values[self.evaluator.output_names[0]]
+        results = [values[name] for name in self.evaluator.output_names]
+        return results[0] if len(results) == 1 else torch.stack([result.float() for result in results], 1)
 
 
 def _module_of(node) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import ArtifactError
-from ..interface import axes, given, input_port, output_port
+from ..interface import axes, given, input_port, output_ports
 from ..quiet import quiet
 from ..spec import Spec
 from . import Delegation, Session, require
@@ -53,16 +53,18 @@ def load(path: Path, threads: int | None = None) -> Session:
     try:
         spec = _read_metadata(path)
         interpreter = _interpreter(path, threads)
-        image, result = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+        (image,), results = interpreter.get_input_details(), interpreter.get_output_details()
+        # in the order of the spec, which that of the graph need not be
+        results.sort(key=lambda result: result['name'] == 'confidence')
     except Exception as error:  # a cut flatbuffer ends in whatever the byte it stops at leads to
         raise ArtifactError(f'LiteRT cannot read {path}: {error}; it is cut or not a .tflite file') from error
 
-    def run(array: np.ndarray) -> np.ndarray:
+    def run(array: np.ndarray) -> list[np.ndarray]:
         interpreter.set_tensor(image['index'], array)
         interpreter.invoke()
-        return interpreter.get_tensor(result['index'])
+        return [interpreter.get_tensor(result['index']) for result in results]
 
-    return Session(spec=spec, shapes=(tuple(image['shape'].tolist()), tuple(result['shape'].tolist())), run=run)
+    return Session(spec=spec, shapes=tuple(tuple(port['shape'].tolist()) for port in (image, *results)), run=run)
 
 
 def _to_fp16(path: Path) -> None:
@@ -175,11 +177,9 @@ def _describe(path: Path, spec: Spec) -> None:
 
     model = flatbuffer_utils.read_model(str(path))
     graph, (signature,) = model.subgraphs[0], model.signatureDefs
-    for port, (declared,), (tensor,) in (
-        (input_port(spec), signature.inputs, graph.inputs),
-        (output_port(spec), signature.outputs, graph.outputs),
-    ):
-        declared.name = graph.tensors[tensor].name = port.name
+    outputs = sorted(signature.outputs, key=lambda one: one.name)  # the converter numbers them
+    for port, declared in zip((input_port(spec), *output_ports(spec)), (*signature.inputs, *outputs)):
+        declared.name = graph.tensors[declared.tensorIndex].name = port.name
     entries = {METADATA.decode(): spec.to_json().encode()}
     if spec.preset == 'mediapipe':
         from . import litert_mediapipe as mediapipe

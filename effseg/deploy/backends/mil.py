@@ -46,8 +46,8 @@ TYPES = {'fp32': torch.float32, 'fp16': torch.float32, 'int32': torch.int32, 'bo
 
 
 @torch.no_grad()
-def run(program, image: np.ndarray, note: Callable[[str], object] = str) -> torch.Tensor:
-    """The first output of a program's ``main``.
+def run(program, image: np.ndarray, note: Callable[[str], object] = str) -> list[torch.Tensor]:
+    """The outputs of a program's ``main``.
 
     Args:
         program: as coremltools converted or loaded it.
@@ -77,7 +77,7 @@ def run(program, image: np.ndarray, note: Callable[[str], object] = str) -> torc
         if tuple(result.shape) != tuple(op.outputs[0].shape):
             raise ParityError(f'{op.op_type} {op.name} gives {tuple(result.shape)}, not {op.outputs[0].shape}')
         values[op.outputs[0].name] = result
-    return values[function.outputs[0].name]
+    return [values[output.name] for output in function.outputs]
 
 
 class Interpreted(torch.nn.Module):
@@ -91,8 +91,9 @@ class Interpreted(torch.nn.Module):
         self.at = name
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """(1, H, W, 3) uint8 -> what the program returns."""
-        return run(self.program, image.permute(0, 3, 1, 2).float().contiguous().numpy(), self._note)
+        """(1, H, W, 3) uint8 -> what the program returns; two results as one, as other programs have them."""
+        results = run(self.program, image.permute(0, 3, 1, 2).float().contiguous().numpy(), self._note)
+        return results[0] if len(results) == 1 else torch.stack([result.float() for result in results], 1)
 
 
 def _tensor(constant) -> torch.Tensor:

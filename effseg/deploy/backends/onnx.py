@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import ArtifactError
-from ..interface import axes, given, input_port, output_port
+from ..interface import axes, given, input_port, output_ports
 from ..quiet import quiet
 from ..spec import Spec
 from . import Delegation, Session, require
@@ -41,8 +41,8 @@ def export(network, spec: Spec, path: Path, images: list[np.ndarray], floats: tu
         if isinstance(layer, Attention):
             layer.expand_when_run = True  # runtimes of ONNX fold constants when they load a file
     program = Program(network, spec, axes(spec)).eval()
-    image, result = input_port(spec), output_port(spec)
-    assert image.name and result.name  # ONNX has names
+    image = input_port(spec)
+    assert image.name  # ONNX has names
     example = torch.zeros(image.shape, dtype=getattr(torch, image.dtype))
     with quiet(), torch.no_grad():
         torch.onnx.export(
@@ -53,7 +53,7 @@ def export(network, spec: Spec, path: Path, images: list[np.ndarray], floats: tu
             external_data=False,
             verbose=False,
             input_names=[image.name],
-            output_names=[result.name],
+            output_names=[port.name or '' for port in output_ports(spec)],
         )
     if spec.precision == 'fp16':
         _to_fp16(path)
@@ -106,15 +106,16 @@ def load(path: Path, threads: int | None = None) -> Session:
         ) from error
     inputs, outputs = session.get_inputs(), session.get_outputs()
     text = session.get_modelmeta().custom_metadata_map.get('effseg')
-    kind = TYPES[input_port(Spec.from_json(text, str(path))).dtype if text else 'uint8']
-    if len(inputs) != 1 or len(outputs) != 1 or inputs[0].type != kind:
+    spec = Spec.from_json(text, str(path)) if text else None
+    kind = TYPES[input_port(spec).dtype if spec else 'uint8']
+    if len(inputs) != 1 or len(outputs) not in (1, 2) or inputs[0].type != kind:
         came = ', '.join(f'{one.name} {one.type} {one.shape}' for one in inputs) or 'nothing'
-        raise ArtifactError(f'{path} takes {came}; an exported segmenter takes one image of {kind} and returns one map')
-    image, result = inputs[0], outputs[0]
+        raise ArtifactError(f'{path} takes {came}; an exported segmenter takes one {kind} and returns one or two')
+    (image,) = inputs
     return Session(
         spec=text,
-        shapes=(tuple(image.shape), tuple(result.shape)),
-        run=lambda array: session.run(None, {image.name: array})[0],
+        shapes=tuple(tuple(port.shape) for port in (image, *outputs)),
+        run=lambda array: session.run(None, {image.name: array}),
     )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import ArtifactError
+from ..interface import axes
 from ..quiet import quiet
 from ..spec import SEAL, Spec
 from . import Delegation, Session, require
@@ -28,7 +29,7 @@ def export(network, spec: Spec, path: Path, images: list[np.ndarray], floats: tu
 
     from ..program import Program
 
-    program = Program(_fast(network, spec.precision), spec).eval()
+    program = Program(_fast(network, spec.precision), spec, axes(spec)).eval()
     with quiet(), torch.no_grad():
         exported = _of_any_batch(program, spec) or torch.export.export(program, (_images(1, spec),))
         for node in exported.graph.nodes:  # names of files and modules where it was written
@@ -61,10 +62,8 @@ def load(path: Path, threads: int | None = None) -> Session:
             archive = load_pt2(io.BytesIO(content))
             program = archive.exported_programs['model']
             module = program.module()
-            shapes = (
-                _shape(program, program.graph_signature.user_inputs),
-                _shape(program, program.graph_signature.user_outputs),
-            )
+            signature = program.graph_signature
+            shapes = tuple(_shape(program, name) for name in (*signature.user_inputs, *signature.user_outputs))
     except ArtifactError as error:
         raise ArtifactError(f'torch cannot read {path}: {error}') from error
     except Exception as error:  # torch's reader passes on whatever the byte it stops at leads to
@@ -72,11 +71,12 @@ def load(path: Path, threads: int | None = None) -> Session:
         raise ArtifactError(f'torch cannot read {path}: {first}; it is cut or not a .pt2 file') from error
 
     @torch.inference_mode()
-    def run(array: np.ndarray) -> np.ndarray:
+    def run(array: np.ndarray) -> list[np.ndarray]:
         before = torch.get_num_threads()
         torch.set_num_threads(threads or before)
         try:
-            return module(torch.from_numpy(array)).numpy()
+            results = module(torch.from_numpy(array))
+            return [result.numpy() for result in (results if isinstance(results, tuple) else [results])]
         finally:
             torch.set_num_threads(before)
 
@@ -106,11 +106,15 @@ def _of_any_batch(program, spec: Spec):
     try:
         exported = torch.export.export(program, (two,), dynamic_shapes=({0: torch.export.Dim('batch', min=1)},))
         module = exported.module()
-        each = torch.cat([module(one) for one in two.split(1)]).float()
-        together = module(two).float()
+        each = torch.cat([_last(module(one)) for one in two.split(1)]).float()
+        together = _last(module(two)).float()
     except Exception:  # of what a part does with the number; with one image it may well do
         return None
     return exported if torch.allclose(together, each, atol=1e-2 * float(each.abs().max())) else None
+
+
+def _last(results):
+    return results[-1] if isinstance(results, tuple) else results
 
 
 def _images(count: int, spec: Spec):
@@ -119,8 +123,7 @@ def _images(count: int, spec: Spec):
     return torch.randint(256, (count, *spec.image_shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
-def _shape(program, names) -> tuple[int, ...]:
-    """Of the one tensor of these names, a free number of images being 1."""
-    (name,) = names
+def _shape(program, name: str) -> tuple[int, ...]:
+    """Of the tensor of this name, a free number of images being 1."""
     (node,) = (node for node in program.graph.nodes if node.name == name)
     return tuple(side if isinstance(side, int) else 1 for side in node.meta['val'].shape)

@@ -13,11 +13,7 @@ export function contentOf(spec, height, width) {
  *  largest class after bilinear resizing. A pixel between four corners of one class has it; only the others are mixed. */
 export function labelsOf(values, dims, spec, content, size) {
   const [height, width] = size, labels = new Uint8Array(height * width);
-  if (dims.length === 3) {
-    const columns = nearest(content[1], width), rows = nearest(content[0], height);
-    for (let y = 0, p = 0; y < height; y++) for (let x = 0; x < width; x++) labels[p++] = Number(values[rows[y] * spec.width + columns[x]]);
-    return labels;
-  }
+  if (dims.length === 3) return nearestOf(values, spec, content, size, labels);
   const [, classes, h, w] = dims, area = h * w, best = new Uint8Array(area);
   for (let i = 0; i < area; i++) {
     let largest = values[i];
@@ -58,6 +54,13 @@ export function keep(labels, width, piece, {row, column}, spec) {
     const at = (y - row.start) * spec.width - column.start;
     labels.set(piece.subarray(at + column.from, at + column.to), y * width + column.from);
   }
+}
+
+/** The part `content` of a map of the image, as one of `size`: written into `result`. */
+export function nearestOf(values, spec, content, [height, width], result) {
+  const columns = nearest(content[1], width), rows = nearest(content[0], height);
+  for (let y = 0, p = 0; y < height; y++) for (let x = 0; x < width; x++) result[p++] = Number(values[rows[y] * spec.width + columns[x]]);
+  return result;
 }
 
 export function nearest(content, target) {

@@ -2,6 +2,7 @@ import {contentOf, keep, nearest, windowsOf} from './labels.mjs';
 
 // The page: an image or the camera in, the overlay out. What the model takes is in spec.json.
 const $ = id => document.getElementById(id);
+const UNKNOWN = 255;  // in the place of a label whose probability is below the slider's
 const LONGEST = 1600;  // pixels of the longer side that are shown and saved
 const worker = new Worker(new URL('./worker.mjs', import.meta.url), {type: 'module'});
 const photo = $('photo').getContext('2d'), frame = document.createElement('canvas').getContext('2d'), overlay = $('overlay').getContext('2d');
@@ -26,6 +27,8 @@ function ready(data) {
   $('about').textContent = `${spec.classes.length} classes, ${spec.width}×${spec.height}, ${spec.precision}, ${(spec.bytes / 1e6).toFixed(1)} MB, on ${provider}. Nothing leaves this device.`;
   $('state').textContent = 'Drop a photo here';
   $('hint').textContent = 'or choose one, or open the camera';
+  $('bound').hidden = spec.output !== 'labels+confidence';
+  $('unknown').value = 100 * (spec.unknown_below ?? 0);
   for (const id of ['choose', 'camera']) $(id).disabled = false;
   document.body.dataset.ready = provider;
 }
@@ -59,18 +62,22 @@ function run(rgba, content, size) {
   });
 }
 
-/** The labels of a photo at its own size, window by window, then at the size that is shown. */
+/** The maps of a photo at its own size, window by window, then at the size that is shown. */
 async function inWindows(source, width, height, [rows, columns]) {
-  const whole = [spec.height, spec.width], labels = new Uint8Array(height * width), shown = new Uint8Array(rows * columns);
+  const whole = [spec.height, spec.width], maps = {};
   let milliseconds = 0;
   for (const window of windowsOf(spec, height, width)) {
     const done = await run(fit(source, -window.column.start, -window.row.start), whole, whole);
     milliseconds += done.milliseconds;
-    keep(labels, width, done.labels, window, spec);
+    for (const name of ['labels', 'confidence'].filter(name => done[name]))
+      keep(maps[name] ??= new done[name].constructor(height * width), width, done[name], window, spec);
   }
-  const down = nearest(height, rows), across = nearest(width, columns);
-  for (let y = 0, p = 0; y < rows; y++) for (let x = 0; x < columns; x++) shown[p++] = labels[down[y] * width + across[x]];
-  return {labels: shown, milliseconds};
+  const down = nearest(height, rows), across = nearest(width, columns), shown = {milliseconds};
+  for (const [name, map] of Object.entries(maps)) {
+    shown[name] = new map.constructor(rows * columns);
+    for (let y = 0, p = 0; y < rows; y++) for (let x = 0; x < columns; x++) shown[name][p++] = map[down[y] * width + across[x]];
+  }
+  return shown;
 }
 
 async function inOne(source, width, height, size) {
@@ -86,11 +93,11 @@ async function segment(source, width, height, live) {
   frame.imageSmoothingQuality = 'high';
   frame.drawImage(source, 0, 0, frame.canvas.width, frame.canvas.height);
   const labelled = spec.fit === 'windows' && !live ? inWindows : inOne;
-  const {labels, milliseconds} = await labelled(source, width, height, [frame.canvas.height, frame.canvas.width]);
+  const {labels, confidence, milliseconds} = await labelled(source, width, height, [frame.canvas.height, frame.canvas.width]);
   photo.canvas.width = frame.canvas.width;
   photo.canvas.height = frame.canvas.height;
   photo.drawImage(frame.canvas, 0, 0);
-  result = {labels, width: photo.canvas.width, height: photo.canvas.height};
+  result = {labels, confidence, width: photo.canvas.width, height: photo.canvas.height};
   globalThis.segmentation = result;  // for scripts of those who look on
   $('stage').classList.add('filled');
   draw();
@@ -99,8 +106,14 @@ async function segment(source, width, height, live) {
   return milliseconds;
 }
 
+/** The labels, and what is unknown. */
+function known() {
+  const {labels, confidence} = result, bound = $('unknown').value / 100;
+  return confidence && bound ? labels.map((label, p) => confidence[p] < bound ? UNKNOWN : label) : labels;
+}
+
 function draw() {
-  const {labels, width, height} = result, pixels = new ImageData(width, height), data = new Uint32Array(pixels.data.buffer);
+  const {width, height} = result, labels = known(), pixels = new ImageData(width, height), data = new Uint32Array(pixels.data.buffer);
   const colors = spec.palette.map(([r, g, b], index) => chosen === null || chosen === index ? (255 << 24 | b << 16 | g << 8 | r) >>> 0 : 0);
   for (let p = 0; p < labels.length; p++) data[p] = colors[labels[p]];
   overlay.canvas.width = width;
@@ -110,14 +123,14 @@ function draw() {
 }
 
 function legend() {
-  const {labels} = result, counts = new Uint32Array(spec.classes.length);
+  const labels = known(), counts = new Uint32Array(UNKNOWN + 1);
   for (const label of labels) counts[label]++;
   const present = [...counts.keys()].filter(index => counts[index] || index === chosen).sort((a, b) => counts[b] - counts[a]);
   $('legend').replaceChildren(...present.map(index => {
     const item = document.createElement('li'), button = document.createElement('button'), color = document.createElement('i');
     const name = document.createElement('span'), share = document.createElement('span'), percent = 100 * counts[index] / labels.length;
-    color.style.background = `rgb(${spec.palette[index].join(' ')})`;
-    name.textContent = spec.classes[index];
+    color.style.background = spec.palette[index] ? `rgb(${spec.palette[index].join(' ')})` : 'none';
+    name.textContent = spec.classes[index] ?? 'unknown';
     share.textContent = `${percent.toFixed(1)} %`;
     button.style.setProperty('--share', `${percent}%`);
     button.setAttribute('aria-pressed', index === chosen);
@@ -196,6 +209,7 @@ $('file').onchange = event => { const [file] = event.target.files; event.target.
 $('camera').onclick = () => stream ? stop() : start();
 $('save').onclick = save;
 $('opacity').oninput = () => { overlay.canvas.style.opacity = $('opacity').value / 100; };
+$('unknown').oninput = () => { if (result) { draw(); legend(); } };
 addEventListener('paste', event => { if (event.clipboardData.files.length) open(event.clipboardData.files[0]); });
 addEventListener('dragover', event => { event.preventDefault(); $('stage').classList.add('over'); });
 addEventListener('dragleave', event => { if (!event.relatedTarget) $('stage').classList.remove('over'); });

@@ -1,5 +1,5 @@
 // Runs the model off the page's thread, so that the page stays alive while it computes.
-import {labelsOf} from './labels.mjs';
+import {labelsOf, nearestOf} from './labels.mjs';
 
 let session, spec, ort, provider;
 
@@ -49,16 +49,16 @@ async function download(address, size) {
 }
 
 /** RGBA pixels of the artifact's size, 0-255, as they are: mean and std are inside the file; `content` of them become
- *  labels of `size`. */
+ *  labels of `size`, and their confidence where the file has it. */
 async function run({rgba, content, size}) {
   const pixels = new Uint8Array(spec.height * spec.width * 3);
   for (let i = 0, j = 0; i < rgba.length; i += 4) { pixels[j++] = rgba[i]; pixels[j++] = rgba[i + 1]; pixels[j++] = rgba[i + 2]; }
   const image = new ort.Tensor('uint8', pixels, [1, spec.height, spec.width, 3]);
-  const result = (await session.run({[session.inputNames[0]]: image}))[session.outputNames[0]];
-  const values = await result.getData();
-  const labels = labelsOf(values, result.dims, spec, content, size);
-  image.dispose?.(); result.dispose?.();
-  return labels;
+  const results = await session.run({[session.inputNames[0]]: image}), result = results[session.outputNames[0]];
+  const labels = labelsOf(await result.getData(), result.dims, spec, content, size);
+  const confidence = results.confidence && nearestOf(await results.confidence.getData(), spec, content, size, new Float32Array(labels.length));
+  image.dispose?.(); result.dispose?.(); results.confidence?.dispose?.();
+  return {labels, confidence};
 }
 
 onmessage = async ({data}) => {
@@ -67,8 +67,8 @@ onmessage = async ({data}) => {
       await open(data.wanted);
       postMessage({ready: true, spec, provider});
     } else {
-      const started = performance.now(), labels = await run(data);
-      postMessage({labels, milliseconds: performance.now() - started, number: data.number}, [labels.buffer]);
+      const started = performance.now(), {labels, confidence} = await run(data);
+      postMessage({labels, confidence, milliseconds: performance.now() - started, number: data.number}, [labels.buffer]);
     }
   } catch (error) { postMessage({error: error.message || String(error), number: data.number}); }
 };
