@@ -6,9 +6,13 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+from torch import nn
+
 from ..errors import ParityError
 from .half import HalfProgram, Overflow
-from .parity import Parity, Reference, compare, inaccuracy
+from .parity import Parity, Reference, check_rounding, compare, inaccuracy
+from .program import Program
 from .spec import Spec
 
 # Every number of every operation is rounded, which takes some ten times as long as the network: three images, which
@@ -73,6 +77,38 @@ class Accelerated:
             )
 
 
+def shown(reference: Reference, spec: Spec) -> Reference:
+    """A reference of as many images as are worth their time in another precision."""
+    return reference.showing_most(max(1, min(IMAGES, PIXELS // (spec.height * spec.width))))
+
+
+def in_precision(network: nn.Module, spec: Spec) -> Callable[[np.ndarray], np.ndarray]:
+    """The network in the precision of a file of fp16 or bf16, evaluated in torch whatever the file holds: takes
+    (H, W, 3) uint8, gives what the file should, without the batch."""
+    if spec.precision == 'bf16':
+        from .backends.torch import in_bf16
+
+        return in_bf16(network, spec)
+    return HalfProgram(Program(network, spec))
+
+
+def check_file(run: Callable[[np.ndarray], np.ndarray], network: nn.Module, reference: Reference, spec: Spec) -> None:
+    """Compares a file of fp16 or bf16 with the network in that precision, on a few images of a reference.
+
+    Args:
+        run: of the file.
+        network: that it was made of.
+        reference, spec: as in :func:`accelerated`.
+
+    Raises:
+        ParityError: see :func:`effseg.deploy.parity.check_rounding`.
+    """
+    few, program = shown(reference, spec), in_precision(network, spec)
+    results = [program(image) for image in few.images]
+    if not getattr(program, 'overflow', None):  # such a file is refused by its own figures
+        check_rounding(run, results, few, spec)
+
+
 def accelerated(in_half: Callable[[bool], HalfProgram], reference: Reference, spec: Spec) -> Accelerated:
     """Runs a file in half precision on a few images of a reference.
 
@@ -81,12 +117,8 @@ def accelerated(in_half: Callable[[bool], HalfProgram], reference: Reference, sp
         reference: what is expected.
         spec: of the file.
     """
-    count = max(1, min(IMAGES, PIXELS // (spec.height * spec.width)))
-    shown = reference.showing_most(count)
-    program = in_half(False)
-    return Accelerated(
-        _compared(program, shown, spec), _compared(in_half(True), shown.only([0]), spec), program.overflow
-    )
+    few, program = shown(reference, spec), in_half(False)
+    return Accelerated(_compared(program, few, spec), _compared(in_half(True), few.only([0]), spec), program.overflow)
 
 
 def _compared(program: HalfProgram, reference: Reference, spec: Spec) -> Parity | None:

@@ -20,10 +20,10 @@ from torch import nn
 from .. import files
 from ..errors import ArtifactError, ConfigError, DataError, EffsegError
 from . import parity, presets
-from .accelerator import Accelerated, accelerated
+from .accelerator import Accelerated, accelerated, check_file
 from .artifact import load
 from .backends import SUFFIXES, Delegation, backend
-from .quantize import attempts, quality, survived
+from .quantize import attempts, quality, survived, unlike
 from .spec import Spec, beside, seal, write_beside
 
 
@@ -41,6 +41,7 @@ class Export:
         inaccuracy: what of its aim the file misses, and was kept all the same; None where it misses nothing.
         calibrated: how many images chose the ranges of int8; with 0 it is of weights alone.
         floats: layers that int8 leaves in float: the norms, and where it was seen to hurt.
+        unlike: how the images that int8 was calibrated on differ from those it was compared on; None where they do not.
         delegation: what its runtime accelerates.
         megabytes: its size, 1 MB = 10^6 bytes.
         seconds: from the network to the proven file.
@@ -55,6 +56,7 @@ class Export:
     delegation: Delegation
     calibrated: int
     floats: tuple[str, ...]
+    unlike: str | None
     megabytes: float
     seconds: float
 
@@ -72,6 +74,8 @@ class Export:
             proof = f'kept in float, as measured: {", ".join(self.floats) or "nothing"}\n{proof}'
             if not self.calibrated:
                 proof = f'INT8 OF WEIGHTS ALONE: the maps stay in float\n{proof}'
+        if self.unlike:
+            proof += f'\nWARNING, calibrated on other images than it was compared on: {self.unlike}'
         return (
             f'{self.path}  {self.spec.backend} {self.spec.precision} {self.spec.output} '
             f'{self.spec.height}x{self.spec.width} {self.spec.fit} for {self.spec.preset}  {self.megabytes:.1f} MB  '
@@ -144,6 +148,8 @@ def export(
         assert best is not None  # there is at least one attempt
         draft, proof, delegation, floats = best
         parity.judge(proof, spec.precision, keep_inaccurate)
+        if spec.precision in ('fp16', 'bf16'):
+            check_file(run(draft), network, reference, spec)
         missed = parity.inaccuracy(proof, spec.precision)
         calibrated = 0 if spec.backend == 'coreml' else len(calibration)
         half = None
@@ -152,8 +158,13 @@ def export(
         if half and spec.precision != 'fp32':
             half.judge(keep_inaccurate)
             missed = missed or half.shortfall
+        other = unlike(network, spec, calibration, images) if calibrated and spec.precision == 'int8' else None
         numbers = dict(
-            proof.as_dict(), calibrated=calibrated, inaccuracy=missed, fp16_accelerator=half and half.as_dict()
+            proof.as_dict(),
+            calibrated=calibrated,
+            calibration_unlike=other,
+            inaccuracy=missed,
+            fp16_accelerator=half and half.as_dict(),
         )
         write_beside(beside(draft), spec, draft, numbers)
         presets.write_beside(spec, out)
@@ -169,6 +180,7 @@ def export(
         delegation,
         calibrated,
         floats,
+        other,
         files.size(path) / 1e6,
         time.perf_counter() - started,
     )

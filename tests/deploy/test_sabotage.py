@@ -1,11 +1,14 @@
 """Files that compute something else than the trained model: every one is refused, in every precision and output.
 
 In the default tier the written file is played by the program in torch, with what the precision does to its weights, so
-that a sabotage takes no conversion; the slow tier goes through every runtime.
+that a sabotage takes no conversion; the slow tier goes through every runtime. fp16, bf16 and int8 come behind a file of
+fp32, which is right there: what is refused is the file of the precision itself.
 """
 
 import copy
 import dataclasses
+import json
+import shutil
 
 import numpy as np
 import pytest
@@ -15,7 +18,9 @@ from torch import nn
 
 import effseg
 from effseg import deploy
-from effseg.deploy import backends, parity
+from effseg.deploy import accelerator, backends, parity, quantize
+from effseg.deploy.program import Program
+from effseg.deploy.spec import beside
 from effseg.errors import ConfigError, ParityError
 
 from .conftest import SIZE, need, spec_of
@@ -95,35 +100,84 @@ def arguments(scenes, precision, masks):
     )
 
 
-# fp16 and int8 are made of what passed in fp32: where that is refused, so are they
-@pytest.mark.parametrize('precision', ['fp32', pytest.param('fp16', marks=SLOW), pytest.param('int8', marks=SLOW)])
 @pytest.mark.parametrize('output', ['labels', 'logits'])
-def test_what_is_converted_wrong_is_refused(trained, network, scenes, tmp_path, in_torch, precision, output):
-    masks = output == 'labels'
-    spec = spec_of('onnx', output, precision, classes=8)
-    done = deploy.export(trained, network, spec, tmp_path / 'm.onnx', **arguments(scenes, precision, masks))
+def test_what_is_converted_wrong_is_refused(trained, network, scenes, tmp_path, in_torch, output):
+    given = arguments(scenes, 'fp32', output == 'labels')
+    spec = spec_of('onnx', output, classes=8)
+    done = deploy.export(trained, network, spec, tmp_path / 'm.onnx', **given)
     assert done.parity.agreement > 0.999 and not done.inaccuracy
     for name, sabotage in SABOTAGES.items():
         with torch.no_grad():
             other = sabotage(network)
         with pytest.raises(ParityError):
-            deploy.export(trained, other, spec, tmp_path / 'other.onnx', **arguments(scenes, precision, masks))
+            deploy.export(trained, other, spec, tmp_path / 'other.onnx', **given)
             pytest.fail(f'{name} was accepted')
     assert {file.name for file in tmp_path.iterdir()} == {'m.onnx', 'm.onnx.spec.json'}
 
 
-BY_ROUNDING = [name for name in SABOTAGES if 'class' in name or 'cell' in name or 'BGR' in name or 'pixels' in name]
+# they change fewer labels than int8 does by itself, and are seen in the file of fp32 that an int8 file comes from
+UNDER_INT8 = {'mean off by one', 'std off by five percent', 'another checkpoint'}
+PLAYED = [('fp16', 'mean off by one'), *(('int8', name) for name in SABOTAGES if name not in UNDER_INT8)]
 
 
 @pytest.mark.parametrize('masks', [True, pytest.param(False, marks=SLOW)])
-@pytest.mark.parametrize('precision', [pytest.param('fp16', marks=SLOW), 'int8'])
-@pytest.mark.parametrize('name', BY_ROUNDING)
+@pytest.mark.parametrize('precision, name', PLAYED)
 def test_what_goes_wrong_behind_fp32_is_refused(trained, network, scenes, tmp_path, in_torch, precision, masks, name):
     in_torch[precision] = SABOTAGES[name]
     spec = spec_of('onnx', 'labels', precision, classes=8)
     with pytest.raises(ParityError, match='too inaccurate|does not compute') as raised:
         deploy.export(trained, network, spec, tmp_path / 'm.onnx', **arguments(scenes, precision, masks))
     assert 'worst class' in str(raised.value) and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('precision', ['fp16', 'bf16'])
+def test_what_rounding_does_not_explain_is_refused(trained, network, scenes, precision):
+    spec = spec_of('onnx', 'labels', precision, classes=8)
+    reference = accelerator.shown(parity.Reference(trained, spec, [image for image, _ in scenes[:SHOWN]]), spec)
+
+    def file(network):  # of fp16 what ONNX Runtime makes of it on a CPU, with float32 in between
+        program = Program(network, spec).eval()
+        in_float32 = torch.no_grad()(lambda image: program(torch.from_numpy(image[None]))[0].numpy())
+        return in_float32 if precision == 'fp16' else accelerator.in_precision(network, spec)
+
+    accelerator.check_file(file(network), network, reference, spec)
+    results = list(map(accelerator.in_precision(network, spec), reference.images))
+    for name, sabotage in SABOTAGES.items():
+        with torch.no_grad():
+            other = file(sabotage(network))
+        with pytest.raises(ParityError, match='where rounding changes'):
+            parity.check_rounding(other, results, reference, spec)
+            pytest.fail(f'{name} was accepted')
+
+
+def calibrations(scenes):
+    images = np.stack([image for image, _ in scenes[SHOWN:]])
+    noise = np.random.default_rng(0).integers(0, 256, images.shape, dtype=np.uint8)
+    return dict(black=0 * images, dark=images // 8, white=0 * images + 255, noise=noise, scenes=images)
+
+
+def test_images_unlike_those_of_the_proof_are_no_good_to_calibrate_on(network, scenes):
+    spec, proof = spec_of('onnx', 'labels', 'int8', classes=8), [image for image, _ in scenes[:SHOWN]]
+    said = {kind: quantize.unlike(network, spec, list(own), proof) for kind, own in calibrations(scenes).items()}
+    assert said.pop('scenes') is None and all(said.values()), said
+
+
+def test_an_int8_file_that_was_calibrated_on_noise_says_so(trained, network, scenes, tmp_path, in_torch):
+    given = dict(arguments(scenes, 'int8', True), calibration=list(calibrations(scenes)['noise']))
+    path = tmp_path / 'm.onnx'
+    done = deploy.export(trained, network, spec_of('onnx', 'labels', 'int8', classes=8), path, **given)
+    assert 'WARNING, calibrated on other images than it was compared on: of ' in str(done)
+    assert json.loads(beside(path).read_text())['proof']['calibration_unlike'] == done.unlike
+
+
+def test_images_that_show_one_class_prove_no_file_of_labels(trained, network, scenes, tmp_path, in_torch):
+    sure = copy.deepcopy(trained)
+    sure.decode_head.conv_seg.bias[3] += 1e3
+    constant = Changed(network, after=lambda logits: 0 * logits + torch.eye(8)[3].reshape(1, 8, 1, 1))
+    for output, said in (('labels', 'one class alone'), ('logits', 'logits within')):
+        given = arguments(scenes, 'fp32', False)
+        with pytest.raises(ParityError, match=said):
+            deploy.export(sure, constant, spec_of('onnx', output, classes=8), tmp_path / 'm.onnx', **given)
 
 
 def test_an_inaccurate_file_is_kept_only_when_asked_and_says_so(trained, network, scenes, tmp_path, in_torch):
@@ -165,17 +219,45 @@ def test_a_head_of_other_classes_is_refused(trained, network, scenes, tmp_path):
         deploy.export(trained, network, spec, tmp_path / 'm.onnx', **arguments(scenes, 'fp32', False))
 
 
+BEHIND = [
+    pytest.param(runtime, precision, name, id=f'{runtime}-{precision}-{name}')
+    for runtime, precisions in RUNTIMES.items()
+    for precision in precisions
+    for name in SABOTAGES
+    if precision != 'int8' or name not in UNDER_INT8
+]
+
+
+@pytest.fixture(scope='module')
+def twins(tmp_path_factory):
+    """The fp32 files of the network as it is, by runtime, to be made once."""
+    return tmp_path_factory.mktemp('twins'), {}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize('name', SABOTAGES)
-@pytest.mark.parametrize('runtime, precision', [(name, one) for name, all_of in RUNTIMES.items() for one in all_of])
-def test_every_runtime_refuses(trained, network, scenes, tmp_path, runtime, precision, name):
+@pytest.mark.parametrize('runtime, precision, name', BEHIND)
+def test_every_runtime_refuses(trained, network, scenes, tmp_path, monkeypatch, twins, runtime, precision, name):
+    """The file of the precision is made of another network; the one of fp32 that stands in front of it is right."""
     need(runtime)
-    with torch.no_grad():
-        other = SABOTAGES[name](network)
-    spec = spec_of(runtime, 'labels', precision, classes=8)
-    with pytest.raises(ParityError):
-        path = tmp_path / f'm{backends.SUFFIXES[runtime]}'
-        deploy.export(trained, other, spec, path, **arguments(scenes, precision, True))
+    monkeypatch.setattr(quantize, 'SHARES', ())
+    writer, (folder, made) = backends.backend(runtime), twins
+    real = writer.export
+
+    def export(network, own, path, images, floats=()):
+        if own.precision != precision:
+            twin = folder / path.name
+            made[runtime] = made.get(runtime) or real(network, own, twin, images, floats)
+            (shutil.copytree if twin.is_dir() else shutil.copy)(twin, path)
+            return made[runtime]
+        with torch.no_grad():
+            return real(SABOTAGES[name](network), own, path, images, floats)
+
+    monkeypatch.setattr(writer, 'export', export)
+    path = tmp_path / f'm{backends.SUFFIXES[runtime]}'
+    with pytest.raises(ParityError) as raised:
+        own = spec_of(runtime, 'labels', precision, classes=8)
+        deploy.export(trained, network, own, path, **arguments(scenes, precision, True))
+    assert precision in str(raised.value) or precision == 'fp32'
     assert not list(tmp_path.iterdir())
 
 

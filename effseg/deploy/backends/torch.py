@@ -42,6 +42,22 @@ def export(network, spec: Spec, path: Path, images: list[np.ndarray], floats: tu
     return Delegation('torch', 1)
 
 
+def in_bf16(network, spec: Spec):
+    """The program of a bf16 file, run by torch itself: takes (H, W, 3) uint8, gives what the file does, without the
+    batch."""
+    import torch
+
+    from ..program import Program
+
+    program = Program(_fast(network, 'bf16'), spec).eval()
+
+    @torch.inference_mode()
+    def run(image: np.ndarray) -> np.ndarray:
+        return program(torch.from_numpy(image[None]))[0].numpy()
+
+    return run
+
+
 def load(path: Path, threads: int | None = None) -> Session:
     """Opens a .pt2 file; errors as in :func:`effseg.deploy.backends.onnx.load`.
 
