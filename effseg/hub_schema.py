@@ -32,6 +32,7 @@ def check(content: Mapping) -> None:
         palette=sequence(sequence(integer(0, 255), 3, 3), 1, CLASSES),
     )(content, 'config')
     missing = {'effseg_hub', 'model', 'test_pipeline', 'classes', 'palette'} - set(content)
+    missing |= {'data_preprocessor', 'backbone', 'decode_head'} - set(content.get('model', ()))
     if missing:
         raise ValueError(f'it is not complete: {", ".join(sorted(missing))} missing')
     if len(content['classes']) != len(content['palette']):

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import mmseg
 import pytest
+from hostile import places
 from mmengine.config import Config, ConfigDict
-from test_hub import HOSTILE, places
+from test_hub import HOSTILE
 
 from effseg import hub, hub_schema
 from effseg.benchmark.zoo import MODELS
