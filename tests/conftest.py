@@ -2,6 +2,7 @@
 statistics, scales and norms of a trained network, which a fresh one lacks: fresh, half of the folding is a no-op."""
 
 import gc
+import importlib
 import importlib.util
 import json
 import logging
@@ -101,12 +102,15 @@ class Outcome:
 
 @pytest.fixture
 def tool(capfd, monkeypatch) -> Callable[..., Outcome]:
-    """Calls ``tools/NAME.py`` with arguments, as the command line does."""
+    """Calls ``tools/NAME.py``, or the demo, with arguments, as the command line does."""
 
     def call(name: str, *arguments) -> Outcome:
-        spec = importlib.util.spec_from_file_location(f'effseg_tool_{name}', ROOT / 'tools' / f'{name}.py')
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        if name == 'demo':
+            module = importlib.import_module('effseg.demo.dataset')
+        else:
+            spec = importlib.util.spec_from_file_location(f'effseg_tool_{name}', ROOT / 'tools' / f'{name}.py')
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
         from mmengine.logging import MMLogger
         from mmseg.visualization import SegLocalVisualizer
 

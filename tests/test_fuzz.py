@@ -13,7 +13,8 @@ from PIL import Image
 from effseg.checkpoint.read import read_checkpoint
 from effseg.datasets.check.pair import Rules, check_pair
 from effseg.datasets.images import read_image
-from effseg.deploy.spec import Spec
+from effseg.deploy.fit import labels_of
+from effseg.deploy.spec import FITS, Spec
 from effseg.errors import ArtifactError, DataError, WeightsError
 
 pytestmark = pytest.mark.medium
@@ -109,6 +110,29 @@ def test_specs(text):
         assert isinstance(Spec.from_json(text, 'a.spec.json'), Spec)
     except ArtifactError as error:
         assert 'a.spec.json' in str(error)
+
+
+GRID = st.lists(st.sampled_from([1, 16, 16.0, 64, True]), min_size=2, max_size=2)
+
+
+@FUZZ
+@given(
+    changes=st.dictionaries(st.sampled_from([*SPEC, 'grid', 'threshold', 'align_corners']), JSON | GRID, max_size=2),
+    fit=st.sampled_from(FITS),
+    logits=st.booleans(),
+)
+def test_a_spec_that_is_read_labels_photos(changes, fit, logits):
+    """What is taken for a spec has values that the arithmetic around a file can work with."""
+    said = {**SPEC, 'output': 'logits' if logits else 'labels', 'fit': fit, 'effseg_spec': 4, **changes}
+    try:
+        spec = Spec.from_json(json.dumps(said), 'a.spec.json')
+    except ArtifactError:
+        return
+    if max(spec.image_shape) > 256:
+        return
+    dtype = np.float32 if spec.output == 'logits' else np.int32
+    labels = labels_of(np.zeros((40, 70, 3), np.uint8), spec, lambda image: np.zeros(spec.result_shape, dtype))
+    assert labels.shape == (40, 70) and labels.dtype == np.int32
 
 
 WORDS = st.sampled_from(

@@ -189,11 +189,9 @@ def parse_budget(text: str) -> float | int:
     Raises:
         ConfigError: for anything else.
     """
-    match = re.fullmatch(r'(\d+(?:\.\d+)?)([smh])', text)
-    if match and float(match[1]) > 0:
-        return float(match[1]) * dict(s=1, m=60, h=3600)[match[2]]
-    if text.isdecimal() and int(text):
-        return int(text)
+    match = re.fullmatch(r'(\d{1,9}(?:\.\d+)?)([smh]?)', text)
+    if match and float(match[1]) > 0 and (match[2] or text.isdecimal()):
+        return float(match[1]) * dict(s=1, m=60, h=3600)[match[2]] if match[2] else int(text)
     raise ConfigError(f"--budget {text} is neither a time such as '30m' or '2h' nor a number of iterations")
 
 
@@ -276,7 +274,7 @@ def _decide(leaf: Config, dataset: Dataset, weights: str | None) -> tuple[dict, 
         crop=(edge, edge),
         scale=scale,
         crop_step=crop if rare else "dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75)",
-        model=pformat(model, width=110, sort_dicts=False),
+        model=pformat(model, width=110, sort_dicts=False).replace('{{', r'{\x7b'),  # see literal()
         amp=f'optim_wrapper = {wrapper}\n' if wrapper else '',
     )
     names = ', '.join(dataset.classes[label] for label in rare)

@@ -1,5 +1,5 @@
 """The built-in set of drawn scenes: ``python -m effseg.demo data/demo``. Its classes are metainfo in
 configs/_base_/datasets/demo.py.
 
-May import: nothing.
+May import: ``apis``.
 """

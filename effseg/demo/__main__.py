@@ -1,4 +1,5 @@
+from ..apis import cli
 from .dataset import main
 
 if __name__ == '__main__':
-    main()
+    cli.run(main, needs_stack=False)

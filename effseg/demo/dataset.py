@@ -5,22 +5,22 @@
 writes images/{train,val}/*.jpg and annotations/{train,val}/*.png (8-bit label maps, 255 is ignored) within seconds.
 """
 
-import argparse
 import io
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from .. import files
-from ..errors import ConfigError, DataError, EffsegError
+from ..apis import cli
+from ..errors import ConfigError, DataError
 from .scenes import draw_scene
 
 #: holds the arguments a folder was written with, so that a second call completes the same set or refuses
 PLAN = 'demo.json'
 SPLITS = ('train', 'val')
+LARGEST_SIDE, MOST = 8192, 10**6  # pixels, and scenes of a split: more is a mistake in typing
 
 
 def write_demo_data(
@@ -35,7 +35,7 @@ def write_demo_data(
         root: folder to write into; made when absent.
         train: number of training scenes.
         val: number of held-out scenes.
-        size: height and width of the images in pixels, each at least 32.
+        size: height and width of the images in pixels, each at least 32 and at most :data:`LARGEST_SIDE`.
         seed: non-negative; another seed draws other scenes.
 
     Returns:
@@ -45,10 +45,11 @@ def write_demo_data(
         ConfigError: for a size, number or seed out of range.
         DataError: when root holds other data, or a set drawn with other arguments; nothing of it is touched.
     """
-    if min(size) < 32 or min(train, val) < 1 or seed < 0:
+    sides, counts = range(32, LARGEST_SIDE + 1), range(1, MOST + 1)
+    if not all(side in sides for side in size) or not (train in counts and val in counts) or seed < 0:
         raise ConfigError(
-            f'cannot draw train={train}, val={val}, size={tuple(size)}, seed={seed}: expected at least one scene '
-            'per split, a height and width of at least 32, and a seed of at least 0'
+            f'cannot draw train={train}, val={val}, size={tuple(size)}, seed={seed}: expected 1 to {MOST} scenes '
+            f'per split, a height and width of 32 to {LARGEST_SIDE}, and a seed of at least 0'
         )
     root = Path(root)
     _claim(root, dict(train=train, val=val, size=list(size), seed=seed))
@@ -74,7 +75,7 @@ def _claim(root, plan):
         root.mkdir(parents=True, exist_ok=True)
         files.write(file, json.dumps(plan).encode())
         return
-    except ValueError:
+    except (ValueError, RecursionError):
         present = 'unreadable'
     if present != plan:
         raise DataError(
@@ -100,23 +101,14 @@ def _encoded(pixels, file_format, **options):
     return stream.getvalue()
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit status, 2 for a user's mistake."""
-    parser = argparse.ArgumentParser(prog='python -m effseg.demo', description='Writes the built-in data set.')
+def main(arguments: list[str]) -> None:
+    """The command line, for :func:`effseg.apis.cli.run`."""
+    parser = cli.Parser(prog='python -m effseg.demo', description='Writes the built-in data set.')
     parser.add_argument('root', type=Path)
     parser.add_argument('--train', type=int, default=160, help='number of training scenes (default: %(default)s)')
     parser.add_argument('--val', type=int, default=40, help='number of held-out scenes (default: %(default)s)')
     parser.add_argument('--size', type=int, nargs=2, default=(192, 288), metavar=('HEIGHT', 'WIDTH'))
     parser.add_argument('--seed', type=int, default=0)
     options = parser.parse_args(arguments)
-    try:
-        written = write_demo_data(options.root, options.train, options.val, tuple(options.size), options.seed)
-    except (EffsegError, OSError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
-    print(f'{options.root}: {options.train} training and {options.val} held-out scenes, {written} written now')
-    return 0
-
-
-if __name__ == '__main__':
-    sys.exit(main())
+    written = write_demo_data(options.root, options.train, options.val, tuple(options.size), options.seed)
+    print(f'{str(options.root)!r}: {options.train} training and {options.val} held-out scenes, {written} written now')

@@ -109,11 +109,11 @@ class Spec:
         if not all(_is_number(value) for value in numbers):
             raise ConfigError(f'mean, std and threshold must be finite numbers; {numbers} came')
         sides = (self.height, self.width)
-        if not all(isinstance(value, int) and not isinstance(value, bool) for value in sides):
+        if not all(_is_whole(value) for value in sides):
             raise ConfigError(f'height and width must be whole numbers; {sides} came')
         if self.grid is not None and not (
             len(self.grid) == 2
-            and all(_is_number(value) and value in range(1, side + 1) for value, side in zip(self.grid, sides))
+            and all(_is_whole(value) and value in range(1, side + 1) for value, side in zip(self.grid, sides))
         ):
             raise ConfigError(f'grid={self.grid} must be two whole numbers, of 1 to the sides of the image')
         texts = (self.backend, self.checkpoint_sha256, self.effseg, self.color_order, self.preset, *self.classes)
@@ -209,7 +209,7 @@ class Spec:
         try:
             values = json.loads(text)
             number = values.pop('effseg_spec')
-            if number not in range(1, FORMAT + 1):
+            if not _is_whole(number) or number not in range(1, FORMAT + 1):
                 raise ValueError('written by another version of effseg')
             if number < 4:
                 values['fit'] = 'windows'
@@ -314,6 +314,10 @@ def _digest_but(path: Path, sealed: Path, start: int) -> str:
             sha.update(file.relative_to(path).as_posix().encode())
         sha.update(content[:start] + b'0' * 64 + content[start + 64 :] if file == sealed else content)
     return sha.hexdigest()
+
+
+def _is_whole(value) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_number(value) -> bool:

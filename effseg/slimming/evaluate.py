@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..engine.config import dataset_of, of_config
 from ..engine.samplers import Draw, mixed
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 from ..models.blocks import MetaBlock1d
 from .channels import importance
 from .slicing import Network, TokenStats
@@ -106,9 +106,15 @@ def recalibrate(model: nn.Module, batches: Batches) -> None:
         norm.reset_running_stats()
         norm.momentum = None
         norm.train()
-    with torch.no_grad():
-        for inputs, _ in batches:
-            model(inputs)
+    try:
+        with torch.no_grad():
+            for inputs, _ in batches:
+                model(inputs)
+    except ValueError as error:  # torch's, of a map of one pixel: it has no variance
+        raise ConfigError(
+            f'BatchNorm cannot be measured on batches of {len(batches[0][0])} image(s) of these crops ({error}): give '
+            'more --images, or a larger batch_size or crop in the config'
+        ) from error
     for norm, momentum in zip(norms, momenta):
         norm.momentum = momentum
         norm.eval()

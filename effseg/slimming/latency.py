@@ -1,6 +1,7 @@
 """The latency table: measured here, or written as files for another device and read back."""
 
 import json
+import math
 import os
 import random
 import statistics
@@ -109,7 +110,7 @@ def emit(config: str, runtime: str, size: tuple[int, int], folder: str, cfg_opti
     Raises:
         EffsegError: as :func:`measure`.
     """
-    _check(runtime, size, 1, 1)
+    _check(runtime, size)
     network = original(config, cfg_options)
     space, target = Space(network), OutputFolder(folder)
     makers: dict[str, Callable] = {'whole': lambda: fused_of(network, space.original, size)}
@@ -124,7 +125,8 @@ def emit(config: str, runtime: str, size: tuple[int, int], folder: str, cfg_opti
         'parts': [list(vars(part).values()) for part in space.all_parts()],
     }
     manifest = target.path / MANIFEST
-    if manifest.is_file() and json.loads(manifest.read_text()) != json.loads(json.dumps(content)):
+    target.check([MANIFEST, *names.values()])
+    if manifest.is_file() and _manifest(manifest) != json.loads(json.dumps(content)):
         raise ConfigError(f'{manifest} is of another network, runtime or size: give another folder')
     target.claim([MANIFEST, *names.values()])
     files.write(manifest, json.dumps(content, indent=1) + '\n')
@@ -157,13 +159,17 @@ def read_back(
 
     from .space import Part
 
+    if Path(path).exists():
+        Table.read(path)  # nothing else is replaced
     try:
-        content = json.loads((Path(folder) / MANIFEST).read_text())
+        content = _manifest(Path(folder) / MANIFEST) or {}
         with Path(measured).open(newline='', encoding='utf-8') as stream:
             times = {Path(row['file']).stem: float(row['ms']) for row in csv.DictReader(stream)}
         parts = [Part(*values) for values in content['parts']]
         table = Table(content['runtime'], device, threads, tuple(content['size']), content['network'])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        _check(table.runtime, table.size)
+        table.ms = dict.fromkeys(parts, 0.0)  # or they are no parts
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise ConfigError(
             f'{folder} and {measured} give no table ({type(error).__name__}: {error}); the folder is of --emit, the '
             'file has the columns file and ms'
@@ -173,6 +179,9 @@ def read_back(
     missing = [name for name in needed if name not in times]
     if missing:
         raise ConfigError(f'{measured} lacks {len(missing)} of {len(needed)} files: {", ".join(missing[:5])}')
+    wrong = [name for name in needed if not 0 < times[name] < math.inf]
+    if wrong:
+        raise ConfigError(f'{measured} says that {wrong[0]} takes {times[wrong[0]]} ms; a time above 0 was expected')
     table.whole = times['whole']
     for number, part in enumerate(parts):
         table.ms[part] = _piece([times[f'{number:03}_{length}'] for length in LENGTHS])
@@ -281,19 +290,31 @@ def describe(shape: Shape) -> str:
     return text + (f', FPN {shape.neck}' if shape.neck else '')
 
 
+def _manifest(path: Path) -> dict | None:
+    """What :func:`emit` said of its files; None of a file that it did not write whole."""
+    try:
+        content = json.loads(path.read_text())
+    except (ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
 def _piece(times: list[float]) -> float:
     short, long = times
     return (long - short) / (LENGTHS[1] - LENGTHS[0])
 
 
-def _check(runtime: str, size: tuple[int, int], threads: int, runs: int) -> None:
+def _check(runtime: str, size: tuple[int, int], threads: int | None = None, runs: int = 1) -> None:
+    """Refuses what no table is of; with ``threads`` also what cannot be measured here."""
     if runtime not in RUNTIMES:
         raise ConfigError(f'--runtime {runtime} cannot be measured here; one of {", ".join(RUNTIMES)} was expected')
+    if len(size) != 2 or any(side < 32 or side % 32 for side in size):
+        raise ConfigError(f'--size {" ".join(map(str, size))} came; two multiples of 32 were expected')
+    if threads is None:
+        return
     if threads < 1 or runs < 1:
         raise ConfigError(f'{threads} threads and {runs} runs were asked for; each takes a number of 1 or more')
     if runtime == 'executorch' and threads != os.cpu_count():
         raise ConfigError(
             f"ExecuTorch's Python runtime takes as many threads as there are cores: give --threads {os.cpu_count()}"
         )
-    if len(size) != 2 or any(side < 32 or side % 32 for side in size):
-        raise ConfigError(f'--size {" ".join(map(str, size))} came; two multiples of 32 were expected')

@@ -155,13 +155,17 @@ def _at_once(
 def _resume(state: Path, asked: dict, original: Network) -> tuple[Network, list[Step], dict[str, float]]:
     if not state.exists():
         return original, [], {}
-    saved = torch.load(state, weights_only=True)
-    if saved['asked'] != asked:
-        changed = [key for key, value in asked.items() if saved['asked'].get(key) != value]
-        raise ConfigError(f'{state} is a search with another {", ".join(changed)}: give another --out, or remove it')
-    parts = saved['network']
-    arch = type(original.arch)(**parts['arch'])
-    steps = [Step(**{**step, 'action': step['action'] and Action(**step['action'])}) for step in saved['path']]
+    try:
+        saved = torch.load(state, weights_only=True)
+        if saved['asked'] != asked:
+            changed = [key for key, value in asked.items() if saved['asked'].get(key) != value]
+            raise ValueError(f'another {", ".join(changed)}')
+        parts = saved['network']
+        arch = type(original.arch)(**parts['arch'])
+        steps = [Step(**{**step, 'action': step['action'] and Action(**step['action'])}) for step in saved['path']]
+    except Exception as error:  # torch's reader passes on whatever the byte it stops at leads to
+        reason = f'is a search with {error}' if type(error) is ValueError else 'cannot be read'
+        raise ConfigError(f'{state} {reason}: give another --out, or remove it') from error
     print(f'going on behind step {len(steps) - 1}')
     return Network(parts['model'], arch, parts['state']), steps, saved['losses']
 

@@ -117,6 +117,8 @@ class Table:
                 if not math.isfinite(ms):
                     raise ValueError(f'a time of {row["ms"]} ms')
                 if row['part'] == 'whole':
+                    if ms <= 0:
+                        raise ValueError(f'the whole network takes {row["ms"]} ms')
                     table.network, table.whole = row['kind'], ms
                 else:
                     numbers = (int(row[key]) for key in ('dim_in', 'dim', 'hidden'))

@@ -26,6 +26,8 @@ CALLS = {
     'fit': ['DATA', '--out', 'fit', '--dry-run', '--model', 'mlp_effformerv2_s0', '--weights', 'CHECKPOINT'],
     'latency': ['CONFIG', '--size', '32', '64', '--runs', '1', '-o', 'table.csv'],
     'slim': ['CONFIG', 'CHECKPOINT', '--table', 'FILE', '--out', 'slim', '--images', '1'],
+    'distill': ['CONFIG', '--teacher', 'resnet18', '--teacher-weights', 'FILE', '--work-dir', 'work'],
+    'demo': ['new', '--train', '1', '--val', '1', '--size', '32', '32'],
     'train': ['CONFIG', '--work-dir', 'work', '--no-data-check', '--cfg-options', 'train_cfg.max_iters=1'],
 }
 # they wait for somebody, start other processes, or take the time that they are given
@@ -96,6 +98,7 @@ def quick(monkeypatch):
 
     from effseg.benchmark import fused
     from effseg.deploy import backends
+    from effseg.slimming import latency
 
     class Api:
         def create_repo(self, repository, private, exist_ok):
@@ -110,6 +113,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(hub, '_read_config', lambda path: path.is_file())
     monkeypatch.setattr(fused, 'PHOTO', (64, 96))
     monkeypatch.setattr(fused, '_print_rates', lambda runs: 1.0)
+    monkeypatch.setattr(latency, 'export', no_runtime)
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def test_a_budget_is_one_pass_at_least():
 def test_budgets_and_class_weights():
     assert parse_budget('30m') == 1800.0 and parse_budget('1.5h') == 5400.0
     assert parse_budget('500') == 500 and isinstance(parse_budget('500'), int)
-    for text in ('', '0', '-3', '3d', '0m'):
+    for text in ('', '0', '-3', '3d', '0m', '9' * 400 + 'h', '9' * 5000):
         with pytest.raises(ConfigError, match='--budget'):
             parse_budget(text)
     assert class_weights([0.25] * 4) == [1.0] * 4

@@ -158,6 +158,54 @@ def test_files_for_another_device_and_its_times(scenes, tool, counted, tmp_path)
     assert outcome.status == 2 and 'another network, runtime or size' in outcome.err
 
 
+@pytest.fixture
+def emitted(scenes, tmp_path):
+    """What reads a manifest and times back, and a manifest and a file of times that are right."""
+    network = latency.original(TINY)
+    parts = [list(vars(part).values()) for part in Space(network).all_parts()]
+    manifest = dict(network=fingerprint(network), runtime='onnx', size=[64, 64], parts=parts)
+    names = ['whole', *(f'{number:03}_{length}' for number in range(len(parts)) for length in LENGTHS)]
+
+    times = dict.fromkeys(names, 1.5)
+
+    def read(manifest=manifest, times=times, out='table.csv'):
+        (tmp_path / 'manifest.json').write_text(manifest if isinstance(manifest, str) else json.dumps(manifest))
+        rows = ''.join(f'{name}.onnx,{ms}\n' for name, ms in times.items())
+        (tmp_path / 'times.csv').write_text(f'file,ms\n{rows}')
+        return latency.read_back(TINY, str(tmp_path), str(tmp_path / 'times.csv'), str(tmp_path / out), 'a phone')
+
+    return read, manifest, times
+
+
+def test_times_of_another_device_replace_a_table_alone(emitted, tmp_path):
+    read, _, _ = emitted
+    (tmp_path / 'thesis.tex').write_text('all of it')
+    with pytest.raises(ConfigError, match='is no latency table'):
+        read(out='thesis.tex')
+    assert (tmp_path / 'thesis.tex').read_text() == 'all of it'
+    assert read() == read() == Table.read(tmp_path / 'table.csv')
+
+
+@pytest.mark.parametrize('ms', ['nan', 'inf', '-5', '0', 'a' * 200_000])
+def test_times_that_are_none_are_refused(emitted, tmp_path, ms):
+    read, _, times = emitted
+    with pytest.raises(ConfigError, match='a time above 0 was expected|give no table'):
+        read(times={**times, 'whole': ms})
+    assert not (tmp_path / 'table.csv').exists()
+
+
+@pytest.mark.parametrize(
+    'change',
+    [dict(size=[]), dict(size='ab'), dict(runtime=['x']), dict(parts=[[[], {}, 1, 2, 3, 4]] * 3), '[' * 10**5, '[]'],
+)
+def test_a_manifest_of_somebody_else_is_one_line(emitted, tmp_path, change):
+    read, manifest, _ = emitted
+    with pytest.raises(ConfigError, match='give no table'):
+        read(change if isinstance(change, str) else {**manifest, **change})
+    with pytest.raises(ConfigError, match='was not written by effseg'):
+        latency.emit(TINY, 'executorch', (64, 64), str(tmp_path))  # whose threads are the phone's
+
+
 def test_what_is_measured_stands_beside_the_prediction(random_stats, monkeypatch):
     """As shares of the original's time, so that a machine twice as slow as at the table's time changes nothing; not at
     all for another device."""

@@ -8,7 +8,8 @@ pytest.importorskip('mmseg')
 import torch
 
 import effseg
-from effseg.slimming import latency, search, slim
+from effseg.errors import ConfigError
+from effseg.slimming import evaluate, latency, search, slim
 from effseg.slimming.space import Part, Space
 from effseg.slimming.table import Table, fingerprint
 
@@ -104,6 +105,20 @@ def test_an_interrupted_search_goes_on_where_it_was(slimmed, scenes, checkpoint,
     assert json.loads((tmp_path / 'out' / 'report.json').read_text())['path'] == whole['path']
     outcome = tool(*arguments(checkpoint, table, tmp_path / 'out', 0.9))
     assert outcome.status == 2 and 'a search with another budget' in outcome.err
+
+
+@pytest.mark.parametrize('content', [b'cut', {}, {'asked': print}])
+def test_a_state_that_cannot_be_read_is_said(tmp_path, content):
+    state = tmp_path / slim.STATE
+    state.write_bytes(content) if isinstance(content, bytes) else torch.save(content, state)
+    with pytest.raises(ConfigError, match='search.pth cannot be read: give another --out'):
+        slim._resume(state, {}, None)
+
+
+def test_maps_of_one_pixel_and_one_image_are_said():
+    norm = torch.nn.BatchNorm2d(3)
+    with pytest.raises(ConfigError, match='batches of 1 image.* --images'):
+        evaluate.recalibrate(norm, [(torch.zeros(1, 3, 1, 1), [])])
 
 
 def test_what_cannot_be_searched_is_said(scenes, checkpoint, table, tool, tmp_path):
