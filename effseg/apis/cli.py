@@ -90,7 +90,17 @@ def add_pairs(parser: argparse._ActionsContainer, name: str, text: str) -> None:
     """An option of pairs, whose values are read as MMEngine reads them."""
     from mmengine.config import DictAction
 
-    parser.add_argument(name, nargs='+', type=_pair, action=DictAction, metavar='KEY=VALUE', help=text)
+    class Pairs(DictAction):
+        def __call__(self, parser, namespace, values, option_string=None):
+            try:
+                super().__call__(parser, namespace, values, option_string)
+            except (AssertionError, RecursionError, ValueError):  # of brackets that do not pair, or follow a word
+                parser.error(
+                    f'{name} {" ".join(values)}: a value is a number, a text, (a,b) or [a,b]; others take a config of '
+                    'your own with a _base_'
+                )
+
+    parser.add_argument(name, nargs='+', type=_pair, action=Pairs, metavar='KEY=VALUE', help=text)
 
 
 def add_label_options(parser: argparse.ArgumentParser) -> None:

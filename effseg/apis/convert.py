@@ -129,11 +129,13 @@ def _read(root: Path, form: str | None) -> Source:
 
 def _without_empty(source: Source, classes: Classes, drawn: list[Drawn]) -> Classes:
     """The classes that have pixels, which the label maps are numbered by."""
+    if not drawn:
+        return classes
     empty = [name for name, share in shares(drawn, classes).items() if not share]
     for name in empty:
         if name != BACKGROUND:
             source.mistake('classes without a pixel', f'{name!r} (--classes {name}= drops it)')
-    return renumber(drawn, classes, [name for name in classes.names if name not in empty]) if drawn else classes
+    return renumber(drawn, classes, [name for name in classes.names if name not in empty])
 
 
 def _listed(odd: dict[str, list[str]]) -> str:

@@ -37,6 +37,7 @@ NUMBERS = ['-1', '0', HUGE, 'nan', '1.5', '', 'x', 'None']
 # no system hands a null character over
 PATHS = ['', '.', 'EMPTY', 'FILE', 'missing/of/it', os.fsdecode(b'a\xff.jpg'), 'a' * 300, 'LOOP', 'http:/host/a']
 OPTIONS = ['a', '=', 'a=[', 'a.b.c=1', 'model=3', 'test_dataloader=None', 'test_evaluator=None', 'test_pipeline=None']
+OPTIONS += ['a=[(1,2)', 'a=dict(type="SGD",lr=0.1)', 'a=f(1,2),g', 'a="(1,2"']
 DRAWN = 3  # for each tool in the default tests
 
 
@@ -133,6 +134,15 @@ def test_any_argument_of_any_kind(tool, places, tmp_path, monkeypatch, name, dra
         said = outcome.err.strip().splitlines()
         assert outcome.status in (0, 1, 2) and 'Traceback' not in outcome.err, (call, outcome.err[-800:])
         assert outcome.status == 0 or name == 'check_data' or said[-1].startswith('error: '), (call, outcome.err[-800:])
+
+
+@pytest.mark.parametrize(
+    'value', ['[(1,2)', '((1,2)', '1,2)', 'dict(type="SGD",lr=0.1)', '(a,b)c', 'f(1,2),g', '"(1,2"']
+)
+def test_brackets_that_do_not_pair_are_one_line(tool, value):
+    outcome = tool('train', TINY, '--cfg-options', f'optim_wrapper.optimizer={value}')
+    assert outcome.status == 2 and outcome.err.startswith('error: --cfg-options optim_wrapper.optimizer=')
+    assert len(outcome.err.splitlines()) == 1
 
 
 # what the other tools take from a config; tests/engine/test_config_kinds.py holds those of a training

@@ -3,10 +3,12 @@
 import base64
 import io
 import json
+import random
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hostile import changed
 from PIL import Image
 
 from effseg.apis.convert import FACTS, convert
@@ -333,6 +335,50 @@ def test_what_cannot_be_used_is_named_and_may_be_left_out(tmp_path, name):
         for stem, found in result(tmp_path / 'out').items()
         if stem != 'b_1'
     )
+
+
+SEGMENTATIONS = [
+    *(
+        dict(counts=counts, size=[HEIGHT, WIDTH])
+        for counts in ([1e300], [float('nan')], [[1], [2, 3]], '~' * 99, [-5, 9])
+    ),
+    *(dict(counts=[4], size=size) for size in ([[2], 2], [2], 'ab', [10**9, 10**9], [1e400, 1])),
+    *([[number] * 6] for number in (1e308, 10**400, 'x', [1], None)),
+]
+
+
+@pytest.mark.parametrize('segmentation', SEGMENTATIONS, ids=lambda value: str(value)[:40])
+def test_no_numbers_of_a_file_are_more_than_one_line(tmp_path, segmentation):
+    coco(tmp_path / 'source')
+    file = tmp_path / 'source/annotations/instances.json'
+    content = json.loads(file.read_text())
+    for entry in content['annotations']:  # all, so that nothing is left where they are left out
+        entry['segmentation'] = segmentation
+    file.write_text(json.dumps(content))
+    for leave_out in (False, True):
+        with pytest.raises(DataError):
+            convert(str(tmp_path / 'source'), str(tmp_path / 'out'), leave_out=leave_out)
+
+
+@pytest.mark.slow
+def test_generated_exports_are_a_data_set_or_one_line(tmp_path):
+    coco(tmp_path / 'source')
+    file = tmp_path / 'source/annotations/instances.json'
+    content, rng = json.loads(file.read_text()), random.Random(0)
+    for number in range(500):
+        file.write_text(json.dumps(changed(content, rng)))
+        try:
+            convert(str(tmp_path / 'source'), str(tmp_path / 'out'), leave_out=bool(number % 2))
+        except DataError as error:
+            assert str(error)
+    assert {path.name for path in tmp_path.iterdir()} <= {'source', 'out'}
+
+
+def test_a_task_without_an_image_is_one_line(tmp_path):
+    save_image(tmp_path / 'source/images/a.jpg')
+    write(tmp_path / 'source/labels.json', [dict(id=7, data=dict(image=5), annotations=[])])
+    with pytest.raises(DataError, match='task 7 is none of Label Studio: ValueError: data names no image'):
+        convert(str(tmp_path / 'source'), str(tmp_path / 'out'))
 
 
 def test_a_file_that_would_lead_elsewhere_or_explode_is_not_followed(tmp_path):

@@ -21,7 +21,7 @@ def read(root: Path) -> Source | None:
     for path, content in contents.items():
         try:
             samples += _samples(path, content, images, source, split_of(path, root))  # such as instances_train2017.json
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             if isinstance(error, DataError):
                 raise
             raise DataError(f'{path} is no COCO file as it should be: {type(error).__name__}: {error}') from error
@@ -80,8 +80,11 @@ def decode(counts: list[int] | str, size: list[int], where: str) -> np.ndarray:
     Raises:
         DataError: when they do not make up the image.
     """
-    runs = np.asarray(_numbers(counts) if isinstance(counts, str) else counts, dtype=np.int64)
-    height, width = map(int, size)
+    try:
+        runs = np.asarray(_numbers(counts) if isinstance(counts, str) else counts, dtype=np.int64)
+        height, width = map(int, size)
+    except (OverflowError, TypeError, ValueError) as error:
+        raise DataError(f'{where} has run lengths that are no numbers, which do not make up an image') from error
     if runs.ndim != 1 or (runs < 0).any() or runs.sum() != height * width or height < 1 or height * width > 2**27:
         raise DataError(f'{where} has run lengths that do not make up {width} x {height} pixels')
     return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T

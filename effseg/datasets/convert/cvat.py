@@ -29,7 +29,7 @@ def read(root: Path) -> Source | None:
         try:
             for image in tree.iterfind('image'):
                 source.samples.append(_sample(image, path, images, source, root))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, OverflowError, TypeError, ValueError) as error:
             if isinstance(error, DataError):
                 raise
             raise DataError(f'{path} is no file of CVAT as it should be: {type(error).__name__}: {error}') from error

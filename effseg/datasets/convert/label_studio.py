@@ -26,7 +26,7 @@ def read(root: Path) -> Source | None:
             where = f'{path.name}, task {task.get("id", number)}'
             try:
                 source.samples.append(_sample(task, where, path, images, source, root))
-            except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
                 if isinstance(error, DataError):
                     raise
                 raise DataError(f'{where} is none of Label Studio: {type(error).__name__}: {error}') from error
@@ -43,7 +43,9 @@ def _is_export(content) -> bool:
 
 def _sample(task: dict, where: str, path: Path, images: Images, source: Source, root: Path) -> Sample:
     if 'data' in task:
-        address = next(str(value) for value in task['data'].values() if isinstance(value, str))
+        address = next((value for value in task['data'].values() if isinstance(value, str)), None)
+        if address is None:
+            raise ValueError('data names no image')
         done = [one for one in task['annotations'] if not one.get('was_cancelled')]
         if len(done) > 1:
             source.notes.append(f'{where} was labelled {len(done)} times: the first is taken')

@@ -31,7 +31,7 @@ def read(root: Path) -> Source | None:
             where = f'{path}, shape {number}'
             try:
                 shape = _shape(entry, where)
-            except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
                 if isinstance(error, DataError):
                     raise
                 raise DataError(f'{where} is none of labelme: {type(error).__name__}: {error}') from error
