@@ -86,6 +86,7 @@ class Program(nn.Module):
     def _of_one(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Labels and their probability of logits of one channel, at the image's size."""
         assert self.bar is not None
+        logits = logits.reshape(-1, *self.size)  # of four axes with one channel ExecuTorch loses track of the layout
         labels = step(logits - self.bar) if self.compare else (logits > self.bar).float()
         if not self.spec.confident:
             return labels, labels
@@ -94,15 +95,20 @@ class Program(nn.Module):
 
     def _of_many(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Labels and their probability of logits of a channel per class, at the image's size."""
+        # one over the sum of exponentials is the largest of the softmax, without the others, which take most of the
+        # time
         if not self.compare:
-            return logits.argmax(1), logits.softmax(1).amax(1) if self.spec.confident else logits
+            labels = logits.argmax(1)
+            if not self.spec.confident:
+                return labels, labels
+            size = torch.rsqrt(torch.exp(logits - logits.amax(1, keepdim=True)).sum(1))
+            return labels, size * size
         # channels last: of maps with one channel ExecuTorch loses track of the layout, and copies them outside of the
-        # delegate
+        # delegate, and takes a softmax along another axis
         values = logits.permute(0, 2, 3, 1)
         labels, winners = largest(values, self.index)
         if not self.spec.confident:
             return labels, winners
-        # the largest of the softmax by what ExecuTorch delegates right: of the softmax it takes another axis here
         size = torch.rsqrt(total(torch.exp(values - winners)))
         return labels, size * size
 
