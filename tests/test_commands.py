@@ -40,6 +40,19 @@ ELSEWHERE = {
         'tests/gpu/test_gpu.py',
         'def test_loading_of_data_like_ade20k',
     ),
+    # with numbers of another network, or many minutes of it
+    'python tools/slim.py CONFIG CHECKPOINT --arch': (
+        'tests/slimming/test_given.py',
+        'def test_a_segmenter_is_sliced_by_its_gradients',
+    ),
+    'python tools/latency.py configs/mlp_effformerv2_s0_camvid.py': (
+        'tests/slimming/test_latency.py',
+        'def test_a_measurement_goes_on_where_it_was',
+    ),
+    'python tools/slim.py configs/mlp_effformerv2_s0_camvid.py': (
+        'tests/slimming/test_exhaustive.py',
+        'def test_a_search_from_the_command_line_goes_on_where_it_was',
+    ),
     'python tools/hub.py push': ('tests/test_hub.py', 'def test_push_uploads_the_three_files_alone'),  # the same
 }
 # what own_data.md says about files of its own: run in its order, in the default tests
