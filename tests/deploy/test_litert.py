@@ -3,6 +3,7 @@ import torch
 
 import effseg
 from effseg import deploy
+from effseg.deploy.backends.gpu import left_by_gpu
 
 from .conftest import SIZE, need, spec_of
 from .contract import BackendContract
@@ -29,14 +30,20 @@ def test_what_the_gpu_would_leave_is_named(tmp_path):
     need('litert')
     import litert_torch
 
-    from effseg.deploy.backends.litert import left_by_gpu
+    from effseg.deploy.backends.litert import GPU, _delegation, _interpreter
 
     class Whole(torch.nn.Module):
         def forward(self, x):
             return torch.floor(x).argmax(3).to(torch.int32)
 
     litert_torch.convert(Whole().eval(), (torch.zeros(1, 4, 4, 3),)).export(str(tmp_path / 'm.tflite'))
-    assert 'ARG_MAX' in left_by_gpu(tmp_path / 'm.tflite')
+    assert _delegation(_interpreter(tmp_path / 'm.tflite')).elsewhere == {GPU: {'ARG_MAX': 1}}
+
+
+def test_a_slice_of_five_axes_is_left_by_the_gpu():
+    taken = [('CONV_2D', (1, 4, 4, 3)), ('SLICE', (1, 4, 4, 3)), ('PAD', (4, 4, 3))]
+    assert left_by_gpu(taken) == {}
+    assert left_by_gpu([*taken, ('SLICE', (1, 2, 4, 4, 3)), ('RELU_0_TO_1', ())]) == {'SLICE': 1, 'RELU_0_TO_1': 1}
 
 
 @pytest.mark.medium

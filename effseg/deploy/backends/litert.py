@@ -1,6 +1,5 @@
 """LiteRT: a .tflite file, run by the interpreter under its XNNPACK delegate. The image is float32 (1, H, W, 3)."""
 
-import dataclasses
 import re
 from collections import Counter
 from pathlib import Path
@@ -12,6 +11,7 @@ from ..interface import axes, given, input_port, output_ports
 from ..quiet import quiet
 from ..spec import Spec
 from . import Delegation, Session, require
+from .gpu import left_by_gpu
 
 PRECISIONS = ('fp32', 'fp16', 'int8')
 HALF = ('fp16',)  # the weights are; GPUs compute in it as well
@@ -36,7 +36,7 @@ def export(network, spec: Spec, path: Path, images: list[np.ndarray], floats: tu
         inputs = [given(image, spec) for image in images]
         _to_int8(path, inputs, [_scope(program, f'network.{layer}') for layer in floats])
     _describe(path, spec)
-    return dataclasses.replace(_delegation(_interpreter(path)), elsewhere={GPU: left_by_gpu(path)})
+    return _delegation(_interpreter(path))
 
 
 def in_half(network, spec: Spec, path: Path, sums: bool):
@@ -155,19 +155,9 @@ def _delegation(interpreter) -> Delegation:
         elif tensor in made_by:
             left[made_by[tensor]['op_name']] += 1
             wanted += list(made_by[tensor]['inputs'])
-    return Delegation('XNNPACK', len(delegates), dict(left))
-
-
-def left_by_gpu(path: Path) -> dict[str, int]:
-    """The operators that the GPU delegate of phones would leave to the CPU, by LiteRT's own analyzer, which needs none:
-    ``Op#7 FLOOR_MOD(...)`` and then ``GPU COMPATIBILITY WARNING: ...``."""
-    from ai_edge_litert import _pywrap_analyzer_wrapper as analyzer
-
-    report = analyzer.ModelAnalyzer(str(path), True, True)
-    left = Counter(re.findall(r'Op#\d+ (\w+)\(.*\n+GPU COMPATIBILITY WARNING: ', report))
-    if 'GPU COMPATIBILITY WARNING' in report and not left:
-        left['an operator that the analyzer names otherwise'] = 1
-    return dict(left)
+    shapes = {detail['index']: detail['shape'] for detail in interpreter.get_tensor_details()}
+    given = [(op['op_name'], shapes.get(op['inputs'][0], ())) for op in operators if op['op_name'] != 'DELEGATE']
+    return Delegation('XNNPACK', len(delegates), dict(left), {GPU: left_by_gpu(given)})
 
 
 def _describe(path: Path, spec: Spec) -> None:
