@@ -32,6 +32,12 @@ def main(argv: list[str]) -> None:
         help="the runtime, all of them, or safetensors for the weights alone (default: the library's)",
     )
     parser.add_argument(
+        '--backend',
+        choices=['xnnpack', 'coreml'],
+        default='xnnpack',
+        help="of --to executorch: CPUs (default), or Core ML on Apple's devices",
+    )
+    parser.add_argument(
         '--size',
         nargs=2,
         type=int,
@@ -98,6 +104,7 @@ def main(argv: list[str]) -> None:
                 args.cfg_options,
                 args.fit,
                 args.preset,
+                None if args.backend == 'xnnpack' else args.backend,
             )
         )
 

@@ -48,6 +48,7 @@ def export(
     cfg_options: dict | None = None,
     fit: str | None = None,
     preset: str = 'raw',
+    delegate: str | None = None,
 ) -> Export:
     """Writes the fused segmenter of a checkpoint as an artifact, runs it, and keeps it if it computes the same.
 
@@ -70,6 +71,7 @@ def export(
         fit: ``'letterbox'``, ``'stretch'`` or ``'windows'``: how a photo of another size goes through the file, see
             :mod:`effseg.deploy.fit`. The preset's when left out, of raw files letterbox.
         preset: the library that the file is for, see :mod:`effseg.deploy.presets`.
+        delegate: ``'coreml'`` for a file of ExecuTorch that Core ML computes, in the place of XNNPACK.
 
     Raises:
         EffsegError: for anything that cannot be used, and for an artifact that does not compute what its source does.
@@ -79,11 +81,11 @@ def export(
     if precision not in PRECISIONS:
         raise ConfigError(f'precision={precision!r} is unknown; use one of {", ".join(PRECISIONS)}')
     model = _opened(config, checkpoint, cfg_options)
-    spec = _spec(model, checkpoint, to, size, output, precision, fit, preset)
+    spec = _spec(model, checkpoint, to, size, output, precision, fit, preset, delegate)
     given = _Images(model.cfg, spec, images, proof_images, calibration)
     _ = given.proof  # what is missing is said before anything is fused
     write = _writer(model, spec, given, fuse, keep_inaccurate)
-    return write(to, precision, path or _name(Path(checkpoint), preset, to, precision))
+    return write(to, precision, path or _name(Path(checkpoint), spec, to, precision))
 
 
 def export_all(
@@ -102,6 +104,7 @@ def export_all(
     cfg_options: dict | None = None,
     fit: str | None = None,
     preset: str = 'raw',
+    delegate: str | None = None,
 ) -> Exports:
     """Writes every artifact that can be had of a checkpoint, which is opened and fused once; one that fails is a row of
     what is returned, and not the end.
@@ -110,7 +113,7 @@ def export_all(
         to, precision: ``'all'``, or one of those of :func:`export`.
         folder: for the artifacts; that of the checkpoint when left out.
         config, checkpoint, size, output, calibration, images, proof_images, fuse, keep_inaccurate, cfg_options, fit,
-            preset: as in :func:`export`.
+            preset, delegate: as in :func:`export`.
 
     Raises:
         EffsegError: for a checkpoint or images that cannot be used.
@@ -119,22 +122,23 @@ def export_all(
     runtimes = tuple(SUFFIXES) if to == 'all' else (to,)
     precisions = PRECISIONS if precision == 'all' else (precision,)
     model = _opened(config, checkpoint, cfg_options)
-    spec = _spec(model, checkpoint, runtimes[0], size, output, precisions[0], fit, preset)
+    spec = _spec(model, checkpoint, runtimes[0], size, output, precisions[0], fit, preset, delegate)
     write = _writer(model, spec, _Images(model.cfg, spec, images, proof_images, calibration), fuse, keep_inaccurate)
     weights = Path(folder or Path(checkpoint).parent, Path(checkpoint).name)
     return write_all(
-        lambda to, precision: write(to, precision, _name(weights, preset, to, precision)),
+        lambda to, precision: write(to, precision, _name(weights, spec, to, precision)),
         runtimes,
         precisions,
     )
 
 
-def _name(checkpoint: Path, preset: str, to: str, precision: str) -> Path:
+def _name(checkpoint: Path, spec: Spec, to: str, precision: str) -> Path:
     """Beside a checkpoint: of a file, or of the folder that a library expects."""
     stem = checkpoint.with_suffix('')
-    if presets.PRESETS[preset].place:
-        return stem.with_name(f'{stem.name}_{preset}')
-    return stem.with_name(f'{stem.name}_{"" if preset == "raw" else f"{preset}_"}{precision}{SUFFIXES[to]}')
+    if presets.PRESETS[spec.preset].place:
+        return stem.with_name(f'{stem.name}_{spec.preset}')
+    kind = [] if spec.preset == 'raw' else [spec.preset]
+    return stem.with_name('_'.join([stem.name, *kind, *filter(None, [spec.delegate]), precision]) + SUFFIXES[to])
 
 
 def _opened(config: str, checkpoint: str, cfg_options: dict | None) -> Any:
@@ -210,6 +214,7 @@ def _spec(
     precision: str,
     fit: str,
     preset: str,
+    delegate: str | None,
 ) -> Spec:
     preprocessor = model.cfg.model.data_preprocessor
     if not preprocessor.get('bgr_to_rgb'):
@@ -233,6 +238,7 @@ def _spec(
         threshold=threshold_of(model),
         fit=fit,
         preset=preset,
+        delegate=delegate,
     )
     check_classes(model, spec)
     return spec

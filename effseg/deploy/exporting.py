@@ -122,7 +122,7 @@ def export(
     _check(path, writer, spec, images, calibration)
     presets.check_folder(spec, out)
     path.parent.mkdir(parents=True, exist_ok=True)
-    runs_here = getattr(writer, 'runs_here', lambda: True)()
+    runs_here = getattr(writer, 'runs_here', lambda spec: True)(spec)
     reference = parity.Reference(model, spec, images, masks)
     spec = dataclasses.replace(spec, grid=reference.grid)
     run = load if runs_here else functools.partial(writer.interpret, spec=spec)
@@ -218,11 +218,14 @@ def _convert(writer: ModuleType, network: nn.Module, *arguments: Any) -> Delegat
 def _check(
     path: Path, writer: ModuleType, spec: Spec, images: Sequence[np.ndarray], calibration: Sequence[np.ndarray]
 ) -> None:
-    if spec.precision not in writer.PRECISIONS:
-        why = getattr(writer, 'MISSING', {}).get(spec.precision)
+    delegates = {None: writer.PRECISIONS, **getattr(writer, 'DELEGATES', {})}
+    if spec.delegate not in delegates:
+        raise ConfigError(f'--backend {spec.delegate} is for --to executorch; {spec.backend} has no choice of backends')
+    if spec.precision not in delegates[spec.delegate]:
+        why = getattr(writer, 'MISSING', {}).get(spec.precision) if spec.delegate is None else None
         raise ConfigError(
             f'--precision {spec.precision} does not exist for {spec.backend}{f" ({why})" if why else ""}; use one of '
-            f'{", ".join(writer.PRECISIONS)}'
+            f'{", ".join(delegates[spec.delegate])}'
         )
     if path.suffix != SUFFIXES[spec.backend]:
         raise ConfigError(f'{path} must end in {SUFFIXES[spec.backend]} to be read by {spec.backend}')

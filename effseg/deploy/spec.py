@@ -47,6 +47,8 @@ class Spec:
         threshold: of a segmenter with one logit for two classes: label 1 where its sigmoid exceeds this; None for one
             logit per class.
         grid: (h, w) of the logits; a quarter of the image when left out.
+        delegate: ``'coreml'`` where that computes a file of ExecuTorch; None where XNNPACK does, and of other
+            runtimes.
         fit: how a photo of another size becomes the image and how labels go back, see :mod:`effseg.deploy.fit`.
         preset: of the library that the file is for, see :mod:`effseg.deploy.presets`.
     """
@@ -68,6 +70,7 @@ class Spec:
     grid: tuple[int, int] | None = None
     fit: str = 'letterbox'
     preset: str = 'raw'
+    delegate: str | None = None
 
     def __post_init__(self):
         for name in ('mean', 'std', 'classes'):

@@ -1,6 +1,13 @@
+import dataclasses
+
+import pytest
 import torch
 
-from .conftest import need
+import effseg
+from effseg import deploy
+from effseg.errors import ConfigError, MissingRuntimeError, ParityError
+
+from .conftest import SIZE, need, spec_of
 from .contract import BackendContract
 
 
@@ -34,3 +41,32 @@ def test_what_other_partitioners_would_leave_is_named():
     graph = to_edge(torch.export.export(Odd(), (torch.zeros(2, 3),))).exported_program().graph
     left = _elsewhere([node for node in graph.nodes if node.op == 'call_function'])
     assert list(left.values()) == [{'aten.asinh.default': 1}] * len(left) and len(left) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('precision, output', [('fp32', 'logits'), ('fp16', 'labels')])
+def test_core_ml_computes_it_in_one_piece(trained, scenes, tmp_path, precision, output):
+    need('executorch')
+    need('coreml')
+    with torch.no_grad():
+        network = effseg.fuse(trained, size=SIZE).exportable()
+    spec = spec_of('executorch', output, precision, classes=8, delegate='coreml')
+    images, path = [image for image, _ in scenes[:4]], tmp_path / 'm.pte'
+    done = deploy.export(trained, network, spec, path, images)
+    assert done.delegation.delegates == 1 and not done.delegation.left and done.parity.agreement > 0.999
+    assert done.interpreted and done.accelerated.parity.agreement > 0.99
+    with pytest.raises(MissingRuntimeError, match='runs on iOS and macOS only'):
+        deploy.load(path)
+    with torch.no_grad():
+        network.decoder.classifier.bias.add_(torch.arange(8.0))
+    with pytest.raises(ParityError):
+        deploy.export(trained, network, spec, tmp_path / 'other.pte', images)
+
+
+def test_other_runtimes_have_no_core_ml_inside(model, fused, images, tmp_path):
+    spec = spec_of('onnx', delegate='coreml')
+    with pytest.raises(ConfigError, match='--backend coreml is for --to executorch'):
+        deploy.export(model, fused, spec, tmp_path / 'm.onnx', images)
+    with pytest.raises(ConfigError, match='int8 does not exist .* use one of fp32, fp16'):
+        spec = dataclasses.replace(spec, backend='executorch', precision='int8')
+        deploy.export(model, fused, spec, tmp_path / 'm.pte', images, images)

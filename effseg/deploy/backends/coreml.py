@@ -25,7 +25,7 @@ METADATA = 'effseg'
 PREVIEW = 'com.apple.coreml.model.preview'  # where Xcode reads the names and colors of a segmenter's classes
 
 
-def runs_here() -> bool:
+def runs_here(spec: Spec | None = None) -> bool:
     """Whether this machine can execute Core ML programs."""
     return sys.platform == 'darwin'
 
@@ -72,16 +72,22 @@ def convert(network, spec: Spec):
         scale=1 / divisor,
         bias=[-mean / divisor for mean in spec.mean],
     )
-    precision = ct.precision.FLOAT32 if spec.precision == 'fp32' else ct.precision.FLOAT16
     return ct.convert(
         exported,
         inputs=[image],
         outputs=[ct.TensorType(name=port.name) for port in output_ports(spec)],
         convert_to='mlprogram',
-        minimum_deployment_target=getattr(ct.target, TARGET),
-        compute_precision=precision,
         skip_model_load=not runs_here(),
+        **aim(spec),
     )
+
+
+def aim(spec: Spec) -> dict[str, Any]:
+    """What system and which arithmetic coremltools converts for."""
+    import coremltools as ct
+
+    precision = ct.precision.FLOAT32 if spec.precision == 'fp32' else ct.precision.FLOAT16
+    return dict(minimum_deployment_target=getattr(ct.target, TARGET), compute_precision=precision)
 
 
 def _know_alias() -> None:
@@ -106,7 +112,7 @@ def check(path: Path, spec: Spec) -> None:
     import coremltools as ct
     from coremltools.converters.mil.mil.ops.registry import SSAOpRegistry
 
-    proto, program = _read(path)
+    proto, program = read(path)
     target = getattr(ct.target, TARGET)
     operators = program.functions['main'].operations
     unknown = sorted(
@@ -135,7 +141,7 @@ def interpret(path: Path, spec: Spec) -> Callable[[np.ndarray], Any]:
     """
     from . import mil
 
-    _, program = _read(path)
+    program = read(path)[1]
 
     def run(image: np.ndarray):
         pixels = np.ascontiguousarray(image.transpose(2, 0, 1)[None]).astype(np.float32)
@@ -149,10 +155,10 @@ def in_half(network, spec: Spec, path: Path, sums: bool):
     from ..half import HalfProgram
     from .mil import Interpreted
 
-    return HalfProgram(Interpreted(_read(path)[1]), sums)
+    return HalfProgram(Interpreted(read(path)[1]), sums)
 
 
-def _read(path: Path):
+def read(path: Path):
     """The description of a package, and its program with its weights."""
     import coremltools as ct
     from coremltools.converters.mil.frontend.milproto.load import load

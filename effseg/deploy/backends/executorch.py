@@ -1,4 +1,5 @@
-"""ExecuTorch with XNNPACK: a .pte file. The image is float32 (1, H, W, 3): a cast would stay outside the delegate.
+"""ExecuTorch with XNNPACK, or with Core ML: a .pte file. The image is float32 (1, H, W, 3): a cast would stay outside
+the delegate. Core ML's part is a package inside the file, which is taken out and evaluated off macOS.
 
 Its Python runtime imports torch itself; the phone's runtimes do not need it.
 """
@@ -6,19 +7,24 @@ Its Python runtime imports torch itself; the phone's runtimes do not need it.
 import importlib
 import operator
 import re
+import sys
+import tempfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ...errors import ArtifactError
-from ..interface import axes, given, input_port
+from ...errors import ArtifactError, EffsegError, MissingRuntimeError
+from ..interface import axes, given, input_port, taken
 from ..quiet import quiet
 from ..spec import Spec
 from . import Delegation, Session, require
 
 PRECISIONS = ('fp32', 'int8')
-HALF = ()
+DELEGATES = {'coreml': ('fp32', 'fp16')}
+HALF = ('fp16',)
 # executorch 1.5: op_conv2d.py of its XNNPACK backend writes kernels with force_fp32, GeluConfig refuses fp16, and no
 # config takes a change of dtype
 MISSING = {'fp16': 'its XNNPACK backend stores fp16 kernels as fp32, and leaves GELU and casts outside its delegate'}
@@ -30,11 +36,17 @@ REDUNDANT = {'dim_order_ops._clone_dim_order.default', 'aten.alias_copy.default'
 METHOD = 'effseg_spec'
 
 
+def runs_here(spec: Spec) -> bool:
+    """Whether this machine can run such a file."""
+    return spec.delegate is None or sys.platform == 'darwin'
+
+
 def export(network, spec: Spec, path: Path, images: list[np.ndarray], floats: tuple[str, ...] = ()) -> Delegation:
     """Writes a .pte file; arguments and errors as in :func:`effseg.deploy.backends.onnx.export`."""
     require('executorch', 'executorch.exir')
+    if spec.delegate:
+        require('coreml', 'coremltools')
     import torch
-    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
     from executorch.exir.passes.constant_prop_pass import constant_prop_pass
 
@@ -50,7 +62,7 @@ def export(network, spec: Spec, path: Path, images: list[np.ndarray], floats: tu
                 _to_int8(exported.module(), [given(image, spec) for image in images], floats), example
             )
         edge = to_edge_transform_and_lower(
-            exported, partitioner=[XnnpackPartitioner()], constant_methods={METHOD: spec.to_json()}
+            exported, partitioner=[_partitioner(spec)], constant_methods={METHOD: spec.to_json()}
         )
         # counted first: making the file rewrites the graph
         delegation = _delegation(edge.exported_program().graph_module, spec)
@@ -58,11 +70,50 @@ def export(network, spec: Spec, path: Path, images: list[np.ndarray], floats: tu
     return delegation
 
 
+def _partitioner(spec: Spec):
+    if spec.delegate is None:
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+
+        return XnnpackPartitioner()
+    from executorch.backends.apple.coreml.compiler import CoreMLBackend
+    from executorch.backends.apple.coreml.partition import CoreMLPartitioner
+
+    from .coreml import aim
+
+    return CoreMLPartitioner(compile_specs=CoreMLBackend.generate_compile_specs(**aim(spec)))
+
+
+def interpret(path: Path, spec: Spec) -> Callable[[np.ndarray], Any]:
+    """As :func:`effseg.deploy.backends.coreml.interpret`, of the package inside a file for Core ML."""
+    from . import mil
+
+    program = _package(path)
+    return lambda image: taken([result.numpy() for result in mil.run(program, given(image, spec))], spec)
+
+
+def _package(path: Path):
+    """The program in it, with its weights."""
+    from executorch.backends.apple.coreml import executorchcoreml
+    from executorch.exir._serialize._program import deserialize_pte_binary
+
+    from .coreml import read
+
+    (part,) = deserialize_pte_binary(path.read_bytes()).program.backend_delegate_data
+    with tempfile.TemporaryDirectory() as folder:
+        executorchcoreml.unflatten_directory_contents(bytes(part.data), folder)
+        (package,) = Path(folder).rglob('*.mlpackage')
+        return read(package)[1]
+
+
 def in_half(network, spec: Spec, path: Path, sums: bool):
     """As :func:`effseg.deploy.backends.onnx.in_half`."""
     from ..half import HalfProgram
     from ..program import Program
 
+    if spec.delegate:
+        from .mil import Interpreted
+
+        return HalfProgram(Interpreted(_package(path), channels_first=axes(spec)[0] == 'NCHW'), sums)
     return HalfProgram(Program(network, spec, compare=True), sums)
 
 
@@ -75,8 +126,12 @@ def load(path: Path, threads: int | None = None) -> Session:
     try:
         with quiet():
             program = Runtime.get().load_program(path, verification=Verification.InternalConsistency)
-            method = program.load_method('forward')
             spec = program.load_method(METHOD).execute([])[0] if METHOD in program.method_names else None
+            if spec and not runs_here(Spec.from_json(spec, str(path))):
+                raise MissingRuntimeError(f'{path.name} is for Core ML, and runs on iOS and macOS only')
+            method = program.load_method('forward')
+    except EffsegError:
+        raise
     except Exception as error:  # the runtime raises bare RuntimeErrors
         raise ArtifactError(
             f'ExecuTorch cannot read {path}: {str(error).splitlines()[0]}; it is cut or not a .pte file'
@@ -122,6 +177,8 @@ def _delegation(module, spec: Spec) -> Delegation:
             delegates.append(getattr(module, node.args[0].target).original_module.graph)
         else:
             nodes.append(node)
+    if spec.delegate:
+        return Delegation('Core ML through ExecuTorch', len(delegates), _names(nodes))
     inside = [node for graph in delegates for node in graph.nodes if node.op == 'call_function']
     # int8 of those comes of quantizers of their own
     elsewhere = {} if spec.precision == 'int8' else _elsewhere([*inside, *nodes])

@@ -81,18 +81,19 @@ def run(program, image: np.ndarray, note: Callable[[str], object] = str) -> list
 
 
 class Interpreted(torch.nn.Module):
-    """A program that takes an image as the other programs do."""
+    """A program that takes an image as the other programs do; ``channels_first`` where it is to be turned for it."""
 
-    def __init__(self, program):
+    def __init__(self, program, channels_first: bool = True):
         super().__init__()
-        self.program, self.at = program, ''
+        self.program, self.channels_first, self.at = program, channels_first, ''
 
     def _note(self, name: str) -> None:
         self.at = name
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """(1, H, W, 3) uint8 -> what the program returns; two results as one, as other programs have them."""
-        results = run(self.program, image.permute(0, 3, 1, 2).float().contiguous().numpy(), self._note)
+        image = image.permute(0, 3, 1, 2) if self.channels_first else image
+        results = run(self.program, image.float().contiguous().numpy(), self._note)
         return results[0] if len(results) == 1 else torch.stack([result.float() for result in results], 1)
 
 
