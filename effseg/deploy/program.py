@@ -86,12 +86,11 @@ class Program(nn.Module):
     def _of_one(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Labels and their probability of logits of one channel, at the image's size."""
         assert self.bar is not None
-        logits = logits.reshape(-1, *self.size)  # of four axes with one channel ExecuTorch loses track of the layout
         labels = step(logits - self.bar) if self.compare else (logits > self.bar).float()
         if not self.spec.confident:
             return labels, labels
-        likely = torch.sigmoid(logits)
-        return labels, labels * likely + (1 - labels) * (1 - likely)
+        # whole numbers beside a map are casts, which ExecuTorch leaves outside of its delegate
+        return labels, torch.sigmoid(logits * (labels * 2.0 - 1.0))
 
     def _of_many(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Labels and their probability of logits of a channel per class, at the image's size."""
