@@ -5,6 +5,7 @@ import torch
 
 import effseg
 from effseg import deploy
+from effseg.deploy.program import Program
 from effseg.errors import ConfigError, MissingRuntimeError, ParityError
 
 from .conftest import SIZE, need, spec_of
@@ -70,3 +71,33 @@ def test_other_runtimes_have_no_core_ml_inside(model, fused, images, tmp_path):
     with pytest.raises(ConfigError, match='int8 does not exist .* use one of fp32, fp16'):
         spec = dataclasses.replace(spec, backend='executorch', precision='int8')
         deploy.export(model, fused, spec, tmp_path / 'm.pte', images, images)
+
+
+class Attends(torch.nn.Module):
+    """torch's MultiheadAttention, whose queries and keys have one tensor of weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.attention = torch.nn.Conv2d(3, 3, 16, 16), torch.nn.MultiheadAttention(3, 1)
+        torch.nn.init.normal_(self.attention.in_proj_weight)
+
+    def logits(self, x):
+        x = self.conv(x)
+        tokens = x.flatten(2).permute(2, 0, 1)
+        return self.attention(tokens, tokens[::2], tokens[::2])[0].permute(1, 2, 0).reshape(x.shape)
+
+
+@pytest.mark.parametrize('separate', [True, False])
+@torch.no_grad()
+def test_parts_of_one_tensor_keep_their_numbers(separate, images, tmp_path, monkeypatch):
+    need('executorch')
+    from effseg.deploy.backends import executorch as backend
+
+    torch.manual_seed(0)
+    network, spec = Attends().eval(), spec_of('executorch')
+    if not separate:  # were this to pass, _separate could go
+        monkeypatch.setattr(backend, '_separate', lambda exported: None)
+    backend.export(network, spec, tmp_path / 'model.pte', [])
+    batch = torch.from_numpy(images[0][None].astype('float32'))
+    came, expected = backend.load(tmp_path / 'model.pte').run(batch.numpy()), Program(network, spec)(batch)
+    assert torch.allclose(torch.from_numpy(came), expected, atol=1e-4) == separate

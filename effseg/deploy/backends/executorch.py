@@ -57,6 +57,7 @@ def export(network, spec: Spec, path: Path, images: list[np.ndarray], floats: tu
     with quiet(), torch.no_grad():
         # what depends on no input becomes constant: XNNPACK takes convs of constant weights only
         exported = constant_prop_pass(torch.export.export(program, example), custom_skip_targets=set())
+        _separate(exported)
         if spec.precision == 'int8':
             exported = torch.export.export(
                 _to_int8(exported.module(), [given(image, spec) for image in images], floats), example
@@ -103,6 +104,15 @@ def _package(path: Path):
         executorchcoreml.unflatten_directory_contents(bytes(part.data), folder)
         (package,) = Path(folder).rglob('*.mlpackage')
         return read(package)[1]
+
+
+def _separate(exported) -> None:
+    """Gives every constant a memory of its own: parts of one tensor, as the projections of torch's MultiheadAttention
+    are, would all be read from its beginning (seen with executorch 1.5).
+    """
+    for name, tensor in exported.constants.items():
+        if hasattr(tensor, 'untyped_storage') and tensor.untyped_storage().nbytes() != tensor.nbytes:
+            exported.constants[name] = tensor.clone()
 
 
 def in_half(network, spec: Spec, path: Path, sums: bool):
