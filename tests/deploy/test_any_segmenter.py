@@ -6,6 +6,8 @@ from networks import MEAN, STD, segmenter
 
 import effseg
 from effseg import deploy
+from effseg.deploy.backends import SUFFIXES, backend
+from effseg.deploy.exporting import _convert
 from effseg.deploy.program import Unfused
 from effseg.errors import ArtifactError, FuseError
 
@@ -66,3 +68,26 @@ def test_a_head_that_returns_two_tensors_is_named(random_stats, images, tmp_path
     with torch.no_grad(), pytest.raises(FuseError, match='FPNHead returns a tuple of 2'):
         deploy.export(model, Unfused(model), spec_of('onnx'), tmp_path / 'model.onnx', images[:1])
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('runtime', SUFFIXES)
+@torch.no_grad()
+def test_every_runtime_names_what_it_cannot_convert(runtime, tmp_path):
+    need(runtime)
+
+    class Behind(torch.nn.Module):
+        def __init__(self, layer):
+            super().__init__()
+            self.conv, self.layer = torch.nn.Conv2d(3, 3, 4, 4), layer
+
+        def logits(self, x):
+            return self.layer(self.conv(x))
+
+    for layer, named in ((Untraceable(), 'in Untraceable.forward: return x if'), (Unknown(), 'bessel_j0')):
+        if runtime == 'torch' and isinstance(layer, Unknown):
+            continue  # which knows it
+        with pytest.raises(ArtifactError, match=f'{runtime} cannot convert this network.*{named}') as raised:
+            path = tmp_path / f'model{SUFFIXES[runtime]}'
+            _convert(backend(runtime), Behind(layer).eval(), spec_of(runtime), path, [])
+        assert len(str(raised.value).splitlines()) == 1

@@ -99,5 +99,5 @@ def test_parts_of_one_tensor_keep_their_numbers(separate, images, tmp_path, monk
         monkeypatch.setattr(backend, '_separate', lambda exported: None)
     backend.export(network, spec, tmp_path / 'model.pte', [])
     batch = torch.from_numpy(images[0][None].astype('float32'))
-    came, expected = backend.load(tmp_path / 'model.pte').run(batch.numpy()), Program(network, spec)(batch)
+    (came,), expected = backend.load(tmp_path / 'model.pte').run(batch.numpy()), Program(network, spec)(batch)
     assert torch.allclose(torch.from_numpy(came), expected, atol=1e-4) == separate

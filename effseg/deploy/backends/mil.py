@@ -73,10 +73,11 @@ def run(program, image: np.ndarray, note: Callable[[str], object] = str) -> list
             continue
         note(op.name)
         arguments = {name: value(var) for name, var in op.inputs.items() if var is not None}
-        result = _apply(op.op_type, arguments)
-        if tuple(result.shape) != tuple(op.outputs[0].shape):
-            raise ParityError(f'{op.op_type} {op.name} gives {tuple(result.shape)}, not {op.outputs[0].shape}')
-        values[op.outputs[0].name] = result
+        results = _apply(op.op_type, arguments)
+        for result, output in zip(results if isinstance(results, tuple) else (results,), op.outputs):
+            if tuple(result.shape) != tuple(output.shape):
+                raise ParityError(f'{op.op_type} {op.name} gives {tuple(result.shape)}, not {output.shape}')
+            values[output.name] = result
     return [values[output.name] for output in function.outputs]
 
 
@@ -106,7 +107,7 @@ def _ints(tensor) -> list[int]:
     return [int(i) for i in tensor]
 
 
-def _apply(kind: str, a: dict) -> torch.Tensor:
+def _apply(kind: str, a: dict) -> torch.Tensor | tuple[torch.Tensor, ...]:
     if kind in UNARY:
         return UNARY[kind](a['x'])
     if kind in BINARY:
@@ -251,6 +252,11 @@ def _expand_dims(a):
     for axis in sorted(_ints(a['axes'])):
         a['x'] = a['x'].unsqueeze(axis)
     return a['x']
+
+
+def _split(a):
+    sizes = _ints(a['split_sizes']) if 'split_sizes' in a else a['x'].shape[int(a['axis'])] // int(a['num_splits'])
+    return a['x'].split(sizes, int(a['axis']))
 
 
 def _concat(a):
