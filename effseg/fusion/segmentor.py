@@ -9,6 +9,7 @@ would take.
 """
 
 import copy
+import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -334,7 +335,7 @@ def check_model(model: nn.Module) -> None:
         )
     for part, names in (
         (model, ('extract_feat', 'encode_decode')),
-        (deciding_head(model), ('predict', 'predict_by_feat')),
+        (deciding_head(model), ('predict', 'predict_by_feat', 'forward_test')),
     ):
         for name in names:
             owner = getattr(getattr(type(part), name, None), '__qualname__', '').partition('.')[0]
@@ -344,6 +345,13 @@ def check_model(model: nn.Module) -> None:
                     'alone; such a model can be neither fused nor exported. tools/test.py and tools/predict.py take it '
                     'as it is'
                 )
+    for place, head in enumerate(Decoder(model).heads):
+        wanted = [name for name, one in inspect.signature(head.forward).parameters.items() if one.default is one.empty]
+        if len(wanted) > 1 + min(place, 1):  # a cascade's later heads read the logits before them
+            raise FuseError(
+                f'{type(head).__name__} decides by {", ".join(wanted)}, and a fused or exported network has the maps '
+                'alone. tools/test.py and tools/predict.py take it as it is'
+            )
     training = [name or 'model' for name, module in model.named_modules() if module.training]
     if training:
         raise FuseError(f'{training[0]} is in training mode; call model.eval() first')

@@ -222,6 +222,20 @@ def test_heads_that_decide_otherwise_are_named(random_stats):
             effseg.fuse(model, size=(64, 64))
 
 
+def test_heads_that_want_more_than_maps_are_named(random_stats):
+    model = random_stats(build(backbone=resnet(), **head()))
+    kind = type(model.decode_head)
+    for members, said in (
+        (dict(forward=lambda self, inputs, batch_img_metas: None), 'decides by inputs, batch_img_metas'),
+        (dict(forward_test=lambda self, inputs, img_metas, test_cfg: None), 'has a forward_test of its own'),
+    ):
+        for function in members.values():
+            function.__qualname__ = f'Mine.{next(iter(members))}'
+        model.decode_head.__class__ = type('Mine', (kind,), members)
+        with pytest.raises(FuseError, match=f'Mine {said}'):
+            effseg.fuse(model, size=(64, 64))
+
+
 def test_an_image_the_model_does_not_take_is_one_error(random_stats):
     model = random_stats(build(backbone=resnet(), **head()))
     model.decode_head.conv_seg = nn.Conv2d(3, 5, 1).double().eval()
