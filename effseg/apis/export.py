@@ -1,33 +1,27 @@
 """From a config and a checkpoint to a proven artifact."""
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from .. import __version__, deploy, files
-from ..datasets.images import read_image
 from ..deploy import presets
 from ..deploy.backends import SUFFIXES, backend
 from ..deploy.exporting import Export
-from ..deploy.images import CONTENTS, fit_mask
-from ..deploy.images import fit as fit_image
 from ..deploy.parity import check_classes
 from ..deploy.program import Unfused
 from ..deploy.spec import PRECISIONS, Spec
-from ..engine.config import dataset_of, of_config
 from ..engine.optim import check_bfloat16
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError
 from ..fusion.segmentor import check_model, threshold_of
 from ..fusion.segmentor import fuse as fuse_model
 from ..fusion.trained import Decoder, deciding_head, freeze_random_bases
 from .export_all import Exports, write_all
+from .export_images import ExportImages
 from .opening import open_segmenter
-from .predict import find_images
 
 PROOF_IMAGES = 30
 
@@ -82,7 +76,7 @@ def export(
         raise ConfigError(f'precision={precision!r} is unknown; use one of {", ".join(PRECISIONS)}')
     model = _opened(config, checkpoint, cfg_options)
     spec = _spec(model, checkpoint, to, size, output, precision, fit, preset, delegate)
-    given = _Images(model.cfg, spec, images, proof_images, calibration)
+    given = ExportImages(model.cfg, spec, images, proof_images, calibration)
     _ = given.proof  # what is missing is said before anything is fused
     write = _writer(model, spec, given, fuse, keep_inaccurate)
     return write(to, precision, path or _name(Path(checkpoint), spec, to, precision))
@@ -123,7 +117,9 @@ def export_all(
     precisions = PRECISIONS if precision == 'all' else (precision,)
     model = _opened(config, checkpoint, cfg_options)
     spec = _spec(model, checkpoint, runtimes[0], size, output, precisions[0], fit, preset, delegate)
-    write = _writer(model, spec, _Images(model.cfg, spec, images, proof_images, calibration), fuse, keep_inaccurate)
+    write = _writer(
+        model, spec, ExportImages(model.cfg, spec, images, proof_images, calibration), fuse, keep_inaccurate
+    )
     weights = Path(folder or Path(checkpoint).parent, Path(checkpoint).name)
     return write_all(
         lambda to, precision: write(to, precision, _name(weights, spec, to, precision)),
@@ -147,37 +143,8 @@ def _opened(config: str, checkpoint: str, cfg_options: dict | None) -> Any:
     return model
 
 
-@dataclasses.dataclass(frozen=True)
-class _Images:
-    """The images of an export, read when they are first asked for."""
-
-    cfg: Any
-    spec: Spec
-    sources: list[str] | None
-    proof_count: int
-    calibration_count: int
-
-    @functools.cached_property
-    def proof(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """To compare on, and their masks."""
-        return self._read('val_dataloader', self.proof_count, cover=True)
-
-    @functools.cached_property
-    def calibration(self) -> list[np.ndarray]:
-        """To choose the ranges of int8 on; none where there are none, which is printed."""
-        try:
-            return self._read('train_dataloader', self.calibration_count, cover=False)[0]
-        except DataError as error:
-            print(f'nothing to calibrate int8 on, so it is of weights alone: {error}', flush=True)
-            return []
-
-    def _read(self, loader: str, count: int, cover: bool) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        size = (self.spec.height, self.spec.width)
-        return _images(self.cfg, loader, self.sources, count, size, self.spec.mean, cover)
-
-
 def _writer(
-    model: Any, spec: Spec, images: _Images, fuse: bool, keep_inaccurate: bool
+    model: Any, spec: Spec, images: ExportImages, fuse: bool, keep_inaccurate: bool
 ) -> Callable[[str, str, str | Path], Export]:
     """What writes a runtime's file of a precision to a path."""
     shape = (spec.height, spec.width)
@@ -242,67 +209,3 @@ def _spec(
     )
     check_classes(model, spec)
     return spec
-
-
-def _images(
-    cfg, loader: str, sources: list[str] | None, count: int, size: tuple[int, int], fill: tuple[float, ...], cover: bool
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Real images of the artifact's size at three sizes of content, and their masks: from files, which have none, or
-    spread over a data set of the config, through its test pipeline; with ``cover`` as many more as it takes for every
-    class of the data set to be seen."""
-    if sources:
-        files = find_images(sources)[: max(count, 0)]
-        return [fit_image(read_image(file), size, number, fill) for number, file in enumerate(files)], []
-    from mmseg.registry import DATASETS
-
-    pipeline = cfg.test_pipeline if 'test_pipeline' in cfg else cfg.test_dataloader.dataset.pipeline
-    with of_config(f'{loader}.dataset or test pipeline'):
-        dataset = DATASETS.build(dict(dataset_of(cfg, loader), pipeline=pipeline, lazy_init=True))
-    try:
-        dataset.full_init()
-        chosen = np.linspace(0, len(dataset) - 1, min(max(count, 0), len(dataset))).round().astype(int)
-        shown = [_show(*_sample(dataset, index), size, number, fill) for number, index in enumerate(chosen)]
-        if cover and shown and all(mask is not None for _, mask in shown):
-            shown += _unseen(dataset, shown, size, fill)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"the config's {loader} gives no images ({error}); put the data where the config says or name a folder of "
-            'images with --images'
-        ) from error
-    masks = [mask for _, mask in shown if mask is not None]
-    return [image for image, _ in shown], masks if len(masks) == len(shown) else []
-
-
-def _sample(dataset, index: int) -> tuple[np.ndarray, Any]:
-    """The image (h, w, 3) RGB of a data set behind its pipeline, and the mask, which may have another size."""
-    sample = dataset[index]
-    image, samples = sample['inputs'].permute(1, 2, 0).numpy()[..., ::-1], sample['data_samples']
-    return image, samples.gt_sem_seg.data[0].numpy().astype(np.uint8) if 'gt_sem_seg' in samples else None
-
-
-def _show(image, mask, size: tuple[int, int], number: int, fill) -> tuple[np.ndarray, Any]:
-    return fit_image(image, size, number, fill), None if mask is None else fit_mask(mask, image.shape[:2], size, number)
-
-
-def _unseen(dataset, shown, size: tuple[int, int], fill) -> list[tuple[np.ndarray, np.ndarray]]:
-    """For each class that occurs in the masks of a data set and not in ``shown``: the image with most of it, as it
-    shows most of it, and where no size of content shows any, cut where it begins."""
-    from mmseg.datasets.transforms import LoadAnnotations
-
-    (load,) = (step for step in dataset.pipeline.transforms if isinstance(step, LoadAnnotations))
-    masks = (load(dataset.get_data_info(index))['gt_seg_map'] for index in range(len(dataset)))
-    classes = len(dataset.metainfo['classes'])
-    added: list[tuple[np.ndarray, Any]] = []
-    counts = np.array([np.bincount(mask[mask < classes], minlength=classes) for mask in masks])
-    for label in np.flatnonzero(counts.any(0)):
-        if any((mask == label).any() for _, mask in (*shown, *added)):
-            continue
-        image, mask = _sample(dataset, int(counts[:, label].argmax()))
-        views = [_show(image, mask, size, number, fill) for number in range(len(CONTENTS))]
-        if not any((view == label).any() for _, view in views):
-            row, column = np.argwhere(mask == label)[0] / mask.shape
-            top, left = int(row * image.shape[0]), int(column * image.shape[1])
-            mask = mask[int(row * mask.shape[0]) :, int(column * mask.shape[1]) :]
-            views.append(_show(image[top:, left:], mask, size, 0, fill))
-        added.append(max(views, key=lambda view: (view[1] == label).sum()))
-    return added

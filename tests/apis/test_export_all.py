@@ -6,8 +6,8 @@ import pytest
 from networks import TINY
 from PIL import Image
 
-from effseg.apis import export
 from effseg.apis import export_all as module
+from effseg.apis import export_images
 from effseg.deploy.backends import backend
 from effseg.deploy.spec import Spec
 from effseg.errors import ConfigError, DataError
@@ -71,8 +71,8 @@ def test_without_images_to_calibrate_on_int8_is_of_weights_alone(monkeypatch, ca
     def missing(*arguments):
         raise DataError('there is no folder')
 
-    monkeypatch.setattr(export, '_images', missing)
-    images = export._Images(None, Spec.unnamed('onnx', (64, 96)), None, 30, 64)
+    monkeypatch.setattr(export_images, '_images', missing)
+    images = export_images.ExportImages(None, Spec.unnamed('onnx', (64, 96)), None, 30, 64)
     assert images.calibration == images.calibration == []
     assert capsys.readouterr().out == 'nothing to calibrate int8 on, so it is of weights alone: there is no folder\n'
     with pytest.raises(DataError):
