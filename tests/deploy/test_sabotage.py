@@ -25,7 +25,7 @@ from effseg.errors import ConfigError, ParityError
 
 from .conftest import SIZE, need, spec_of
 
-RUNTIMES = {'onnx': ('fp32', 'fp16', 'int8'), 'executorch': ('fp32', 'int8'), 'litert': ('fp32', 'int8')}
+RUNTIMES = {'onnx': ('fp32', 'fp16', 'int8'), 'executorch': ('fp32', 'int8'), 'litert': ('fp32', 'fp16', 'int8')}
 RUNTIMES['coreml'] = RUNTIMES['onnx']
 RUNTIMES['torch'] = ('fp32', 'bf16')
 SHOWN = 10  # scenes, in which all classes occur
@@ -49,7 +49,8 @@ def order(*indices):
 
 
 def without(label):
-    return lambda logits: logits - 1e3 * nn.functional.one_hot(torch.tensor([label]), 8).reshape(1, 8, 1, 1)
+    lower = 1e3 * nn.functional.one_hot(torch.tensor([label]), 8).reshape(1, 8, 1, 1)  # not every converter has one_hot
+    return lambda logits: logits - lower
 
 
 def shifted(pixels):
