@@ -82,9 +82,10 @@ def of_runs(path: str) -> list[Contestant]:
         for row in rows:
             runs[row['name'], row['iterations']][row['lr']].append(row | {'mIoU': float(row['mIoU'])})
         best = {key: max(rates.values(), key=_seeds_and_mean) for key, rates in runs.items()}
+        equal = len({iterations for _, iterations in best}) == 1
         return [
             Contestant(
-                f'{name}, {iterations} iterations',
+                name if equal else f'{name}, {iterations} iterations',
                 same[0]['config'],
                 _options(same[0]['options']),
                 tuple(row['mIoU'] for row in same),

@@ -93,13 +93,23 @@ def _plot(path: str, milliseconds: Sequence[float], contestants: Sequence[Contes
     figure = Figure(figsize=(9, 5.5), layout='constrained')
     axes = figure.subplots()
     lowest = min((score for one in contestants for score in one.scores), default=0.0) - 1
+    unknown = not all(one.scores for one in contestants)
     for took, one in zip(milliseconds, contestants):
         color = 'C0' if one.ours else 'C1'
         if one.scores:
             axes.plot([took] * 2, [min(one.scores), max(one.scores)], color=color, lw=1)
         place = (took, lowest if one.score is None else one.score)
         axes.plot(*place, 'o' if one.scores else '|', color=color, ms=9)
-        axes.annotate(one.name, place, (4, 6), textcoords='offset points', rotation=0 if one.scores else 50, size=8)
+        side = 'right' if one.scores and took > 0.75 * max(milliseconds) else 'left'
+        axes.annotate(
+            one.name,
+            place,
+            (4 if side == 'left' else -4, 6),
+            textcoords='offset points',
+            ha=side,
+            rotation=0 if one.scores else 50,
+            size=8,
+        )
     axes.set_xlabel('ms from image to logits, ' + title)
-    axes.set_ylabel('mIoU (bars at the bottom: not known)')
+    axes.set_ylabel('mIoU (bars at the bottom: not known)' if unknown else 'mIoU')
     figure.savefig(path, dpi=110)

@@ -70,6 +70,8 @@ def test_trainings_are_contestants_at_the_learning_rate_with_most_seeds(tmp_path
     assert (short.name, short.scores, short.score) == ('light, 250 iterations', (28.0, 26.0), 27.0)
     assert short.options == {'model.decode_head.channels': 64, 'model.decode_head.in_index': [0]}
     assert (long.name, long.scores, long.options) == ('light, 500 iterations', (35.0,), {})
+    path.write_text(''.join(RUNS.splitlines(keepends=True)[:-1]))
+    assert [one.name for one in of_runs(str(path))] == ['light']
 
 
 @pytest.mark.parametrize('text', ['', 'name,config\na,b\n', RUNS.replace(',30,', ',good,'), '\0', RUNS + 'light'])
