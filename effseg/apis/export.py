@@ -11,8 +11,8 @@ from .. import __version__, deploy, files
 from ..deploy import presets
 from ..deploy.backends import SUFFIXES, backend
 from ..deploy.exporting import Export
-from ..deploy.parity import check_classes
 from ..deploy.program import Unfused
+from ..deploy.reference import check_classes
 from ..deploy.spec import PRECISIONS, Spec
 from ..engine.optim import check_bfloat16
 from ..errors import ConfigError

@@ -11,8 +11,9 @@ from torch import nn
 
 from ..errors import ParityError
 from .half import HalfProgram, Overflow
-from .parity import Parity, Reference, check_rounding, compare, inaccuracy
+from .parity import Parity, check_rounding, compare, inaccuracy
 from .program import Program
+from .reference import Reference
 from .spec import Spec
 
 # Every number of every operation is rounded, which takes some ten times as long as the network: three images, which

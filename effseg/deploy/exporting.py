@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import nn
@@ -24,6 +24,7 @@ from .accelerator import Accelerated, accelerated, check_file
 from .artifact import load
 from .backends import SUFFIXES, Delegation, backend
 from .quantize import attempts, quality, survived, unlike
+from .reference import Reference
 from .spec import Spec, beside, seal, write_beside
 
 
@@ -83,6 +84,12 @@ class Export:
         )
 
 
+class _Draft(NamedTuple):
+    path: Path
+    proof: parity.Parity
+    delegation: Delegation
+
+
 def export(
     model: nn.Module,
     network: nn.Module,
@@ -120,33 +127,30 @@ def export(
     out, writer, started = Path(path), backend(spec.backend), time.perf_counter()
     path = presets.artifact_path(spec, out)
     _check(path, writer, spec, images, calibration)
-    presets.check_folder(spec, out)
+    presets.check_place(spec, out, again=beside(path).is_file())
     path.parent.mkdir(parents=True, exist_ok=True)
     runs_here = getattr(writer, 'runs_here', lambda spec: True)(spec)
-    reference = parity.Reference(model, spec, images, masks)
+    reference = Reference(model, spec, images, masks)
     spec = dataclasses.replace(spec, grid=reference.grid)
     run = load if runs_here else functools.partial(writer.interpret, spec=spec)
     with tempfile.TemporaryDirectory(prefix=f'.{path.name}.', dir=path.parent) as folder:
+
+        def drafted(spec: Spec, place: str, *given: Any) -> _Draft:
+            draft = Path(folder) / place / path.name
+            draft.parent.mkdir()
+            delegation = _convert(writer, network, spec, draft, *given)
+            seal(draft)
+            return _Draft(draft, parity.compare(run(draft), reference, spec), delegation)
+
         if spec.precision != 'fp32' and not proven:
             twin = dataclasses.replace(spec, precision='fp32')
-            draft = Path(folder) / 'fp32' / path.name
-            draft.parent.mkdir()
-            _convert(writer, network, twin, draft, [])
-            seal(draft)
-            parity.judge(parity.compare(run(draft), reference, twin), 'fp32')
-        best: tuple[Path, parity.Parity, Delegation, tuple[str, ...]] | None = None
-        for number, floats in enumerate(attempts(network.eval(), spec, calibration or images)):
-            draft = Path(folder) / str(number) / path.name
-            draft.parent.mkdir()
-            delegation = _convert(writer, network, spec, draft, list(calibration), floats)
-            seal(draft)
-            proof = parity.compare(run(draft), reference, spec)
-            if best is None or quality(proof) > quality(best[1]):
-                best = draft, proof, delegation, floats
-            if spec.precision != 'int8' or survived(proof):
+            parity.judge(drafted(twin, 'fp32', []).proof, 'fp32')
+        tried: list[tuple[_Draft, tuple[str, ...]]] = []
+        for floats in attempts(network.eval(), spec, calibration or images):
+            tried.append((drafted(spec, str(len(tried)), list(calibration), floats), floats))
+            if spec.precision != 'int8' or survived(tried[-1][0].proof):
                 break
-        assert best is not None  # there is at least one attempt
-        draft, proof, delegation, floats = best
+        (draft, proof, delegation), floats = max(tried, key=lambda one: quality(one[0].proof))
         parity.judge(proof, spec.precision, keep_inaccurate)
         if spec.precision in ('fp16', 'bf16'):
             check_file(run(draft), network, reference, spec)

@@ -151,21 +151,33 @@ def artifact_path(spec, out: Path) -> Path:
     return out / place.format('' if spec.precision == 'fp32' else f'_{spec.precision}') if place else out
 
 
-def check_folder(spec, out: Path) -> None:
+def check_place(spec, out: Path, again: bool) -> None:
     """
+    Args:
+        spec: of the file.
+        out: what ``--out`` names.
+        again: the artifact of an earlier export lies there, and the text files beside it are its own.
+
     Raises:
-        ConfigError: for a file where a folder is expected, and when a text file that the library expects in it is
-            there, and somebody else's.
+        ConfigError: for a file where a folder is expected, and when a text file that the library expects is there, and
+            somebody else's.
     """
     row = PRESETS[spec.preset]
     if row.place:
         if out.is_file() or out.suffix == Path(row.place).suffix:
             raise ConfigError(f'{out} is the name of a file, and --for {spec.preset} writes a folder: give its name')
         OutputFolder(out).check(row.beside(spec, out.stem))
+        return
+    taken = [name for name in row.beside(spec, out.stem) if (out.parent / name).exists()]
+    if taken and not again:
+        raise ConfigError(
+            f'{out.parent / taken[0]} is there, and tools/export.py did not write it: --for {spec.preset} writes a '
+            'file of this name. Give another --out'
+        )
 
 
 def write_beside(spec, out: Path) -> None:
-    """Writes the text files that a library wants beside the artifact; errors as in :func:`check_folder`."""
+    """Writes the text files that a library wants beside the artifact; errors as in :func:`check_place`."""
     row = PRESETS[spec.preset]
     files = row.beside(spec, out.stem)
     if row.place:

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
+from ..deploy.reference import probability
 from ..errors import ConfigError
 
 UNKNOWN = 255  # in the place of a label whose probability is too small; what masks ignore as well
@@ -26,14 +26,7 @@ def confidence_of(sample: Mapping) -> Tensor:
         return sample['confidence']['data']
     if 'seg_logits' not in sample:
         raise ConfigError('this model gives labels alone, which have no confidence: leave --unknown-below out')
-    return winning(sample['seg_logits']['data'], sample['pred_sem_seg']['data'])
-
-
-def winning(logits: Tensor, labels: Tensor) -> Tensor:
-    """(C, H, W) as MMSegmentation's predict gives them, and labels (1, H, W) -> (1, H, W)."""
-    # of one channel it gives the sigmoid already
-    likely = logits.softmax(0) if len(logits) > 1 else torch.cat([1 - logits, logits])
-    return likely.gather(0, labels.long())
+    return probability(sample['seg_logits']['data'], sample['pred_sem_seg']['data'])
 
 
 def check_bound(unknown_below: float | None) -> None:

@@ -14,6 +14,7 @@ from networks import TRAINING
 
 from effseg import deploy
 from effseg.deploy import backends, parity, quantize
+from effseg.deploy.reference import Reference
 from effseg.deploy.spec import beside
 from effseg.errors import ArtifactError, ConfigError, DataError, MissingRuntimeError, ParityError
 
@@ -88,7 +89,7 @@ class BackendContract:
     def test_loaded_artifact_equals_torch(self, exported, model, images):
         artifact = deploy.load(exported.path)
         assert artifact.spec == exported.spec
-        reference = parity.Reference(model, exported.spec, images[:2])
+        reference = Reference(model, exported.spec, images[:2])
         for number, image in enumerate(images[:2]):
             expected = reference.labels[number] if exported.spec.output == 'labels' else reference.logits(number)
             result = artifact(image)

@@ -8,8 +8,9 @@ import torch
 
 import effseg
 from effseg import deploy
-from effseg.deploy import accelerator, parity
+from effseg.deploy import accelerator
 from effseg.deploy.program import Unfused
+from effseg.deploy.reference import Reference
 from effseg.errors import ParityError
 from effseg.fusion import norms
 
@@ -106,7 +107,7 @@ def test_what_is_merely_inaccurate_is_kept_when_asked(trained, images, in_torch,
 
 def test_the_images_are_those_that_show_most_classes(trained, scenes):
     spec = spec_of('onnx', 'labels', classes=8)
-    reference = parity.Reference(trained, spec, [np.zeros((*SIZE, 3), np.uint8), *(image for image, _ in scenes[:8])])
+    reference = Reference(trained, spec, [np.zeros((*SIZE, 3), np.uint8), *(image for image, _ in scenes[:8])])
     shown = reference.showing_most(3)
     counts = [len(np.unique(labels)) for labels in reference.labels]
     assert len(shown.images) == 3 and len(np.unique(shown.labels[0])) == max(counts)
@@ -117,7 +118,7 @@ def test_the_images_are_those_that_show_most_classes(trained, scenes):
 def test_large_images_are_fewer(trained, monkeypatch):
     monkeypatch.setattr(accelerator, 'PIXELS', 2 * SIZE[0] * SIZE[1])
     spec = spec_of('onnx', 'labels', classes=8)
-    reference = parity.Reference(trained, spec, [np.zeros((*SIZE, 3), np.uint8)] * 4)
+    reference = Reference(trained, spec, [np.zeros((*SIZE, 3), np.uint8)] * 4)
     in_half = deploy.backends.backend('litert').in_half
     half = accelerator.accelerated(lambda sums: in_half(fused(trained), spec, None, sums), reference, spec)
     assert half.parity.images == 2

@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 
 from effseg import deploy
-from effseg.deploy import backends, exporting, parity
+from effseg.deploy import backends, exporting
 from effseg.deploy.fit import confident_of, labels_of
 from effseg.deploy.program import Program
+from effseg.deploy.reference import Reference
 from effseg.deploy.spec import beside
 from effseg.errors import ConfigError, ParityError
 
@@ -80,7 +81,7 @@ def test_half_precision_sees_the_same_labels_and_their_confidence(network, image
     spec = spec_of('litert', BOTH, **head)
     proof = exporting.accelerated(
         lambda sums: backends.backend('litert').in_half(fused, spec, None, sums),
-        parity.Reference(model, spec, images[:1]),
+        Reference(model, spec, images[:1]),
         spec,
     )
     assert proof.parity.agreement > 0.95 and proof.parity.confidence[1] < 0.01

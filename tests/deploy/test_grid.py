@@ -6,8 +6,9 @@ import torch
 
 import effseg
 from effseg import deploy
-from effseg.deploy import backends, parity
+from effseg.deploy import backends
 from effseg.deploy.program import Unfused
+from effseg.deploy.reference import Reference
 
 from .conftest import MEAN, SIZE, STD, need, spec_of
 
@@ -48,7 +49,7 @@ def test_the_size_of_the_logits_is_read_off(stride, output, random_stats, images
         deploy.export(model, network, spec_of('onnx', output), tmp_path / 'model.onnx', images)
     artifact = deploy.load(tmp_path / 'model.onnx')
     assert artifact.spec.grid == (SIZE[0] // stride, SIZE[1] // stride)
-    expected = parity.Reference(model, artifact.spec, images[:1]).labels[0]
+    expected = Reference(model, artifact.spec, images[:1]).labels[0]
     assert (artifact.labels(images[0]) == expected).mean() > 0.999
 
 

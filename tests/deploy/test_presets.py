@@ -79,6 +79,19 @@ def test_a_preset_is_proven_and_says_what_it_is(play, model, fused, images, tmp_
         assert (port['name'], port['dtype'], port['shape']) == wanted
 
 
+def test_names_of_somebody_else_stay_and_those_of_an_earlier_export_are_replaced(play, model, fused, images, tmp_path):
+    out, names = path_for('litert', tmp_path), tmp_path / 'model.labels.txt'
+    names.write_text('mine')
+    with pytest.raises(ConfigError, match=r'model\.labels\.txt is there, and tools/export\.py did not write it'):
+        deploy.export(model, fused, spec_for('litert'), out, images[:2])
+    assert names.read_text() == 'mine' and not out.exists()
+    names.unlink()
+    deploy.export(model, fused, spec_for('litert'), out, images[:2])
+    names.write_text('of an earlier export')
+    deploy.export(model, fused, spec_for('litert'), out, images[:2])
+    assert len(names.read_text().splitlines()) == len(spec_for('litert').classes)
+
+
 def test_what_transformers_reads(play, model, fused, images, tmp_path):
     for precision, name in (('fp32', 'model'), ('fp16', 'model_fp16')):
         spec = spec_for('transformers.js', precision=precision)

@@ -11,7 +11,8 @@ import torch
 import effseg
 from effseg import deploy
 from effseg.deploy import backends, exporting, quantize
-from effseg.deploy.parity import Parity, Reference, compare
+from effseg.deploy.parity import Parity, compare
+from effseg.deploy.reference import Reference
 from effseg.deploy.spec import beside
 from effseg.errors import DataError
 

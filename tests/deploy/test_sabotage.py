@@ -20,6 +20,7 @@ import effseg
 from effseg import deploy
 from effseg.deploy import accelerator, backends, parity, quantize
 from effseg.deploy.program import Program
+from effseg.deploy.reference import Reference
 from effseg.deploy.spec import beside
 from effseg.errors import ConfigError, ParityError
 
@@ -134,7 +135,7 @@ def test_what_goes_wrong_behind_fp32_is_refused(trained, network, scenes, tmp_pa
 @pytest.mark.parametrize('precision', ['fp16', 'bf16'])
 def test_what_rounding_does_not_explain_is_refused(trained, network, scenes, precision):
     spec = spec_of('onnx', 'labels', precision, classes=8)
-    reference = accelerator.shown(parity.Reference(trained, spec, [image for image, _ in scenes[:SHOWN]]), spec)
+    reference = accelerator.shown(Reference(trained, spec, [image for image, _ in scenes[:SHOWN]]), spec)
 
     def file(network):  # of fp16 what ONNX Runtime makes of it on a CPU, with float32 in between
         program = Program(network, spec).eval()
