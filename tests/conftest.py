@@ -32,6 +32,12 @@ sys.meta_path[:] = BuiltinImporter, FrozenImporter, Finder
 """
 
 
+def required(module: str):
+    """Imports what an extra installs: a test without it is skipped where a user has none, and fails in CI, which
+    installs all."""
+    return importlib.import_module(module) if os.environ.get('CI') else pytest.importorskip(module)
+
+
 def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
     """Draws every number that folding has to carry: BatchNorm statistics, affine norms, layer scales, biases, bias
     tables."""

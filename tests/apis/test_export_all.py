@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from conftest import required
 from networks import TINY
 from PIL import Image
 
@@ -23,7 +24,7 @@ def folder(tmp_path):
 
 @pytest.mark.medium
 def test_one_failure_is_a_row_and_the_others_are_written(tool, checkpoint, folder, tmp_path, monkeypatch):
-    pytest.importorskip('onnxruntime')
+    required('onnxruntime')
     monkeypatch.setattr(module, 'RUNS', 2)
     monkeypatch.setattr(backend('onnx'), 'PRECISIONS', ('fp32', 'fp16'))
     monkeypatch.setattr(backend('onnx'), 'MISSING', {'int8': 'taken away'}, raising=False)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 pytest.importorskip('mmseg')
-from conftest import randomise
+from conftest import randomise, required
 from networks import segmenter
 
 from effseg import deploy
@@ -21,7 +21,7 @@ from effseg.errors import ArtifactError
 from effseg.fusion.segmentor import fuse
 
 SIZE = (64, 96)
-pytest.importorskip('onnxruntime')
+required('onnxruntime')
 pytestmark = pytest.mark.medium
 
 
@@ -46,7 +46,7 @@ def image():
 @pytest.fixture(params=ENGINES)
 def engine(request):
     for module in MODULES[request.param]:
-        pytest.importorskip(module)
+        required(module)
     return request.param
 
 
@@ -72,7 +72,7 @@ def test_stands_beside_the_file(engine, artifact, capsys):
 
 
 def test_what_an_engine_lacks_is_a_row(artifact, capsys, monkeypatch):
-    ncnn = pytest.importorskip('ncnn')
+    ncnn = required('ncnn')
     monkeypatch.setattr(ncnn, 'layer_to_index', lambda kind: -1 if kind == 'Convolution' else 0)
     compare_artifacts([str(artifact.path)], runs=1, threads=(1,), engines=['ncnn'])
     _, row, _ = capsys.readouterr().out.strip().splitlines()
@@ -82,7 +82,7 @@ def test_what_an_engine_lacks_is_a_row(artifact, capsys, monkeypatch):
 @pytest.mark.parametrize('name', ['openvino', 'mnn', 'ncnn'])
 def test_a_broken_file_is_one_line(name, artifact, tmp_path):
     for module in MODULES[name]:
-        pytest.importorskip(module)
+        required(module)
     path, folder = tmp_path / 'model.onnx', tmp_path / 'out'
     folder.mkdir()
     path.write_bytes(artifact.path.read_bytes()[:5000])
@@ -92,7 +92,7 @@ def test_a_broken_file_is_one_line(name, artifact, tmp_path):
 
 
 def test_tells_nobody_what_was_converted(artifact, tmp_path, monkeypatch):  # as MNN's own command would
-    pytest.importorskip('MNN')
+    required('MNN')
     contact = ('os.system', 'subprocess.Popen', 'socket.connect')
     hook = f'import os, sys\nsys.addaudithook(lambda event, _: event in {contact} and os._exit(9))\n'
     (tmp_path / 'sitecustomize.py').write_text(hook)

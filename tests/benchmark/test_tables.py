@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip('mmseg')
+from conftest import required
 from networks import TINY, segmenter
 
 from effseg.apis.opening import open_segmenter
@@ -46,7 +47,7 @@ def test_the_rivals_are_configs_that_are_there():
 
 @pytest.mark.medium
 def test_rivals_are_exported_alike_and_drawn(tmp_path, capsys):
-    pytest.importorskip('onnxruntime')
+    required('onnxruntime')
     rival = Contestant('tiny', TINY, {}, (12.5,))
     compare_rivals('onnx', (64, 64), runs=2, threads=(1,), plot=str(tmp_path / 'plot.png'), contestants=[rival])
     _, header, line = capsys.readouterr().out.splitlines()

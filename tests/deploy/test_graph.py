@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from conftest import required
 
 from effseg.deploy.half import HalfProgram
 
-onnx = pytest.importorskip('onnx')
+onnx = required('onnx')
 
 from effseg.deploy.backends.graph import SCOPES  # noqa: E402
 from effseg.deploy.backends.onnx import graph, load  # noqa: E402
@@ -82,7 +83,7 @@ def image(value=None):
 
 @pytest.mark.parametrize('node', CASES)
 def test_a_node_gives_what_the_runtime_gives(tmp_path, node):
-    pytest.importorskip('onnxruntime')
+    required('onnxruntime')
     path, pixels = model(tmp_path, f'y = {node}'), image()
     found = graph(path)(torch.from_numpy(pixels[None])).numpy()
     np.testing.assert_allclose(found, load(path).run(pixels[None])[0], rtol=1e-5, atol=1e-3)

@@ -95,15 +95,7 @@ def test_resumes_bit_equal_with_deterministic_kernels(device, scenes, tmp_path):
         environment['CUDA_VISIBLE_DEVICES'] = ''
 
     def train(name, *options, more=()):
-        command = [
-            sys.executable,
-            ROOT / 'tools/train.py',
-            TINY,
-            '--work-dir',
-            tmp_path / name,
-            '--no-data-check',
-            *more,
-        ]
+        command = [sys.executable, ROOT / 'tools/train.py', TINY, '--work-dir', tmp_path / name, '--no-data-check']
         settings = ['--cfg-options', 'randomness.deterministic=True', 'val_cfg=None', 'val_dataloader=None']
         settings += ['val_evaluator=None', 'default_hooks.checkpoint.save_best=None', *options]
         done = subprocess.run([*map(str, command), *more, *settings], env=environment, capture_output=True, text=True)

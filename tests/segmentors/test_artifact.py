@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from conftest import required
 from mmengine.config import Config
 from networks import MEAN, STD, TINY, segmenter
 from PIL import Image
@@ -28,8 +29,8 @@ def model():
 
 @pytest.fixture(scope='module')
 def artifact(model, tmp_path_factory):
-    pytest.importorskip('onnxscript', reason="needs pip install 'effseg[onnx]'")
-    pytest.importorskip('onnxruntime', reason="needs pip install 'effseg[onnx]'")
+    required('onnxscript')
+    required('onnxruntime')
     spec = Spec(
         backend='onnx',
         height=64,
@@ -152,7 +153,7 @@ def test_labels_are_not_averaged(artifact):
 @pytest.fixture(scope='module')
 def file(segmentor, random_stats, tmp_path_factory):
     """tiny.py's network as a file that is smaller than its photos."""
-    pytest.importorskip('onnxruntime', reason="needs pip install 'effseg[onnx]'")
+    required('onnxruntime')
     from effseg.apis.export import export
 
     folder = tmp_path_factory.mktemp('file')

@@ -31,17 +31,6 @@ const {spec, size, values, dims} = JSON.parse(await new Response(process.stdin).
 const content = contentOf(spec, ...size);
 console.log(JSON.stringify({content, labels: [...labelsOf(values, dims, spec, content, size)]}));
 """
-
-
-def in_node(script: str, given: dict):
-    node = find('node') or pytest.skip('needs node')
-    script = script % json.dumps((resources.files('effseg.web') / 'page' / 'labels.mjs').as_uri())
-    command = [node, '--input-type=module', '-e', script]
-    done = subprocess.run(command, input=json.dumps(given), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
 CONFIDENCE = """
 import {nearestOf} from %s;
 const {spec, size, content, values} = JSON.parse(await new Response(process.stdin).text());
