@@ -7,12 +7,14 @@ import importlib.util
 import json
 import logging
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from networks import ROOT, TINY
@@ -30,6 +32,22 @@ class Finder:
     find_distributions = PathFinder.find_distributions
 sys.meta_path[:] = BuiltinImporter, FrozenImporter, Finder
 """
+
+
+def pytest_fixture_setup():
+    seed()
+
+
+def pytest_runtest_call():
+    seed()
+
+
+def seed() -> None:
+    """Every test and every fixture draws the same numbers whatever ran before it in its process, so that what fails
+    here fails everywhere, and alone."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
 
 
 def required(module: str):

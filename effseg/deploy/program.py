@@ -122,8 +122,8 @@ def step(x: Tensor) -> Tensor:
 
 
 def largest(values: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-    """``values.argmax(3, keepdim=True)`` as float32, and ``values.amax(3, keepdim=True)``, by halving: each half's
-    winners meet until one is left.
+    """The class of a pixel's largest logit, as float32, and that logit (``values.amax(3, keepdim=True)``), by halving:
+    each half's winners meet until one is left. Of equal logits one wins, not always the first, as argmax has it.
 
     Args:
         values: (1, H, W, C).
@@ -133,7 +133,7 @@ def largest(values: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         half = (count + 1) // 2
         a, b = values[..., : count - half], values[..., half:]
         ia, ib = index[..., : count - half], index[..., half:]
-        winners, index_of = torch.maximum(a, b), ia + step(b - a) * (ib - ia)  # the lower half wins a tie, as in argmax
+        winners, index_of = torch.maximum(a, b), ia + step(b - a) * (ib - ia)  # the lower half wins a tie
         if half > count - half:
             odd = values[..., count - half : half]
             winners = torch.cat([winners, odd], 3)
