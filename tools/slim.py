@@ -13,12 +13,11 @@ def main(argv: list[str]) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument('--table', nargs='+', metavar='CSV', help='of tools/latency.py; the first one sets the budget')
     cli.add_pairs(what, '--arch', 'depths, embed_dims, num_vit, hidden_dims or mlp_ratios, head, neck: no search')
-    parser.add_argument('--budget', type=float, default=0.7, help="share of the original's time (default: 0.7)")
+    parser.add_argument('--budget', type=float, help="share of the original's time (default: 0.7)")
     parser.add_argument(
         '--search',
         choices=['gradual', 'exhaustive', 'depths'],
-        default='gradual',
-        help='action by action; the optimum of the whole space if losses add up; or all combinations of depths',
+        help='action by action (the default); the optimum of the whole space if losses add up; or all depths',
     )
     parser.add_argument('--images', type=int, default=64, metavar='N', help='to judge a candidate on (default: 64)')
     parser.add_argument('--out', required=True, metavar='DIR', help='folder for config, checkpoint and report')
@@ -26,6 +25,8 @@ def main(argv: list[str]) -> None:
     cli.add_cfg_options(parser)
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
     args = parser.parse_args(argv)
+    if args.arch and (args.budget is not None or args.search):
+        parser.error('--arch names the architecture: nothing is searched for, so --budget and --search are left out')
     from effseg.checkpoint.read import trusted
     from effseg.slimming.given import slim_to
     from effseg.slimming.slim import slim
@@ -38,10 +39,10 @@ def main(argv: list[str]) -> None:
             args.config,
             args.checkpoint,
             args.table,
-            args.budget,
+            0.7 if args.budget is None else args.budget,
             args.out,
             images=args.images,
-            search=args.search,
+            search=args.search or 'gradual',
             cfg_options=args.cfg_options,
         )
 

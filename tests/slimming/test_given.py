@@ -96,3 +96,9 @@ def test_a_segmenter_is_sliced_by_its_gradients(scenes, tool, checkpoint, tmp_pa
     assert segmenter.trained.backbone.arch.embed_dims == (8, 12, 16, 24)
     outcome = tool('slim', TINY, checkpoint, '--arch', 'depths=9,1,1,1', '--images', 2, '--out', tmp_path / 'other')
     assert outcome.status == 2 and 'nothing can be added' in outcome.err and not (tmp_path / 'other').exists()
+
+
+@pytest.mark.parametrize('option', [('--budget', 0.5), ('--search', 'exhaustive')])
+def test_what_only_a_search_takes_is_refused_beside_an_architecture(tool, tmp_path, option):
+    outcome = tool('slim', TINY, 'any.pth', '--arch', 'head=8', *option, '--out', tmp_path / 'out')
+    assert outcome.status == 2 and '--budget and --search' in outcome.err and not (tmp_path / 'out').exists()
