@@ -6,11 +6,9 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
-from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import init_default_scope
 
-from .config import of_config
+from .config import build_model
 
 
 def measure(cfg: Config) -> tuple[float, float]:
@@ -26,12 +24,10 @@ def measure(cfg: Config) -> tuple[float, float]:
         ConfigError: when a part of the config cannot be built.
         torch.OutOfMemoryError: when the batch does not fit.
     """
-    from mmseg.registry import DATASETS, MODELS
+    from mmseg.registry import DATASETS
 
-    init_default_scope('mmseg')
-    with of_config('model'):
-        cfg.model.backbone.pop('init_cfg', None)
-        model = revert_sync_batchnorm(MODELS.build(cfg.model)).to(get_device())
+    cfg.model.backbone.pop('init_cfg', None)
+    model = build_model(cfg).to(get_device())
     if any(hook and hook.type == 'ChannelsLastHook' for hook in cfg.default_hooks.values()):
         model.to(memory_format=torch.channels_last)
     train, val = (DATASETS.build(cfg[f'{split}_dataloader'].dataset) for split in ('train', 'val'))

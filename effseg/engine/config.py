@@ -52,7 +52,7 @@ def load_config(path: str, cfg_options: dict | None = None, work_dir: str | None
     return cfg
 
 
-def build_model(cfg: Config) -> nn.Module:
+def build_model(cfg: Config | ConfigDict) -> nn.Module:
     """The model of a config with random weights, without SyncBatchNorm, on the CPU.
 
     Raises:

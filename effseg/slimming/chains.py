@@ -5,7 +5,6 @@ one behind the other; those that do not stand side by side on the same map, and 
 """
 
 import time
-import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -13,22 +12,20 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmengine.config import ConfigDict
-from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import init_default_scope
-from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from ..deploy.backends import backend
 from ..deploy.interface import given
 from ..deploy.spec import Spec
+from ..engine.config import build_model
 from ..fusion.folding import Affine
 from ..fusion.layers import Conv
 from ..fusion.segmentor import fuse
 from ..models import blocks, blocks_v2
 from ..models.arch import Arch
 from ..timing import time_in_turn
-from .slicing import Network, configured
-from .space import Part, Shape
+from .slicing import Network, Shape, configured
+from .space import Part
 
 LENGTHS = (2, 6)
 
@@ -139,12 +136,8 @@ def fused_of(network: Network, shape: Shape, size: tuple[int, int]) -> nn.Module
         shape: what is different.
         size: (H, W) of the images.
     """
-    init_default_scope('mmseg')
-    model = configured(network.model, shape.arch, shape.head, shape.neck)
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # about losses
-        built = revert_sync_batchnorm(MODELS.build(ConfigDict(model))).eval()
-    return fuse(built, size).exportable()
+    model = build_model(ConfigDict(model=configured(network.model, shape)))
+    return fuse(model.eval(), size).exportable()
 
 
 def export(network: nn.Module, runtime: str, size: tuple[int, int], path: Path) -> None:

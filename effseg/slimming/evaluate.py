@@ -1,7 +1,6 @@
 """How good a network is on training images, and what its gradients say of its channels."""
 
 import copy
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -9,12 +8,11 @@ from typing import NamedTuple
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import pseudo_collate
-from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
-from mmseg.registry import DATASETS, MODELS
+from mmseg.registry import DATASETS
 from torch import Tensor, nn
 
-from ..engine.config import dataset_of, of_config
+from ..engine.config import build_model, dataset_of, of_config
 from ..engine.samplers import Draw, mixed
 from ..errors import ConfigError, DataError
 from ..models.blocks import MetaBlock1d
@@ -39,12 +37,9 @@ def network_of(model: nn.Module, config: Config) -> Network:
 def build(network: Network) -> nn.Module:
     """The segmenter of a network, in eval mode and the precision of its weights; the backbone alone where it is no
     more."""
-    init_default_scope('mmseg')
     whole = 'decode_head' in network.model
-    with warnings.catch_warnings(), of_config('model'):
-        warnings.simplefilter('ignore')  # about losses, which are the config's
-        model = MODELS.build(ConfigDict(copy.deepcopy(network.model if whole else network.model['backbone'])))
-    model = revert_sync_batchnorm(model).to(next(iter(network.state.values())).dtype)
+    model = build_model(ConfigDict(model=copy.deepcopy(network.model if whole else network.model['backbone'])))
+    model = model.to(next(iter(network.state.values())).dtype)
     model = model.to(memory_format=torch.channels_last)  # in which a candidate takes two thirds of the time
     model.load_state_dict(
         network.state if whole else {key.removeprefix('backbone.'): value for key, value in network.state.items()}

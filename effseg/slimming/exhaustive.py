@@ -16,8 +16,8 @@ import numpy as np
 from ..errors import ConfigError
 from ..models.arch import Arch
 from .evaluate import Judgement, Samples, judge, weigh
-from .slicing import Action, Network, apply
-from .space import Part, Space
+from .slicing import Action, Network, Shape, apply
+from .space import Space
 from .table import Table
 
 OUT = -1  # the option of a block that is left out, in the place of a hidden width
@@ -184,12 +184,8 @@ def _options(
     space: Space, table: Table, stage: int, width: int, block: int, hidden: int, attends: bool, costs: Mapping
 ) -> tuple[Frontier, Frontier]:
     """What a block can be, by its hidden width; and that it is left out, where it may be."""
-    tokens = attends and space.backbone == 'EfficientFormer'
-    mixer = 'attention' if attends else 'pool' if space.backbone == 'EfficientFormer' else None
-    mixing = table.ms[Part('block', stage, mixer, width, width)] if mixer else 0.0
-    kind = 'token mlp' if tokens else 'mlp'
     widths = [option for option in space.hidden[stage] if option <= hidden]
-    ms = [mixing + table.ms[Part('block', stage, kind, width, width, option)] for option in widths]
+    ms = [sum(table.ms[part] for part in space.block(stage, attends, width, option)) for option in widths]
     loss = [0.0 if option == hidden else costs[str(Action('hidden', stage, block, option))] for option in widths]
     stay = Frontier.of(np.array(ms), np.array(loss), lambda n: (widths[n],))
     if space.original.arch.depths[stage] < 2:
@@ -269,7 +265,7 @@ def depths(space: Space, table: Table, target: float, losses: Mapping[str, float
         return found
 
     def reaches(gone: tuple[int, ...]) -> bool:
-        return table.predict(space, reduce(space.after, actions(gone), space.original)) <= target
+        return table.predict(space, reduce(Shape.after, actions(gone), space.original)) <= target
 
     combinations = [
         gone for gone in itertools.product(*(range(max(depth, 1)) for depth in arch.depths)) if reaches(gone)

@@ -20,7 +20,6 @@ from .evaluate import Samples, gradients, judge, network_of
 from .latency import describe
 from .result import CONFIG, FILES, write_backbone, write_segmenter
 from .slicing import Action, Network, TokenStats, apply
-from .space import Shape
 
 ATTENTION = {'EfficientFormer': (3,), 'EfficientFormerV2': (2, 3)}  # stages whose last blocks may attend
 ARCH_KEYS = ('depths', 'embed_dims', 'num_vit', 'hidden_dims', 'mlp_ratios')
@@ -72,7 +71,7 @@ def slim_to(
         if whole
         else write_backbone(folder.path, config, cfg_options, cfg, sliced)
     )
-    print(f'{describe(Shape.of(network))} became\n{describe(Shape.of(sliced))}')
+    print(f'{describe(network.shape)} became\n{describe(sliced.shape)}')
     print(f'train it: {commands[0]}')
     return folder.path / CONFIG
 

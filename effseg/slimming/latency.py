@@ -1,5 +1,6 @@
 """The latency table: measured here, or written as files for another device and read back."""
 
+import csv
 import json
 import math
 import os
@@ -10,20 +11,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from mmengine.registry import init_default_scope
-from mmseg.registry import MODELS
 from tqdm import tqdm
 
 from .. import files
 from ..deploy.backends import SUFFIXES
-from ..engine.config import load_config, of_config
+from ..engine.config import build_model, load_config
 from ..errors import ConfigError
 from ..outputs import OutputFolder
 from ..report.facts import environment
 from .chains import LENGTHS, chain_of, export, fused_of, milliseconds
 from .evaluate import network_of
-from .slicing import Network
-from .space import Shape, Space
+from .slicing import Network, Shape
+from .space import Part, Space
 from .table import Table, fingerprint
 
 RUNTIMES = ('onnx', 'executorch', 'litert')
@@ -35,9 +34,7 @@ def original(config: str, cfg_options: dict | None = None) -> Network:
     """The network of a config, with random weights: its time does not depend on them."""
     torch.manual_seed(0)
     cfg = load_config(config, cfg_options)
-    init_default_scope(cfg.get('default_scope', 'mmseg'))
-    with of_config('model'):
-        return network_of(MODELS.build(cfg.model), cfg)
+    return network_of(build_model(cfg), cfg)
 
 
 def measure(
@@ -155,10 +152,6 @@ def read_back(
     Raises:
         ConfigError: for files that contradict each other, and times that are missing.
     """
-    import csv
-
-    from .space import Part
-
     if Path(path).exists():
         Table.read(path)  # nothing else is replaced
     try:

@@ -7,8 +7,8 @@ from pathlib import Path
 from ..report import charts
 from ..report.page import render
 from .search import Step
-from .slicing import Action
-from .space import Shape, Space
+from .slicing import Action, Shape
+from .space import Space
 from .table import Table
 
 

@@ -84,11 +84,11 @@ def config_text(base: str, network: Network, folder: Path, backbone: Path | None
     start = dict(type='Pretrained', checkpoint=str(backbone)) if backbone else None
     arch = pformat(network.arch.as_config(), width=100)
     lines = {'backbone': f'dict(arch=dict(_delete_=True, **{arch}), init_cfg={start!r})'}
-    if network.neck:
+    if network.shape.neck:
         neck = network.model['neck']
-        lines['neck'] = f'dict(in_channels={list(neck["in_channels"])}, out_channels={network.neck})'
+        lines['neck'] = f'dict(in_channels={list(neck["in_channels"])}, out_channels={network.shape.neck})'
     head = network.model['decode_head']
-    lines['decode_head'] = f'dict(in_channels={list(head["in_channels"])}, channels={network.head})'
+    lines['decode_head'] = f'dict(in_channels={list(head["in_channels"])}, channels={network.shape.head})'
     body = ''.join(f'    {key}={value},\n' for key, value in lines.items())
     load = '' if backbone else f'load_from = {str(folder / CHECKPOINT)!r}\n'
     of = Path(base.rpartition('::')[2]).name

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from ..errors import ConfigError
 from .evaluate import Samples, judge, weigh
 from .slicing import Action, Network, apply
-from .space import Shape, Space
+from .space import Space
 from .table import Table
 
 
@@ -64,7 +64,6 @@ def gradual(
     samples: Samples,
     path: list[Step],
     save: Callable[[Network, list[Step]], None],
-    say: Callable[[str], None] = print,
 ) -> tuple[Network, list[Step]]:
     """Takes, of all single actions, the one that loses least per millisecond, again and again until the time is met.
 
@@ -78,7 +77,6 @@ def gradual(
         samples: to judge candidates on.
         path: the steps that led to ``network``; empty at the original.
         save: called behind every step.
-        say: prints a line.
 
     Returns:
         The network, with its BatchNorm statistics measured anew, and the path.
@@ -89,14 +87,16 @@ def gradual(
     if not path:
         network, path, seconds = begin(network, space, table, samples)
         count = len(space.actions(space.original))
-        say(f'at most {count} candidates per step, {seconds:.1f} s each: at most {count * seconds / 60:.1f} min a step')
+        print(
+            f'at most {count} candidates per step, {seconds:.1f} s each: at most {count * seconds / 60:.1f} min a step'
+        )
         save(network, path)
     while path[-1].ms > target:
-        shape, now = Shape.of(network), path[-1]
+        shape, now = network.shape, path[-1]
         scores, tokens = weigh(network, samples.statistics)
         best: tuple[float, Step, Network] | None = None
         for action in space.actions(shape):
-            ms = table.predict(space, space.after(shape, action))
+            ms = table.predict(space, shape.after(action))
             gain = now.ms - max(ms, target)
             if gain <= 0:
                 continue
@@ -109,6 +109,6 @@ def gradual(
                 f'nothing that is left gains time: {now.ms:.2f} ms were reached, {target:.2f} were asked for'
             )
         network, path = best[2], [*path, best[1]]
-        say(f'step {len(path) - 1}: {path[-1].action}, loss {path[-1].loss:.4f}, {path[-1].ms:.2f} ms')
+        print(f'step {len(path) - 1}: {path[-1].action}, loss {path[-1].loss:.4f}, {path[-1].ms:.2f} ms')
         save(network, path)
     return network, path

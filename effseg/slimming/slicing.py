@@ -2,7 +2,7 @@
 
 import copy
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,7 +14,6 @@ from ..models.arch import Arch
 from .channels import groups, select, sizes
 
 STEP = 16  # stages are narrowed by multiples of this, as in the papers: what processors compute at once
-KINDS = ('block', 'attention', 'hidden', 'width', 'head', 'neck')
 _BLOCK = re.compile(r'backbone\.stages\.(\d)\.blocks\.(\d+)\.(.*)')
 
 
@@ -48,6 +47,40 @@ class Action:
             'neck': 'narrow the FPN',
         }[self.kind]
         return f'{what}{where}' + ('' if self.to is None else f' to {self.to}')
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What of an architecture its time depends on.
+
+    Attributes:
+        arch: of the backbone.
+        head: channels of the decode head, 0 for a backbone alone.
+        neck: channels of the FPN, 0 without one.
+    """
+
+    arch: Arch
+    head: int = 0
+    neck: int = 0
+
+    def after(self, action: Action) -> 'Shape':
+        """The architecture behind an action."""
+        arch, stage, block = self.arch, action.stage, action.block
+        if action.kind in ('head', 'neck'):
+            return replace(self, **{action.kind: action.to})
+        depths, dims, vit = list(arch.depths), list(arch.embed_dims), list(arch.num_vit)
+        hidden = [list(widths) for widths in arch.hidden_dims]
+        if action.kind == 'width':
+            dims[stage] = action.to
+        elif action.kind == 'hidden':
+            hidden[stage][block] = action.to
+        elif action.kind == 'attention':
+            vit[stage] -= 1
+        else:
+            vit[stage] -= arch.attends(stage, block)
+            depths[stage] -= 1
+            del hidden[stage][block]
+        return replace(self, arch=Arch(tuple(depths), tuple(dims), tuple(vit), tuple(map(tuple, hidden))))
 
 
 @dataclass(frozen=True)
@@ -85,14 +118,10 @@ class Network:
         return groups(self.state, self.model)
 
     @property
-    def head(self) -> int | None:
-        """Channels of the decode head, None for a backbone alone."""
-        return self.model['decode_head']['channels'] if 'decode_head' in self.model else None
-
-    @property
-    def neck(self) -> int | None:
-        """Channels of the FPN, None without one."""
-        return self.model['neck']['out_channels'] if self.model.get('neck') else None
+    def shape(self) -> Shape:
+        """What its time depends on."""
+        head, neck = self.model.get('decode_head') or {}, self.model.get('neck') or {}
+        return Shape(self.arch, head.get('channels', 0), neck.get('out_channels', 0))
 
     def place(self, stage: int, block: int) -> int:
         """The number of a block in the names of tensors: the first generation marks by a module of its own, which has
@@ -119,22 +148,21 @@ def apply(
         ConfigError: for what is not there, or would leave nothing.
     """
     _check(network, action)
-    if action.kind == 'block':
-        return _without_block(network, action.stage, action.block)
-    if action.kind == 'attention':
-        return _without_attention(network, action.stage, action.block, tokens or {})
+    shape = network.shape.after(action)
+    smaller = replace(network, model=configured(network.model, shape), arch=shape.arch)
+    if action.kind in ('block', 'attention'):
+        return replace(smaller, state=_renumbered(network, smaller, action, tokens or {}))
     named = network.groups
     keep = {
         group: importance[group].topk(size).indices.sort().values for group, size in _narrowed(network, action, named)
     }
-    return replace(_renamed(network, action), state=select(network.state, named, keep))
+    return replace(smaller, state=select(network.state, named, keep))
 
 
 def _check(network: Network, action: Action) -> None:
-    arch, stage, block, to = network.arch, action.stage, action.block, action.to
+    shape, arch, stage, block, to = network.shape, network.arch, action.stage, action.block, action.to
     if action.kind in ('head', 'neck'):
-        whole = network.head if action.kind == 'head' else network.neck
-        fits = whole is not None and to is not None and 1 <= to <= whole
+        fits = to is not None and 1 <= to <= getattr(shape, action.kind)
     elif stage is None or not 0 <= stage < len(arch.depths):
         fits = False
     elif action.kind == 'width':
@@ -149,7 +177,7 @@ def _check(network: Network, action: Action) -> None:
     else:
         fits = arch.depths[stage] > 1
     if not fits:
-        raise ConfigError(f'"{action}" cannot be done to {arch.as_config()}, head {network.head}, FPN {network.neck}')
+        raise ConfigError(f'"{action}" cannot be done to {arch.as_config()}, head {shape.head}, FPN {shape.neck}')
 
 
 def _narrowed(network: Network, action: Action, named: Mapping) -> Iterator[tuple[str, int]]:
@@ -168,56 +196,44 @@ def _narrowed(network: Network, action: Action, named: Mapping) -> Iterator[tupl
                 yield group, action.to
 
 
-def _renamed(network: Network, action: Action) -> Network:
-    """The network under the config that an action leads to, its weights not sliced yet."""
-    arch, head, neck = network.arch, network.head, network.neck
-    if action.kind == 'width':
-        arch = replace(arch, embed_dims=_set(arch.embed_dims, action.stage, action.to))
-    elif action.kind == 'hidden':
-        hidden = _set(arch.hidden_dims[action.stage], action.block, action.to)
-        arch = replace(arch, hidden_dims=_set(arch.hidden_dims, action.stage, hidden))
-    elif action.kind == 'head':
-        head = action.to
-    else:
-        neck = action.to
-    return replace(network, model=configured(network.model, arch, head, neck), arch=arch)
-
-
-def configured(model: Mapping, arch: Arch, head: int | None, neck: int | None) -> dict:
-    """The config of a segmenter with another architecture.
-
-    Args:
-        model: the config; it is left as it is.
-        arch: of the backbone.
-        head: channels of the decode head; None for a backbone alone.
-        neck: channels of the FPN; None without one.
-    """
+def configured(model: Mapping, shape: Shape) -> dict:
+    """The config of a segmenter, or of a backbone alone, with another architecture; the one given is left as it is."""
     changed = copy.deepcopy(dict(model))
-    changed['backbone']['arch'] = arch.as_config()
-    maps = [arch.embed_dims[index] for index in model['backbone'].get('out_indices', range(4))]
-    if head:
+    changed['backbone']['arch'] = shape.arch.as_config()
+    maps = [shape.arch.embed_dims[index] for index in model['backbone'].get('out_indices', range(4))]
+    if shape.head:
         decoder = changed['decode_head']
-        decoder['channels'] = head
-        decoder['in_channels'] = [neck or maps[index] for index in decoder['in_index']]
-    if neck:
-        changed['neck'].update(in_channels=maps, out_channels=neck)
+        decoder['channels'] = shape.head
+        decoder['in_channels'] = [shape.neck or maps[index] for index in decoder['in_index']]
+    if shape.neck:
+        changed['neck'].update(in_channels=maps, out_channels=shape.neck)
     return changed
 
 
-def _without_block(network: Network, stage: int, block: int) -> Network:
-    arch = network.arch
-    smaller = replace(
-        arch,
-        depths=_set(arch.depths, stage, arch.depths[stage] - 1),
-        num_vit=_set(arch.num_vit, stage, arch.num_vit[stage] - arch.attends(stage, block)),
-        hidden_dims=_set(arch.hidden_dims, stage, _but(arch.hidden_dims[stage], block)),
-    )
-    return _numbered(network, smaller, {(stage, old): old - (old > block) for old in range(arch.depths[stage])}, block)
+def _renumbered(network: Network, smaller: Network, action: Action, tokens: Mapping) -> dict[str, Tensor]:
+    """The weights of ``network`` without a block or its attention, under the names that they have in ``smaller``."""
+    state: Mapping[str, Tensor] = network.state
+    if action.kind == 'attention':
+        state = _without_attention(network, action.stage, action.block, tokens)
+    places = {
+        (stage, network.place(stage, block)): (stage, block)
+        for stage, depth in enumerate(network.arch.depths)
+        for block in range(depth)
+    }
+    renamed = {}
+    for key, value in state.items():
+        if match := _BLOCK.match(key):
+            stage, block = places[int(match[1]), int(match[2])]
+            if action.kind == 'block' and stage == action.stage:
+                if block == action.block:
+                    continue
+                block -= block > action.block
+            key = f'backbone.stages.{stage}.blocks.{smaller.place(stage, block)}.{match[3]}'
+        renamed[key] = value.clone()
+    return renamed
 
 
-def _without_attention(network: Network, stage: int, block: int, tokens: Mapping) -> Network:
-    arch = network.arch
-    smaller = replace(arch, num_vit=_set(arch.num_vit, stage, arch.num_vit[stage] - 1))
+def _without_attention(network: Network, stage: int, block: int, tokens: Mapping) -> dict[str, Tensor]:
     prefix = f'backbone.stages.{stage}.blocks.{network.place(stage, block)}.'
     own = {key.removeprefix(prefix): value for key, value in network.state.items() if key.startswith(prefix)}
     rest = {key: value for key, value in network.state.items() if not key.startswith(prefix)}
@@ -230,34 +246,7 @@ def _without_attention(network: Network, stage: int, block: int, tokens: Mapping
         own = pooling_from_tokens(own, tokens[stage, block])
     else:
         own = {key: value for key, value in own.items() if not key.startswith(('token_mixer.', 'ls1.'))}
-    state = {**rest, **{prefix + key: value for key, value in own.items()}}
-    return _numbered(replace(network, state=state), smaller, {})
-
-
-def _numbered(network: Network, arch: Arch, numbers: Mapping[tuple[int, int], int], left_out: int = -1) -> Network:
-    """Renames the weights of blocks to the numbers that they have in ``arch``.
-
-    Args:
-        numbers: (stage, old number) -> new number, of the blocks whose number changes.
-        left_out: the old number of the block that is dropped, in the stages that ``numbers`` names.
-    """
-    model = configured(network.model, arch, network.head, network.neck)
-    renamed = replace(network, model=model, arch=arch)
-    places = {
-        (stage, network.place(stage, block)): (stage, block)
-        for stage, depth in enumerate(network.arch.depths)
-        for block in range(depth)
-    }
-    state = {}
-    for key, value in network.state.items():
-        if match := _BLOCK.match(key):
-            stage, block = places[int(match[1]), int(match[2])]
-            if (stage, block) in numbers and block == left_out:
-                continue
-            place = renamed.place(stage, numbers.get((stage, block), block))
-            key = f'backbone.stages.{stage}.blocks.{place}.{match[3]}'
-        state[key] = value.clone()
-    return replace(renamed, state=state)
+    return rest | {prefix + key: value for key, value in own.items()}
 
 
 def pooling_from_tokens(own: Mapping[str, Tensor], stats: TokenStats) -> dict[str, Tensor]:
@@ -294,11 +283,3 @@ def _norm(name: str, mean: Tensor, var: Tensor, weight: Tensor, bias: Tensor) ->
         f'{name}.bias': bias,
         f'{name}.num_batches_tracked': torch.tensor(0),
     }
-
-
-def _set(values: Sequence, index, value) -> tuple:
-    return (*values[:index], value, *values[index + 1 :])
-
-
-def _but(values: Sequence, index: int) -> tuple:
-    return (*values[:index], *values[index + 1 :])

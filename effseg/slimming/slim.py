@@ -19,8 +19,8 @@ from .exhaustive import depths, exhaustive, judged_depths, measure_losses, reali
 from .latency import describe, facts, in_words
 from .result import CONFIG, FILES, save_file, write_segmenter
 from .search import Action, Step, begin, check_budget, gradual
-from .slicing import Network
-from .space import Shape, Space
+from .slicing import Network, Shape
+from .space import Space
 from .table import Table, fingerprint
 
 REPORT, PAGE, STATE = 'report.json', 'report.html', 'search.pth'
@@ -96,7 +96,7 @@ def slim(
     else:
         network, path = _at_once(search, network, space, times, target, samples, path, losses, save)
     commands = write_segmenter(folder.path, config, cfg_options, checkpoint, model, network)
-    shape = Shape.of(network)
+    shape = network.shape
     print(f'{describe(space.original)}: {path[0].ms:.2f} ms\n{describe(shape)}: {path[-1].ms:.2f} ms')
     latency = [facts(original, shape, one) for one in tables]
     report = dict(
@@ -143,9 +143,9 @@ def _at_once(
         print(f'{len(candidates)} combinations of depths that none with a block more meets')
         # behind the first step all are known
         actions = judged_depths(network, candidates, samples, losses, lambda losses: save(network, path, losses))
-    shape = reduce(space.after, (step.action for step in path[1:] if step.action), space.original)
+    shape = reduce(Shape.after, (step.action for step in path[1:] if step.action), space.original)
     for action, (loss, accuracy, smaller) in realised(network, actions[len(path) - 1 :], samples):
-        network, shape = smaller, space.after(shape, action)
+        network, shape = smaller, shape.after(action)
         path = [*path, Step(action, loss, accuracy, table.predict(space, shape))]
         print(f'step {len(path) - 1}: {action}, loss {loss:.4f}, {path[-1].ms:.2f} ms', flush=True)
         save(network, path, losses)

@@ -1,12 +1,13 @@
 """Which architectures can be reached from a network, and the parts that their time is made of."""
 
+import itertools
 import random
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ..models.arch import Arch
-from .slicing import STEP, Action, Network
+from .slicing import STEP, Action, Network, Shape
 
 OPTIONS = 4  # of each width, itself included
 
@@ -35,19 +36,6 @@ class Part:
         return ' '.join(str(value) for value in (self.part, self.stage, self.kind, self.dim_in, self.dim, self.hidden))
 
 
-@dataclass(frozen=True)
-class Shape:
-    """What of an architecture its time depends on: the backbone's numbers, and channels of head and FPN."""
-
-    arch: Arch
-    head: int = 0
-    neck: int = 0
-
-    @classmethod
-    def of(cls, network: Network) -> 'Shape':
-        return cls(network.arch, network.head or 0, network.neck or 0)
-
-
 class Space:
     """The architectures that actions lead to from a network.
 
@@ -59,7 +47,7 @@ class Space:
     """
 
     def __init__(self, network: Network):
-        self.original = Shape.of(network)
+        self.original = network.shape
         self.backbone = network.model['backbone']['type']
         self.kind = network.model['decode_head']['type'] if self.original.head else ''
         arch = self.original.arch
@@ -91,25 +79,6 @@ class Space:
                 found.append(Action(kind, to=max(narrower)))
         return found
 
-    def after(self, shape: Shape, action: Action) -> Shape:
-        """The architecture behind an action."""
-        arch, stage, block = shape.arch, action.stage, action.block
-        if action.kind in ('head', 'neck'):
-            return replace(shape, **{action.kind: action.to})
-        depths, dims, vit = list(arch.depths), list(arch.embed_dims), list(arch.num_vit)
-        hidden = [list(widths) for widths in arch.hidden_dims]
-        if action.kind == 'width':
-            dims[stage] = action.to
-        elif action.kind == 'hidden':
-            hidden[stage][block] = action.to
-        elif action.kind == 'attention':
-            vit[stage] -= 1
-        else:
-            vit[stage] -= arch.attends(stage, block)
-            depths[stage] -= 1
-            del hidden[stage][block]
-        return replace(shape, arch=Arch(tuple(depths), tuple(dims), tuple(vit), tuple(map(tuple, hidden))))
-
     def smallest(self) -> Shape:
         """Where no action is left."""
         arch = self.original.arch
@@ -126,8 +95,21 @@ class Space:
         shape = self.original
         for _ in range(generator.randint(2, 4 + 2 * sum(shape.arch.depths))):
             if actions := self.actions(shape):
-                shape = self.after(shape, generator.choice(actions))
+                shape = shape.after(generator.choice(actions))
         return shape
+
+    def block(self, stage: int, attends: bool, dim: int, hidden: int) -> list[Part]:
+        """The parts of a block: its mixer, where it is a layer of its own, and its MLP."""
+        first = self.backbone == 'EfficientFormer'
+        mlp = Part('block', stage, 'token mlp' if first and attends else 'mlp', dim, dim, hidden)
+        if not first and not attends:
+            return [mlp]
+        return [Part('block', stage, 'attention' if attends else 'pool', dim, dim), mlp]
+
+    def downsample(self, stage: int, dim_in: int, dim: int) -> Part:
+        """The layer in front of a stage."""
+        beside = self.backbone == 'EfficientFormerV2' and stage == 3
+        return Part('downsample', stage, 'attention' if beside else 'conv', dim_in, dim)
 
     def parts(self, shape: Shape) -> Counter:
         """How often each part counts in the time of an architecture; fractions and negative numbers occur.
@@ -139,16 +121,10 @@ class Space:
         count: Any = Counter({Part('stem', 0, 'conv', 3, arch.embed_dims[0]): 1.0})
         for stage, dim in enumerate(arch.embed_dims):
             if stage:
-                beside = self.backbone == 'EfficientFormerV2' and stage == 3
-                count[
-                    Part('downsample', stage, 'attention' if beside else 'conv', arch.embed_dims[stage - 1], dim)
-                ] += 1
+                count[self.downsample(stage, arch.embed_dims[stage - 1], dim)] += 1
             for block, hidden in enumerate(arch.hidden_dims[stage]):
-                attends = arch.attends(stage, block)
-                tokens = attends and self.backbone == 'EfficientFormer'
-                count[Part('block', stage, 'token mlp' if tokens else 'mlp', dim, dim, hidden)] += 1
-                if attends or self.backbone == 'EfficientFormer':
-                    count[Part('block', stage, 'attention' if attends else 'pool', dim, dim)] += 1
+                for part in self.block(stage, arch.attends(stage, block), dim, hidden):
+                    count[part] += 1
         if shape.head:
             whole, dims = self.original, self.original.arch.embed_dims
             original = Part('head', 0, self.kind, whole.neck, dims[0], whole.head)
@@ -168,16 +144,12 @@ class Space:
         found: set[Part] = {Part('stem', 0, 'conv', 3, dim) for dim in self.widths[0]}
         arch, whole = self.original.arch, self.original
         for stage, widths in enumerate(self.widths):
-            tokens = self.backbone == 'EfficientFormer'
-            kinds = {'mlp'} | ({'token mlp'} if tokens and arch.num_vit[stage] else set())
-            mixers = ({'attention'} if arch.num_vit[stage] else set()) | ({'pool'} if tokens else set())
-            down = 'attention' if not tokens and stage == 3 else 'conv'
+            attends = (False, True) if arch.num_vit[stage] else (False,)
             for dim in widths:
                 if stage:
-                    found |= {Part('downsample', stage, down, dim_in, dim) for dim_in in self.widths[stage - 1]}
-                if arch.depths[stage]:
-                    found |= {Part('block', stage, kind, dim, dim) for kind in mixers}
-                    found |= {Part('block', stage, k, dim, dim, h) for k in kinds for h in self.hidden[stage]}
+                    found |= {self.downsample(stage, dim_in, dim) for dim_in in self.widths[stage - 1]}
+                for kind, hidden in itertools.product(attends, self.hidden[stage]):
+                    found.update(self.block(stage, kind, dim, hidden))
                 if self.kind and dim != arch.embed_dims[stage]:
                     found.add(Part('head', stage, self.kind, whole.neck, dim, whole.head))
         if self.kind:

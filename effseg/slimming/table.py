@@ -11,8 +11,8 @@ from pathlib import Path
 
 from .. import files
 from ..errors import ConfigError
-from .slicing import Network
-from .space import Part, Shape, Space
+from .slicing import Network, Shape
+from .space import Part, Space
 
 COLUMNS = ('runtime', 'device', 'threads', 'size', 'part', 'stage', 'kind', 'dim_in', 'dim', 'hidden', 'ms')
 
@@ -131,9 +131,10 @@ class Table:
 def fingerprint(network: Network) -> str:
     """Names a network by what its time depends on: the types of its parts, and a digest of its numbers."""
     model: Mapping = network.model
-    names = [model['backbone']['type'], *([model['decode_head']['type']] if network.head else [])]
+    shape = network.shape
+    names = [model['backbone']['type'], *([model['decode_head']['type']] if shape.head else [])]
     options = {key: model['backbone'].get(key) for key in ('act', 'resolution', 'bias_resize', 'out_indices')}
     head = model.get('decode_head') or {}
-    numbers = [network.arch.as_config(), options, network.head, network.neck, head.get('num_classes')]
+    numbers = [network.arch.as_config(), options, shape.head or None, shape.neck or None, head.get('num_classes')]
     digest = hashlib.sha256(json.dumps(numbers, sort_keys=True, default=list).encode()).hexdigest()[:8]
     return f'{"-".join(names)}-{digest}'

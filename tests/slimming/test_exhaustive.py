@@ -13,7 +13,7 @@ from effseg.models.arch import resolve_arch
 from effseg.slimming import exhaustive as subject
 from effseg.slimming import slim
 from effseg.slimming.exhaustive import depths, exhaustive, judged_depths, named, single_actions
-from effseg.slimming.slicing import Action, Network
+from effseg.slimming.slicing import Action, Network, Shape
 from effseg.slimming.space import Space
 from effseg.slimming.table import Table
 
@@ -69,14 +69,14 @@ def test_the_optimum_is_that_of_all_architectures(backbone):
     # some actions make the network better
     losses = {'': 1.0} | {named(actions): 1 + generator.uniform(-0.1, 1) for actions in single_actions(space)}
     everything = [
-        (times.predict(space, reduce(space.after, actions, space.original)), price)
+        (times.predict(space, reduce(Shape.after, actions, space.original)), price)
         for actions, price in every_architecture(space, losses)
     ]
     assert len(everything) > 500
     fastest = min(ms for ms, _ in everything)
     for target in (fastest, fastest + 3, fastest + 10, 95.0):
         actions, price = exhaustive(space, times, target + 1e-9, losses)
-        assert times.predict(space, reduce(space.after, actions, space.original)) <= target + 1e-6
+        assert times.predict(space, reduce(Shape.after, actions, space.original)) <= target + 1e-6
         assert price == pytest.approx(min(price for ms, price in everything if ms <= target + 1e-9))
     with pytest.raises(ConfigError, match='nothing in the space reaches'):
         exhaustive(space, times, fastest - 1e-3, losses)
@@ -92,7 +92,7 @@ def test_of_depths_all_that_meet_the_time_and_no_block_too_few():
     for (action,) in found:
         other = Action('block', action.stage, 1 - action.block)
         assert losses[str(action)] < losses[str(other)]
-    both = times.predict(space, reduce(space.after, [a for actions in found for a in actions], space.original))
+    both = times.predict(space, reduce(Shape.after, [a for actions in found for a in actions], space.original))
     assert [len(actions) for actions in depths(space, times, both + 1e-9, losses)] == [2]
     with pytest.raises(ConfigError, match='leaving out blocks alone does not reach'):
         depths(space, times, both - 1e-3, losses)

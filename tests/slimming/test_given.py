@@ -31,7 +31,7 @@ def test_an_architecture_that_is_named(random_stats, backbone):
     given = dict(ARCHS[backbone], head=7, neck=8)
     sliced = slice_to(network, given, weigh)
     build(sliced)(torch.randn(1, 3, 32, 32, dtype=torch.float64))
-    assert (sliced.head, sliced.neck) == (7, 8)
+    assert (sliced.shape.head, sliced.shape.neck) == (7, 8)
     assert sliced.arch.depths == tuple(given['depths']) and sliced.arch.embed_dims == tuple(given['embed_dims'])
     assert sliced.arch.num_vit == ((0, 0, 0, 2) if backbone == 'EfficientFormer' else (0, 0, 0, 1))
     assert sliced.arch.hidden_dims[1] == (round(network.arch.hidden_dims[1][0] * 9 / 12),)

@@ -17,7 +17,7 @@ from effseg.errors import ConfigError
 from effseg.slimming import latency
 from effseg.slimming.chains import LENGTHS, chain_of, export, fused_of, milliseconds
 from effseg.slimming.slicing import apply
-from effseg.slimming.space import Shape, Space
+from effseg.slimming.space import Space
 from effseg.slimming.table import Table, fingerprint
 
 from .conftest import trained_looking
@@ -83,13 +83,13 @@ def test_every_kind_of_chain_runs(random_stats, backbone, runtime, tmp_path):
 def test_actions_change_the_shape_as_they_change_the_network(network):
     space, generator = Space(network), random.Random(1)
     for _ in range(6):
-        shape = Shape.of(network)
+        shape = network.shape
         actions = [action for action in space.actions(shape) if action.kind != 'attention']
         if not actions:
             break
         action = generator.choice(actions)
         network = apply(network, action, weights(network))
-        assert Shape.of(network) == space.after(shape, action)
+        assert network.shape == shape.after(action)
 
 
 @pytest.fixture
@@ -211,7 +211,7 @@ def test_what_is_measured_stands_beside_the_prediction(random_stats, monkeypatch
     all for another device."""
     network = trained_looking(random_stats, 'EfficientFormerV2', 'all-MLP')
     space = Space(network)
-    shape = space.after(space.original, space.actions(space.original)[0])
+    shape = space.original.after(space.actions(space.original)[0])
     table = Table('onnx', latency.device(), 1, SIZE, fingerprint(network), 10.0)
     table.ms = dict.fromkeys(space.all_parts(), 0.0)
     table.ms[next(part for part, times in space.parts(space.original).items() if not space.parts(shape)[part])] = 2.0
@@ -250,7 +250,7 @@ def test_a_file_that_is_no_table_is_said(tmp_path, text, said):
 
 def test_missing_rows_are_named(network):
     space = Space(network)
-    shape = space.after(space.original, space.actions(space.original)[0])
+    shape = space.original.after(space.actions(space.original)[0])
     table = Table('onnx', 'cpu', 1, SIZE, 'a network', 3.0)
     with pytest.raises(ConfigError, match=r'lacks \d+ rows: block 0 '):
         table.predict(space, shape)

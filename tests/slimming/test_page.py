@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip('mmseg')
 from effseg.slimming.page import blocks_after, path_chart, times_by_stage
 from effseg.slimming.search import Step
-from effseg.slimming.space import Shape
+from effseg.slimming.slicing import Shape
 
 from .test_exhaustive import random_times, space_of
 
@@ -19,7 +19,7 @@ def test_the_blocks_that_are_left_are_those_of_the_architecture(backbone):
         shape, actions = space.original, []
         while len(actions) < 6 and (choice := space.actions(shape)):
             actions.append(generator.choice(choice))
-            shape = space.after(shape, actions[-1])
+            shape = shape.after(actions[-1])
         stages = blocks_after(space.original, actions)
         left = [[block for block in blocks if block.hidden] for blocks in stages]
         assert tuple(tuple(block.hidden for block in blocks) for blocks in left) == shape.arch.hidden_dims

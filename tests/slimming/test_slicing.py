@@ -68,7 +68,7 @@ def narrowings(network):
     yield from (Action('width', stage, to=to) for stage, to in ((0, 6), (1, 10), (2, 9), (3, 17)))
     yield from (Action('hidden', stage, depth - 1, to=7) for stage, depth in enumerate(network.arch.depths))
     yield Action('head', to=6)
-    if network.neck:
+    if network.shape.neck:
         yield Action('neck', to=5)
 
 
