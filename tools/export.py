@@ -86,27 +86,21 @@ def main(argv: list[str]) -> None:
         if args.to == 'safetensors':
             print(export_weights(args.config, args.checkpoint, args.out, args.cfg_options))
             return
-        run = export_all if 'all' in (args.to, args.precision) else export
-        print(
-            run(
-                args.config,
-                args.checkpoint,
-                args.to,
-                tuple(args.size) if args.size else None,
-                args.output,
-                args.precision,
-                args.calibration,
-                args.images,
-                args.proof_images,
-                not args.unfused,
-                args.keep_inaccurate,
-                args.out,
-                args.cfg_options,
-                args.fit,
-                args.preset,
-                None if args.backend == 'xnnpack' else args.backend,
-            )
+        options = dict(
+            size=tuple(args.size) if args.size else None,
+            output=args.output,
+            fit=args.fit,
+            preset=args.preset,
+            delegate=None if args.backend == 'xnnpack' else args.backend,
+            fuse=not args.unfused,
+            images=args.images,
+            proof_images=args.proof_images,
+            calibration=args.calibration,
+            keep_inaccurate=args.keep_inaccurate,
+            cfg_options=args.cfg_options,
         )
+        run = export_all if 'all' in (args.to, args.precision) else export
+        print(run(args.config, args.checkpoint, args.to, args.precision, args.out, **options))
 
 
 if __name__ == '__main__':

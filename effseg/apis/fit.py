@@ -178,7 +178,7 @@ def fit(
     test(str(path), best, str(run))
     if report:
         print(f'report: {report(str(path), [best]).resolve().as_uri()}')
-    exported = export(str(path), best, to, _export_size(values['scale'], dataset))
+    exported = export(str(path), best, to, size=_export_size(values['scale'], dataset))
     print(exported)
     return exported.path
 

@@ -160,7 +160,14 @@ def file(segmentor, random_stats, tmp_path_factory):
     lived_in = random_stats(copy.deepcopy(segmentor)).float()
     torch.save({'meta': {}, 'state_dict': lived_in.state_dict()}, folder / 'tiny.pth')
     return export(
-        TINY, str(folder / 'tiny.pth'), 'onnx', (32, 64), 'logits', proof_images=2, fuse=False, fit='stretch'
+        TINY,
+        str(folder / 'tiny.pth'),
+        'onnx',
+        size=(32, 64),
+        output='logits',
+        proof_images=2,
+        fuse=False,
+        fit='stretch',
     ).path
 
 
