@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..apis.opening import open_segmenter
-from ..datasets.images import open_image, read_image
+from ..datasets.images import opened, read_image
 from ..demo.scenes import draw_scene
 from ..errors import ConfigError, DataError
 from ..fusion.labels import Resize, label_map, near_ties
@@ -19,7 +19,6 @@ from ..timing import MB, Timing, peak_memory, time_in_turn
 from .measure import check_counts, machine, normalised, thread_counts, work
 
 PHOTO = (1500, 2000)  # the size of a photo whose logits take gigabytes
-# the size of a photo whose logits take gigabytes
 
 
 def compare_fused(
@@ -137,11 +136,8 @@ def _read_labels(path: str) -> np.ndarray:
     Raises:
         DataError: when the file is no 8-bit label map.
     """
-    try:
-        with open_image(path) as image:
-            labels = np.array(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f'{path} cannot be read as a label map: {error}') from error
+    with opened(path, 'a label map') as image:
+        labels = np.array(image)
     if labels.ndim != 2 or labels.dtype != np.uint8:
         raise DataError(
             f'{path} holds {labels.dtype} of shape {labels.shape}; 8-bit class numbers (H, W) were expected'

@@ -1,7 +1,9 @@
 """Image files as a person sees them, opened so that a hostile one costs an error and nothing else."""
 
+import contextlib
 import io
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -49,6 +51,25 @@ def open_image(source: str | Path | BinaryIO) -> Image.Image:
     return image
 
 
+@contextlib.contextmanager
+def opened(path: str | Path, what: str = 'an image') -> Iterator[Image.Image]:
+    """A file as :func:`open_image` opens it, closed at the end.
+
+    Args:
+        path: of the file.
+        what: it is to be, for the message.
+
+    Raises:
+        DataError: for whatever is wrong with it, also where that shows inside, as the pixels are read.
+    """
+    try:
+        # of the bytes: from a path, Pillow maps some TIFF files into memory, and turns those by EXIF wrongly
+        with open_image(io.BytesIO(read_file(path))) as image:
+            yield image
+    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, Image.DecompressionBombError) as error:
+        raise DataError(f'{path} cannot be read as {what}: {str(error) or type(error).__name__}') from error
+
+
 def read_image(path: str | Path) -> np.ndarray:
     """An image as a person sees it: turned as its EXIF says, on white where it is transparent, its first frame if it
     moves.
@@ -59,13 +80,9 @@ def read_image(path: str | Path) -> np.ndarray:
     Raises:
         DataError: when the file is not an image, a truncated one, or too large.
     """
-    try:
-        # of the bytes: from a path, Pillow maps some TIFF files into memory, and turns those by EXIF wrongly
-        with open_image(io.BytesIO(read_file(path))) as image:
-            image.load()
-            return np.asarray(_eight_bits(ImageOps.exif_transpose(image)).convert('RGB'))
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, Image.DecompressionBombError) as error:
-        raise DataError(f'{path} cannot be read as an image: {error or type(error).__name__}') from error
+    with opened(path) as image:
+        image.load()
+        return np.asarray(_eight_bits(ImageOps.exif_transpose(image)).convert('RGB'))
 
 
 def read_for_opencv(path: str | Path) -> bytes:

@@ -1,6 +1,5 @@
 """Images and label maps as MMSegmentation loads them, minus what it gets wrong in silence."""
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,10 +7,9 @@ from mmcv.transforms import BaseTransform
 from mmengine.fileio import LocalBackend, register_backend
 from mmseg.datasets.transforms import LoadAnnotations, RandomCrop
 from mmseg.registry import TRANSFORMS
-from PIL import Image
 
 from ..errors import ConfigError, DataError
-from .images import open_image, read_file, read_for_opencv
+from .images import open_image, opened, read_for_opencv
 from .labels import class_numbers
 from .orientation import TURN, stored_layout, turn_of_label_map
 
@@ -49,17 +47,14 @@ class LoadLabelMap(LoadAnnotations):
 
     def _load_seg_map(self, results: dict) -> None:
         path = results['seg_map_path']
-        try:
-            with open_image(io.BytesIO(read_file(path))) as label_map:
-                if label_map.mode not in ONE_CHANNEL:
-                    raise DataError(
-                        f'{path} is a {label_map.mode} image; a label map has one 8-bit channel of class numbers'
-                    )
-                # as it is loaded, Pillow turns a TIFF file by its own tag
-                turned = label_map.format == 'TIFF' and stored_layout(label_map)[1] in TURN
-                label_map.load()
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise DataError(f'{path} cannot be read as a label map: {error}') from error
+        with opened(path, 'a label map') as label_map:
+            if label_map.mode not in ONE_CHANNEL:
+                raise DataError(
+                    f'{path} is a {label_map.mode} image; a label map has one 8-bit channel of class numbers'
+                )
+            # as it is loaded, Pillow turns a TIFF file by its own tag
+            turned = label_map.format == 'TIFF' and stored_layout(label_map)[1] in TURN
+            label_map.load()
         if 'img_path' in results and not turned:
             with open_image(results['img_path']) as image:
                 turn = turn_of_label_map(*stored_layout(image), label_map.size)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import DataError
-from .source import Images, Sample, Shape, Source, files_in, points, read_json, split_of
+from .source import Images, Sample, Shape, Source, files_in, in_runs, points, read_json, split_of
 
 KEYS = {'images', 'annotations', 'categories'}
 
@@ -22,8 +22,6 @@ def read(root: Path) -> Source | None:
         try:
             samples += _samples(path, content, images, source, split_of(path, root))  # such as instances_train2017.json
         except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
-            if isinstance(error, DataError):
-                raise
             raise DataError(f'{path} is no COCO file as it should be: {type(error).__name__}: {error}') from error
     source.samples, source.unlabelled = samples, images.rest()
     return source
@@ -85,9 +83,7 @@ def decode(counts: list[int] | str, size: list[int], where: str) -> np.ndarray:
         height, width = map(int, size)
     except (OverflowError, TypeError, ValueError) as error:
         raise DataError(f'{where} has run lengths that are no numbers, which do not make up an image') from error
-    if runs.ndim != 1 or (runs < 0).any() or runs.sum() != height * width or height < 1 or height * width > 2**27:
-        raise DataError(f'{where} has run lengths that do not make up {width} x {height} pixels')
-    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
+    return in_runs(runs, width, height, where).reshape(width, height).T
 
 
 def _numbers(text: str) -> list[int]:

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from ...errors import DataError
-from .source import Images, Sample, Shape, Source, box, ellipse, files_in, points, read_text, split_of
+from .source import Images, Sample, Shape, Source, box, ellipse, files_in, in_runs, points, read_text, split_of
 
 DRAWN = ('polygon', 'mask', 'box', 'ellipse')
 
@@ -30,8 +30,6 @@ def read(root: Path) -> Source | None:
             for image in tree.iterfind('image'):
                 source.samples.append(_sample(image, path, images, source, root))
         except (KeyError, OverflowError, TypeError, ValueError) as error:
-            if isinstance(error, DataError):
-                raise
             raise DataError(f'{path} is no file of CVAT as it should be: {type(error).__name__}: {error}') from error
     used = {shape.name for sample in source.samples for shape in sample.shapes}
     source.classes += sorted(used - {*source.classes})
@@ -99,6 +97,4 @@ def decode(runs: list[int], size: tuple[int, int], where: str) -> np.ndarray:
         DataError: when they do not make up ``size``, width and height.
     """
     width, height = size
-    if min(runs) < 0 or sum(runs) != width * height or width * height > 2**27:
-        raise DataError(f'{where} has run lengths that do not make up {width} x {height} pixels')
-    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(height, width)
+    return in_runs(np.array(runs, dtype=np.int64), width, height, where).reshape(height, width)

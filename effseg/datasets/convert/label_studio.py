@@ -27,8 +27,6 @@ def read(root: Path) -> Source | None:
             try:
                 source.samples.append(_sample(task, where, path, images, source, root))
             except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
-                if isinstance(error, DataError):
-                    raise
                 raise DataError(f'{where} is none of Label Studio: {type(error).__name__}: {error}') from error
     source.classes = sorted({shape.name for sample in source.samples for shape in sample.shapes})
     source.unlabelled = images.rest()
@@ -94,10 +92,8 @@ def _shape(value: dict, kind: str, size: tuple[int, int], where: str) -> Shape:
             name, (points(ellipse([x, y, *(np.array([value['radiusX'], value['radiusY']]) * percent)], turn), where),)
         )
     width, height = np.array([value['width'], value['height']]) * percent
-    corners, angle = box([x, y, x + width, y + height]), np.deg2rad(turn)
     # it turns rectangles around their upper left corner
-    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    return Shape(name, (points((corners - corners[0]) @ rotation.T + corners[0], where),))
+    return Shape(name, (points(box([x, y, x + width, y + height], turn, around=(x, y)), where),))
 
 
 def decode(code: list[int], size: tuple[int, int], where: str) -> np.ndarray:

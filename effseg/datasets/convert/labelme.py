@@ -1,7 +1,6 @@
 """labelme's JSON, one file an image."""
 
 import base64
-import binascii
 import io
 from functools import partial
 from pathlib import Path
@@ -32,8 +31,6 @@ def read(root: Path) -> Source | None:
             try:
                 shape = _shape(entry, where)
             except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
-                if isinstance(error, DataError):
-                    raise
                 raise DataError(f'{where} is none of labelme: {type(error).__name__}: {error}') from error
             if shape is None:
                 source.mistake('shapes that are no area', f'{where} ({entry.get("shape_type")})')
@@ -78,5 +75,5 @@ def _mask(text: str, where: str) -> np.ndarray:
     try:
         with open_image(io.BytesIO(base64.b64decode(text))) as image:
             return np.asarray(image.convert('L')) > 0
-    except (OSError, SyntaxError, ValueError, binascii.Error, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f'{where} holds a mask that cannot be read: {error}') from error

@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import io
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ...errors import DataError
-from ..images import IMAGE_SUFFIXES, open_image, read_file
+from ..images import IMAGE_SUFFIXES, opened
 from .source import SPLITS, Sample, Source, files_in, read_json, read_text
 
 _FOLDERS_OF_LABELS = re.compile(
@@ -113,14 +112,11 @@ def pixels(path: Path, colored: bool) -> np.ndarray:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    try:
-        with open_image(io.BytesIO(read_file(path))) as image:
-            if image.mode not in ('L', 'P', '1', 'RGB', 'RGBA', 'LA') and not image.mode.startswith('I'):
-                raise ValueError(f'it is of the kind {image.mode}, which holds neither numbers nor colors')
-            image.load()
-            yield image
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f'{path} cannot be read as a label map: {error}') from error
+    with opened(path, 'a label map') as image:
+        if image.mode not in ('L', 'P', '1', 'RGB', 'RGBA', 'LA') and not image.mode.startswith('I'):
+            raise ValueError(f'it is of the kind {image.mode}, which holds neither numbers nor colors')
+        image.load()
+        yield image
 
 
 def _is_colored(path: Path, named_by_color: bool) -> bool:

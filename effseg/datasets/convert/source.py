@@ -1,6 +1,5 @@
 """What every format is read into: images, and for each its label map or the shapes that are drawn into one."""
 
-import io
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -9,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from ...errors import DataError
-from ..images import IMAGE_SUFFIXES, open_image, read_file
+from ..images import IMAGE_SUFFIXES, opened, read_file
 from ..orientation import stored_layout
 
 IGNORED = 255
@@ -184,11 +182,8 @@ def layout(path: Path) -> tuple[tuple[int, int], int]:
     Raises:
         DataError: when it is no image.
     """
-    try:
-        with open_image(io.BytesIO(read_file(path))) as image:
-            return stored_layout(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f'{path} cannot be read as an image: {error}') from error
+    with opened(path) as image:
+        return stored_layout(image)
 
 
 def upright_size(path: Path) -> tuple[int, int]:
@@ -220,15 +215,16 @@ def points(values: Any, where: str) -> np.ndarray:
     return found
 
 
-def box(edges: Sequence[float], turn: float = 0.0) -> np.ndarray:
+def box(edges: Sequence[float], turn: float = 0.0, around: Sequence[float] | None = None) -> np.ndarray:
     """A rectangle as a polygon.
 
     Args:
         edges: left, top, right, bottom.
-        turn: in degrees, clockwise around its center.
+        turn: in degrees, clockwise.
+        around: the point, x and y, that it is turned around; its center when left out.
     """
     left, top, right, bottom = edges
-    return _turned([[left, top], [right, top], [right, bottom], [left, bottom]], turn)
+    return _turned([[left, top], [right, top], [right, bottom], [left, bottom]], turn, around)
 
 
 def ellipse(shape: Sequence[float], turn: float = 0.0) -> np.ndarray:
@@ -243,8 +239,19 @@ def ellipse(shape: Sequence[float], turn: float = 0.0) -> np.ndarray:
     return _turned(np.stack([x + width * np.cos(angles), y + height * np.sin(angles)], 1), turn)
 
 
-def _turned(corners, turn: float) -> np.ndarray:
+def in_runs(runs: np.ndarray, width: int, height: int, where: str) -> np.ndarray:
+    """Whether each of ``width * height`` pixels is inside, from the lengths of runs in turn outside and inside.
+
+    Raises:
+        DataError: when they do not make up so many pixels.
+    """
+    if runs.ndim != 1 or (runs < 0).any() or runs.sum() != height * width or height < 1 or height * width > 2**27:
+        raise DataError(f'{where} has run lengths that do not make up {width} x {height} pixels')
+    return np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+
+
+def _turned(corners, turn: float, around: Sequence[float] | None = None) -> np.ndarray:
     corners, angle = np.asarray(corners, dtype=np.float64), np.deg2rad(turn)
-    center = corners.mean(0)
+    center = corners.mean(0) if around is None else np.asarray(around)
     rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     return (corners - center) @ rotation.T + center
