@@ -38,6 +38,9 @@ class ProgressHook(Hook):
         self.start, self.first = time.monotonic(), runner.iter
         self.interval = next((hook.interval for hook in runner.hooks if isinstance(hook, LoggerHook)), 50)
 
+        if runner.iter >= runner.max_iters:
+            self._show(f'{runner.iter} of {runner.max_iters} iterations are done: nothing is left to train', True)
+
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         done, total = runner.iter + 1, runner.max_iters
         if self.live or done % self.interval == 0 or done == total:

@@ -171,7 +171,7 @@ def test_a_config_that_has_changed_is_said_or_refused(train, trained, tmp_path, 
     outcome = train(folder, option, more=['--resume'])
     said = ' '.join((outcome.out + outcome.err).split())
     assert outcome.status == status and re.search(words, said), said
-    assert 'Traceback' not in said
+    assert 'Traceback' not in said and (status == 2 or '8 of 8 iterations are done' in said)
 
 
 @pytest.mark.parametrize(
