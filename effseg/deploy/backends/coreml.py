@@ -3,6 +3,7 @@
 Off macOS the export checks what is declared (:func:`check`) and evaluates the program in torch (:func:`interpret`).
 """
 
+import functools
 import json
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import numpy as np
 
 from ...errors import ArtifactError, MissingRuntimeError, ParityError
 from .. import presets
-from ..interface import output_ports, taken
+from ..interface import output_ports
 from ..quiet import quiet
 from ..spec import Spec
 from . import Delegation, Session, require
@@ -139,15 +140,9 @@ def interpret(path: Path, spec: Spec) -> Callable[[np.ndarray], Any]:
     Returns:
         What gives for (H, W, 3) uint8 RGB what :class:`~effseg.deploy.artifact.Artifact` gives.
     """
-    from . import mil
+    from .mil import Interpreted
 
-    program = read(path)[1]
-
-    def run(image: np.ndarray):
-        pixels = np.ascontiguousarray(image.transpose(2, 0, 1)[None]).astype(np.float32)
-        return taken([result.numpy() for result in mil.run(program, pixels)], spec)
-
-    return run
+    return functools.partial(Interpreted(read(path)[1]).run, spec=spec)
 
 
 def in_half(network, spec: Spec, path: Path, sums: bool):

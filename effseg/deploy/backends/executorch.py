@@ -4,6 +4,7 @@ the delegate. Core ML's part is a package inside the file, which is taken out an
 Its Python runtime imports torch itself; the phone's runtimes do not need it.
 """
 
+import functools
 import importlib
 import operator
 import re
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import ArtifactError, EffsegError, MissingRuntimeError
-from ..interface import axes, given, input_port, taken
+from ..interface import axes, given, input_port
 from ..quiet import quiet
 from ..spec import Spec
 from . import Delegation, Session, require
@@ -86,24 +87,22 @@ def _partitioner(spec: Spec):
 
 def interpret(path: Path, spec: Spec) -> Callable[[np.ndarray], Any]:
     """As :func:`effseg.deploy.backends.coreml.interpret`, of the package inside a file for Core ML."""
-    from . import mil
-
-    program = _package(path)
-    return lambda image: taken([result.numpy() for result in mil.run(program, given(image, spec))], spec)
+    return functools.partial(_interpreted(path, spec).run, spec=spec)
 
 
-def _package(path: Path):
-    """The program in it, with its weights."""
+def _interpreted(path: Path, spec: Spec):
+    """The program for Core ML in it, see :class:`~effseg.deploy.backends.mil.Interpreted`."""
     from executorch.backends.apple.coreml import executorchcoreml
     from executorch.exir._serialize._program import deserialize_pte_binary
 
     from .coreml import read
+    from .mil import Interpreted
 
     (part,) = deserialize_pte_binary(path.read_bytes()).program.backend_delegate_data
     with tempfile.TemporaryDirectory() as folder:
         executorchcoreml.unflatten_directory_contents(bytes(part.data), folder)
         (package,) = Path(folder).rglob('*.mlpackage')
-        return read(package)[1]
+        return Interpreted(read(package)[1], channels_first=axes(spec)[0] == 'NCHW')
 
 
 def _separate(exported) -> None:
@@ -120,11 +119,7 @@ def in_half(network, spec: Spec, path: Path, sums: bool):
     from ..half import HalfProgram
     from ..program import Program
 
-    if spec.delegate:
-        from .mil import Interpreted
-
-        return HalfProgram(Interpreted(_package(path), channels_first=axes(spec)[0] == 'NCHW'), sums)
-    return HalfProgram(Program(network, spec, compare=True), sums)
+    return HalfProgram(_interpreted(path, spec) if spec.delegate else Program(network, spec, compare=True), sums)
 
 
 def load(path: Path, threads: int | None = None) -> Session:

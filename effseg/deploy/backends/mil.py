@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 
 from ...errors import ParityError
+from ..interface import taken
+from ..spec import Spec
 
 UNARY: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     'relu': F.relu,
@@ -45,57 +47,60 @@ BINARY: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
 TYPES = {'fp32': torch.float32, 'fp16': torch.float32, 'int32': torch.int32, 'bool': torch.bool}
 
 
-@torch.no_grad()
-def run(program, image: np.ndarray, note: Callable[[str], object] = str) -> list[torch.Tensor]:
-    """The outputs of a program's ``main``.
+class Interpreted(torch.nn.Module):
+    """A program's ``main``, evaluated in float32.
 
     Args:
         program: as coremltools converted or loaded it.
-        image: of the program's input, float32.
-        note: is told the name of every operation before it is evaluated.
+        channels_first: whether it takes the image as (1, 3, H, W).
 
-    Raises:
-        ParityError: for an operator that is not known here, or a result of another shape than the program declares.
+    Attributes:
+        at: the name of the operation that is evaluated.
     """
-    function = program.functions['main']
-    values = {name: torch.from_numpy(image) for name in function.inputs}
-
-    def value(var):
-        if isinstance(var, (list, tuple)):
-            return [value(item) for item in var]
-        if var.name in values:
-            return values[var.name]
-        constant = var.val
-        return _tensor(constant) if isinstance(constant, (np.ndarray, np.generic)) else constant
-
-    for op in function.operations:
-        if op.op_type == 'const':
-            continue
-        note(op.name)
-        arguments = {name: value(var) for name, var in op.inputs.items() if var is not None}
-        results = _apply(op.op_type, arguments)
-        for result, output in zip(results if isinstance(results, tuple) else (results,), op.outputs):
-            if tuple(result.shape) != tuple(output.shape):
-                raise ParityError(f'{op.op_type} {op.name} gives {tuple(result.shape)}, not {output.shape}')
-            values[output.name] = result
-    return [values[output.name] for output in function.outputs]
-
-
-class Interpreted(torch.nn.Module):
-    """A program that takes an image as the other programs do; ``channels_first`` where it is to be turned for it."""
 
     def __init__(self, program, channels_first: bool = True):
         super().__init__()
-        self.program, self.channels_first, self.at = program, channels_first, ''
-
-    def _note(self, name: str) -> None:
-        self.at = name
+        self.function, self.channels_first, self.at = program.functions['main'], channels_first, ''
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """(1, H, W, 3) uint8 -> what the program returns; two results as one, as other programs have them."""
-        image = image.permute(0, 3, 1, 2) if self.channels_first else image
-        results = run(self.program, image.float().contiguous().numpy(), self._note)
+        results = self.results(image)
         return results[0] if len(results) == 1 else torch.stack([result.float() for result in results], 1)
+
+    def run(self, image: np.ndarray, spec: Spec):
+        """(H, W, 3) uint8 RGB -> what :class:`~effseg.deploy.artifact.Artifact` gives."""
+        return taken(
+            [result.numpy() for result in self.results(torch.from_numpy(np.ascontiguousarray(image)[None]))], spec
+        )
+
+    @torch.no_grad()
+    def results(self, image: torch.Tensor) -> list[torch.Tensor]:
+        """(1, H, W, 3) uint8 -> the program's outputs.
+
+        Raises:
+            ParityError: for an operator that is not known here, or a result of another shape than the program declares.
+        """
+        image = image.permute(0, 3, 1, 2) if self.channels_first else image
+        values = {name: image.float().contiguous() for name in self.function.inputs}
+
+        def value(var):
+            if isinstance(var, (list, tuple)):
+                return [value(item) for item in var]
+            if var.name in values:
+                return values[var.name]
+            constant = var.val
+            return _tensor(constant) if isinstance(constant, (np.ndarray, np.generic)) else constant
+
+        for op in self.function.operations:
+            if op.op_type == 'const':
+                continue
+            self.at = op.name
+            results = _apply(op.op_type, {name: value(var) for name, var in op.inputs.items() if var is not None})
+            for result, output in zip(results if isinstance(results, tuple) else (results,), op.outputs):
+                if tuple(result.shape) != tuple(output.shape):
+                    raise ParityError(f'{op.op_type} {op.name} gives {tuple(result.shape)}, not {output.shape}')
+                values[output.name] = result
+        return [values[output.name] for output in self.function.outputs]
 
 
 def _tensor(constant) -> torch.Tensor:
@@ -112,29 +117,22 @@ def _apply(kind: str, a: dict) -> torch.Tensor | tuple[torch.Tensor, ...]:
         return UNARY[kind](a['x'])
     if kind in BINARY:
         return BINARY[kind](a['x'], a['y'])
-    handler = globals().get(f'_{kind}')
-    if handler is None:
+    if kind not in HANDLERS:
         raise ParityError(
             f'the program has the operator {kind}, which cannot be evaluated off macOS; run the export there, or add '
             'it to effseg/deploy/backends/mil.py'
         )
-    return handler(a)
-
-
-def _padding(a: dict, x: torch.Tensor) -> torch.Tensor:
-    kind = a.get('pad_type', 'valid')
-    if kind == 'valid':
-        return x
-    if kind != 'custom':
-        raise ParityError(f'padding {kind} cannot be evaluated off macOS; run the export there')
-    top, bottom, left, right = _ints(a['pad'])
-    return F.pad(x, (left, right, top, bottom))
+    return HANDLERS[kind](a)
 
 
 def _conv(a):
-    return F.conv2d(
-        _padding(a, a['x']), a['weight'], a.get('bias'), _ints(a['strides']), 0, _ints(a['dilations']), int(a['groups'])
-    )
+    x, kind = a['x'], a.get('pad_type', 'valid')
+    if kind not in ('valid', 'custom'):
+        raise ParityError(f'padding {kind} cannot be evaluated off macOS; run the export there')
+    if kind == 'custom':
+        top, bottom, left, right = _ints(a['pad'])
+        x = F.pad(x, (left, right, top, bottom))
+    return F.conv2d(x, a['weight'], a.get('bias'), _ints(a['strides']), 0, _ints(a['dilations']), int(a['groups']))
 
 
 def _conv_transpose(a):
@@ -156,22 +154,8 @@ def _pool_window(a) -> tuple[list[int], list[int], tuple[int, int]]:
 
 
 def _avg_pool(a):
-    return F.avg_pool2d(
-        a['x'],
-        *_pool_window(a),
-        ceil_mode=bool(a.get('ceil_mode', False)),
-        count_include_pad=not bool(a['exclude_padding_from_average']),
-    )
-
-
-def _max_pool(a):
-    return F.max_pool2d(a['x'], *_pool_window(a), ceil_mode=bool(a.get('ceil_mode', False)))
-
-
-def _batch_norm(a):
-    return F.batch_norm(
-        a['x'], a['mean'], a['variance'], a.get('gamma'), a.get('beta'), False, 0.0, float(a['epsilon'])
-    )
+    inside = not bool(a['exclude_padding_from_average'])
+    return F.avg_pool2d(a['x'], *_pool_window(a), bool(a.get('ceil_mode', False)), inside)
 
 
 def _layer_norm(a):
@@ -179,73 +163,13 @@ def _layer_norm(a):
     return F.layer_norm(a['x'], shape, a.get('gamma'), a.get('beta'), float(a['epsilon']))
 
 
-def _instance_norm(a):
-    return F.instance_norm(a['x'], weight=a.get('gamma'), bias=a.get('beta'), eps=float(a['epsilon']))
-
-
-def _clip(a):
-    return a['x'].clamp(float(a['alpha']), float(a['beta']))
-
-
-def _sigmoid_hard(a):
-    return (a['x'] * float(a['alpha']) + float(a['beta'])).clamp(0, 1)
-
-
-def _thresholded_relu(a):
-    return F.threshold(a['x'], float(a['alpha']), 0)
-
-
-def _leaky_relu(a):
-    return F.leaky_relu(a['x'], float(a['alpha']))
-
-
-def _gelu(a):
-    return F.gelu(a['x'], approximate='tanh' if a['mode'] == 'TANH_APPROXIMATION' else 'none')
-
-
-def _rsqrt(a):
-    return torch.rsqrt(a['x'] + float(a['epsilon']))
-
-
-def _softmax(a):
-    return a['x'].softmax(int(a['axis']))
-
-
 def _matmul(a):
     x, y = a['x'], a['y']
     return torch.matmul(x.mT if a.get('transpose_x') else x, y.mT if a.get('transpose_y') else y)
 
 
-def _linear(a):
-    return F.linear(a['x'], a['weight'], a.get('bias'))
-
-
-def _reduce_mean(a):
-    return a['x'].mean(_ints(a['axes']), keepdim=bool(a['keep_dims']))
-
-
-def _reduce_sum(a):
-    return a['x'].sum(_ints(a['axes']), keepdim=bool(a['keep_dims']))
-
-
-def _reduce_max(a):
-    return a['x'].amax(_ints(a['axes']), keepdim=bool(a['keep_dims']))
-
-
-def _reduce_argmax(a):
-    return a['x'].argmax(int(a['axis']), keepdim=bool(a['keep_dims'])).int()
-
-
-def _reshape(a):
-    return a['x'].reshape(_ints(a['shape']))
-
-
-def _transpose(a):
-    return a['x'].permute(_ints(a['perm']))
-
-
-def _squeeze(a):
-    return a['x'].squeeze(tuple(_ints(a['axes'])))
+def _reduced(reduce: Callable) -> Callable:
+    return lambda a: reduce(a['x'], _ints(a['axes']), keepdim=bool(a['keep_dims']))
 
 
 def _expand_dims(a):
@@ -259,27 +183,13 @@ def _split(a):
     return a['x'].split(sizes, int(a['axis']))
 
 
-def _concat(a):
-    return torch.cat(a['values'], int(a['axis']))
-
-
-def _tile(a):
-    return a['x'].repeat(_ints(a['reps']))
-
-
-def _upsample_nearest_neighbor(a):
-    factors = (float(a['scale_factor_height']), float(a['scale_factor_width']))
-    return F.interpolate(a['x'], scale_factor=factors, mode='nearest')
-
-
-def _pixel_shuffle(a):
-    return F.pixel_shuffle(a['x'], int(a['upscale_factor']))
+def _factors(a) -> tuple[float, float]:
+    return float(a['scale_factor_height']), float(a['scale_factor_width'])
 
 
 def _upsample_bilinear(a):
-    x, factors = a['x'], (float(a['scale_factor_height']), float(a['scale_factor_width']))
-    size = [int(side * factor) for side, factor in zip(x.shape[2:], factors)]
-    return F.interpolate(x, size=size, mode='bilinear', align_corners=bool(a['align_corners']))
+    size = [int(side * factor) for side, factor in zip(a['x'].shape[2:], _factors(a))]
+    return F.interpolate(a['x'], size=size, mode='bilinear', align_corners=bool(a['align_corners']))
 
 
 def _pad(a):
@@ -302,10 +212,6 @@ def _slice_by_index(a):
     return x[tuple(index)]
 
 
-def _cast(a):
-    return a['x'].to(TYPES[a['dtype']])
-
-
 def _constexpr_affine_dequantize(a):
     """int8 weights as the float ones they stand for, a scale for each index of one axis."""
     data, axis = a['quantized_data'], int(a['axis'])
@@ -313,3 +219,46 @@ def _constexpr_affine_dequantize(a):
     scale, zero = (torch.as_tensor(a[name]).float().reshape(-1) for name in ('scale', 'zero_point'))
     scale, zero = (x.reshape(shape) if x.numel() > 1 else x for x in (scale, zero))
     return (data.float() - zero) * scale
+
+
+# of the arguments by name; the other operators are in UNARY and BINARY
+HANDLERS: dict[str, Callable[[dict], torch.Tensor | tuple[torch.Tensor, ...]]] = {
+    'conv': _conv,
+    'conv_transpose': _conv_transpose,
+    'avg_pool': _avg_pool,
+    'max_pool': lambda a: F.max_pool2d(a['x'], *_pool_window(a), ceil_mode=bool(a.get('ceil_mode', False))),
+    'batch_norm': lambda a: F.batch_norm(
+        a['x'], a['mean'], a['variance'], a.get('gamma'), a.get('beta'), False, 0.0, float(a['epsilon'])
+    ),
+    'layer_norm': _layer_norm,
+    'instance_norm': lambda a: F.instance_norm(
+        a['x'], weight=a.get('gamma'), bias=a.get('beta'), eps=float(a['epsilon'])
+    ),
+    'clip': lambda a: a['x'].clamp(float(a['alpha']), float(a['beta'])),
+    'sigmoid_hard': lambda a: (a['x'] * float(a['alpha']) + float(a['beta'])).clamp(0, 1),
+    'thresholded_relu': lambda a: F.threshold(a['x'], float(a['alpha']), 0),
+    'leaky_relu': lambda a: F.leaky_relu(a['x'], float(a['alpha'])),
+    'gelu': lambda a: F.gelu(a['x'], approximate='tanh' if a['mode'] == 'TANH_APPROXIMATION' else 'none'),
+    'rsqrt': lambda a: torch.rsqrt(a['x'] + float(a['epsilon'])),
+    'softmax': lambda a: a['x'].softmax(int(a['axis'])),
+    'matmul': _matmul,
+    'linear': lambda a: F.linear(a['x'], a['weight'], a.get('bias')),
+    'reduce_mean': _reduced(torch.mean),
+    'reduce_sum': _reduced(torch.sum),
+    'reduce_max': _reduced(torch.amax),
+    'reduce_argmax': lambda a: a['x'].argmax(int(a['axis']), keepdim=bool(a['keep_dims'])).int(),
+    'reshape': lambda a: a['x'].reshape(_ints(a['shape'])),
+    'transpose': lambda a: a['x'].permute(_ints(a['perm'])),
+    'squeeze': lambda a: a['x'].squeeze(tuple(_ints(a['axes']))),
+    'expand_dims': _expand_dims,
+    'split': _split,
+    'concat': lambda a: torch.cat(a['values'], int(a['axis'])),
+    'tile': lambda a: a['x'].repeat(_ints(a['reps'])),
+    'upsample_nearest_neighbor': lambda a: F.interpolate(a['x'], scale_factor=_factors(a), mode='nearest'),
+    'upsample_bilinear': _upsample_bilinear,
+    'pixel_shuffle': lambda a: F.pixel_shuffle(a['x'], int(a['upscale_factor'])),
+    'pad': _pad,
+    'slice_by_index': _slice_by_index,
+    'cast': lambda a: a['x'].to(TYPES[a['dtype']]),
+    'constexpr_affine_dequantize': _constexpr_affine_dequantize,
+}
