@@ -117,9 +117,7 @@ def compile_network(fused: FusedSegmentor) -> FusedSegmentor:
     import torch._inductor.config as inductor
 
     inductor.freezing = True
-    network = FusedSegmentor(
-        fused.backbone, fused.decoder, fused.size, fused.align_corners, fused.threshold, fused.meta
-    )
+    network = FusedSegmentor(fused.backbone, fused.decoder, fused.size, fused.align_corners, fused.threshold)
     network.logits = torch.compile(network.logits)  # type: ignore[method-assign]
     try:
         with torch.inference_mode():

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..deploy.spec import Spec
 from ..errors import ConfigError
-from ..fusion.segmentor import describe_data, threshold_of
+from ..fusion.segmentor import threshold_of
 from ..fusion.trained import deciding_head
 
 MOST_THREADS = 1024
@@ -61,8 +61,8 @@ def check_counts(runs: int, threads: Sequence[int]) -> None:
 
 def spec_of(model: nn.Module, runtime: str, size: tuple[int, int]) -> Spec:
     """The spec of a file of logits that is timed and thrown away."""
-    data = describe_data(model)
-    spec = Spec.unnamed(runtime, size, model.num_classes, data['mean'], data['std'])
+    mean, std = (getattr(model.data_preprocessor, name).flatten().tolist() for name in ('mean', 'std'))
+    spec = Spec.unnamed(runtime, size, model.num_classes, mean, std)
     align_corners = bool(deciding_head(model).align_corners)
     return dataclasses.replace(spec, align_corners=align_corners, threshold=threshold_of(model))
 

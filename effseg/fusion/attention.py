@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..models.attention_bias import attention_bias, resize_table
-from .layers import Conv, Layer, activate, empty
+from .layers import Conv, Layer, activate, fixed
 
 
 class Attention(Layer):
@@ -22,7 +22,7 @@ class Attention(Layer):
         key: gives (N, heads * d, H, W).
         value: gives (N, heads * e, H, W).
         proj: the output layer.
-        heads: number of heads.
+        table: of offsets (heads, R_h * R_w).
         grid: (H, W) of the keys that the bias is stored for; for another it is expanded from the table.
         resolution: (R_h, R_w) of the table.
         bias_resize: see :mod:`effseg.models.attention_bias`.
@@ -45,7 +45,7 @@ class Attention(Layer):
         key: Layer,
         value: Layer,
         proj: Layer,
-        heads: int,
+        table: Tensor,
         grid: Sequence[int],
         resolution: Sequence[int],
         bias_resize: str,
@@ -58,22 +58,15 @@ class Attention(Layer):
     ):
         super().__init__()
         self.query, self.key, self.value, self.proj = query, key, value, proj
-        self.heads, self.grid, self.resolution = heads, (grid[0], grid[1]), (resolution[0], resolution[1])
+        self.heads, self.grid, self.resolution = len(table), (grid[0], grid[1]), (resolution[0], resolution[1])
         self.bias_resize, self.query_stride, self.act = bias_resize, query_stride, act
         self.before, self.local, self.mix_in, self.mix_out = before, local, mix_in, mix_out
-        queries = -(-self.grid[0] // query_stride) * -(-self.grid[1] // query_stride)
         self.expand_when_run = False
-        self.table: Any = empty(heads, self.resolution[0] * self.resolution[1])
-        self.bias = empty(heads, queries, self.grid[0] * self.grid[1])
-
-    def set_table(self, table: Tensor) -> 'Attention':
-        """Takes over an offset table (heads, R_h * R_w) and expands it for the grid; returns the layer."""
-        self.to(table.device)
-        self.table.copy_(table.detach())
-        if self.mix_in is not None:  # what is added before a linear map of the heads can be added behind it
-            self.table.copy_(self.mix_in.weight[:, :, 0, 0] @ self.table)
-        self.bias.copy_(self._expanded(self.grid))
-        return self
+        table = table.detach().double()
+        if mix_in is not None:  # what is added before a linear map of the heads can be added behind it
+            table = mix_in.weight[:, :, 0, 0] @ table
+        self.table: Any = fixed(table)
+        self.bias = fixed(self._expanded(self.grid))
 
     def strip(self) -> None:
         """Drops, in all layers inside, what only other sizes take; of the offset table it keeps the built size's."""

@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .folding import Affine, compose
-from .layers import Conv, Layer, activate, empty
+from .layers import Conv, Layer, activate, fixed
 from .upsample import Upsampled, depth_to_space, plus_doubled, space_to_depth, summed
 
 REACH = 2  # pixels that the 5 x 5 kernel sees to each side
@@ -55,21 +55,12 @@ class BorderCorrection(Layer):
     Along each side it is a 5-tap conv of P_i's outermost line.
 
     Args:
-        channels: of P_i.
-        out_channels: of H.
+        head: H (out, f, 3, 3).
+        output: F (f, f, 3, 3).
     """
 
-    def __init__(self, channels: int, out_channels: int):
+    def __init__(self, head: Tensor, output: Tensor):
         super().__init__()
-        self.channels, self.out_channels = channels, out_channels
-        self.rows = nn.ParameterList([empty(out_channels, channels, 1, 5) for _ in range(2)])
-        self.columns = nn.ParameterList([empty(out_channels, channels, 5, 1) for _ in range(2)])
-        self.corners = nn.ParameterList([empty(out_channels, channels, 1, 1) for _ in range(4)])
-
-    @classmethod
-    def of(cls, head: Tensor, output: Tensor) -> 'BorderCorrection':
-        """The correction for the kernels H (out, f, 3, 3) and F (f, f, 3, 3)."""
-        layer = cls(head.shape[1], head.shape[0]).to(head.device)
         # H's taps that reach over a side; F's that reach back are the opposite ones
         near, far = slice(0, 1), slice(2, 3)
         rows = [compose(head[:, :, near], output[:, :, far]), compose(head[:, :, far], output[:, :, near])]
@@ -79,9 +70,7 @@ class BorderCorrection(Layer):
             for row in (0, 2)
             for column in (0, 2)
         ]
-        for weight, part in zip([*layer.rows, *layer.columns, *layer.corners], [*rows, *columns, *corners]):
-            weight.copy_(part)
-        return layer
+        self.rows, self.columns, self.corners = (nn.ParameterList(map(fixed, x)) for x in (rows, columns, corners))
 
     def forward(self, strips: Sequence[Tensor]) -> list[Tensor]:
         """
@@ -131,43 +120,29 @@ class CollapsedLevel(Layer):
     """The head's first conv and activation at one level, from the backbone's maps and P_r.
 
     Args:
-        own: 5 x 5 conv of the level's own map, with the bias of the inside of the image.
-        above: one per further map, then one for P_r.
-        border: the zero-padding correction.
+        laterals: L of this level and of those up to r.
+        output: F.
+        head: H, BatchNorm folded in.
+        above: r - i for P_r.
         grid: (H, W) of the level that the border's biases are stored for; at least 4 x 4, both even.
         act: activation behind the level.
     """
 
-    def __init__(self, own: Conv, above: Sequence[Upsampled], border: BorderCorrection, grid: Sequence[int], act: str):
+    def __init__(
+        self, laterals: Sequence[Affine], output: Affine, head: Affine, above: int, grid: Sequence[int], act: str
+    ):
         super().__init__()
-        self.own, self.above, self.border = own, nn.ModuleList(above), border
-        self.act = act
-        self.frame: Any = empty(1, own.out_channels, 2 * REACH + 1, 2 * REACH + 1)
-        self.lay_out(grid)
-
-    @classmethod
-    def of(
-        cls, laterals: Sequence[Affine], output: Affine, head: Affine, above: int, grid: Sequence[int], act: str
-    ) -> 'CollapsedLevel':
-        """
-        Args:
-            laterals: L of this level and of those up to r.
-            output: F.
-            head: H, BatchNorm folded in.
-            above: r - i for P_r.
-            grid: (H, W).
-            act: activation behind the level.
-        """
         kernel = compose(head.weight, output.weight)
         bias: Any = sum(part.bias for part in laterals)
         table = bias_table(bias, output, head)
-        own = Conv.of(Affine(compose(kernel, laterals[0].weight), table[:, REACH, REACH]))
-        uppers = [Upsampled.of(compose(kernel, part.weight), 2**steps) for steps, part in enumerate(laterals[1:], 1)]
-        uppers.append(Upsampled.of(kernel, 2**above))
-        layer = cls(own, uppers, BorderCorrection.of(head.weight, output.weight), grid, act).to(kernel.device)
-        layer.frame.copy_(table - table[:, REACH, REACH, None, None])
-        layer.lay_out(grid)
-        return layer
+        inside = table[:, REACH, REACH]
+        self.own = Conv(Affine(compose(kernel, laterals[0].weight), inside))
+        uppers = [Upsampled(compose(kernel, part.weight), 2**steps) for steps, part in enumerate(laterals[1:], 1)]
+        self.above = nn.ModuleList([*uppers, Upsampled(kernel, 2**above)])
+        self.border = BorderCorrection(head.weight, output.weight)
+        self.act = act
+        self.frame: Any = fixed((table - inside[:, None, None])[None])
+        self.lay_out(grid)
 
     def lay_out(self, grid: Sequence[int]) -> None:
         """Stores the border's biases for maps of ``grid`` = (H, W), at least 4 x 4, both even."""

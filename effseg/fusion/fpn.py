@@ -34,7 +34,6 @@ class SemanticFpn(Layer):
         classifier: 1 x 1 conv.
         levels: a :class:`CollapsedLevel` for each of the first levels that has one, else None.
         align_corners: of the bilinear upsampling.
-        fallback: why nothing is collapsed, or None.
     """
 
     def __init__(
@@ -45,13 +44,12 @@ class SemanticFpn(Layer):
         classifier: Conv,
         levels: Sequence[CollapsedLevel | None],
         align_corners: bool,
-        fallback: str | None,
     ):
         super().__init__()
         self.laterals, self.outputs = nn.ModuleList(laterals), nn.ModuleList(outputs)
         self.heads, self.classifier = nn.ModuleList(heads), classifier
         self.levels = nn.ModuleList(levels)
-        self.align_corners, self.fallback = align_corners, fallback
+        self.align_corners = align_corners
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """
@@ -165,21 +163,16 @@ def fuse_semantic_fpn(
     laterals = [part.after(*norm.release()) for part, norm in zip(parts, norms)]
     outputs, output_acts = zip(*(conv_module(module) for module in neck.fpn_convs))
     heads = [[conv_module(module) for module in scale if hasattr(module, 'conv')] for scale in head.scale_heads]
-    fallback = None
-    if set(acts + output_acts) != {'none'}:
-        found = ', '.join(sorted(set(acts + output_acts) - {'none'}))
-        fallback = f'the FPN has an activation ({found}), so its convs are no linear chain'
-    elif any(part.weight.shape[2:] != (3, 3) for part in (*outputs, *(convs[0][0] for convs in heads))):
-        fallback = 'the FPN or the head has convs of another size than 3 x 3'
-    levels = [] if fallback else collapse(laterals, outputs, [convs[0] for convs in heads], grids)
+    linear = set(acts + output_acts) == {'none'}
+    small = all(part.weight.shape[2:] == (3, 3) for part in (*outputs, *(convs[0][0] for convs in heads)))
+    levels = collapse(laterals, outputs, [convs[0] for convs in heads], grids) if linear and small else []
     return SemanticFpn(
-        [Conv.of(part, act=act) for part, act in zip(laterals, acts)],
-        [Conv.of(part, act=act) for part, act in zip(outputs, output_acts)],
-        [Sequential([Conv.of(part, act=act) for part, act in convs]) for convs in heads],
-        Conv.of(linear_part(head.conv_seg)),
+        [Conv(part, act=act) for part, act in zip(laterals, acts)],
+        [Conv(part, act=act) for part, act in zip(outputs, output_acts)],
+        [Sequential([Conv(part, act=act) for part, act in convs]) for convs in heads],
+        Conv(linear_part(head.conv_seg)),
         levels,
         bool(head.align_corners),
-        fallback,
     )
 
 
@@ -200,9 +193,7 @@ def collapse(
         price, top = min((cost(widths[index:top], middle, out), top) for top in range(index + 1, len(laterals)))
         grid = [max(side + side % 2, SMALLEST_GRID) for side in grids[index]]  # an odd one goes step by step
         levels.append(
-            CollapsedLevel.of(laterals[index:top], outputs[index], head, top - index, grid, act)
-            if price < plain
-            else None
+            CollapsedLevel(laterals[index:top], outputs[index], head, top - index, grid, act) if price < plain else None
         )
     return levels
 

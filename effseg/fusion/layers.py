@@ -46,35 +46,17 @@ class Layer(nn.Module):
 class Conv(Layer):
     """A conv with the padding k // 2, a bias and an activation."""
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: Sequence[int],
-        stride: int = 1,
-        groups: int = 1,
-        act: str = 'none',
-    ):
+    def __init__(self, part: Affine, stride: int = 1, groups: int = 1, act: str = 'none'):
         super().__init__()
         assert act in ACTIVATIONS, act
-        self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, tuple(kernel_size)
+        self.weight, self.bias = fixed(part.weight), fixed(part.bias)
+        self.out_channels, self.in_channels = len(part.weight), part.weight.shape[1] * groups
         self.stride, self.groups, self.act = stride, groups, act
-        self.padding = tuple(size // 2 for size in self.kernel_size)
-        self.weight = empty(out_channels, in_channels // groups, *self.kernel_size)
-        self.bias = empty(out_channels)
+        kernel_size = tuple(part.weight.shape[2:])
+        self.padding = tuple(size // 2 for size in kernel_size)
         # With one thread, torch gives an undilated 1 x 1 conv to a matrix product that runs at half the speed of
         # oneDNN's conv. Dilation means nothing to a single tap, and takes the fast way.
-        self._dilation = 2 if self.kernel_size == (1, 1) and groups == 1 else 1
-
-    @classmethod
-    def of(cls, part: Affine, stride: int = 1, groups: int = 1, act: str = 'none') -> 'Conv':
-        """The layer with these weights."""
-        out_channels, in_channels, *kernel_size = part.weight.shape
-        layer = cls(in_channels * groups, out_channels, kernel_size, stride, groups, act)
-        layer.to(part.weight.device)
-        layer.weight.copy_(part.weight)
-        layer.bias.copy_(part.bias)
-        return layer
+        self._dilation = 2 if kernel_size == (1, 1) and groups == 1 else 1
 
     def forward(self, x: Tensor) -> Tensor:
         dilation = 1 if self.portable else self._dilation
@@ -125,25 +107,17 @@ class PoolMixer(Layer):
     image, 9 / 6 at the sides, 9 / 4 in the corners), plus ``(1 - scale) * x``.
 
     Args:
-        channels: C.
+        scale: layer scale (C,).
         grid: (H, W) that the factor is stored for; for another it is computed.
     """
 
-    def __init__(self, channels: int, grid: Sequence[int]):
+    def __init__(self, scale: Tensor, grid: Sequence[int]):
         super().__init__()
-        self.channels, self.grid = channels, tuple(grid)
-        self.weight = empty(channels, 1, 3, 3)
-        self.keep = empty(1, channels, 1, 1)
-        self.factor = nn.Parameter(self._factor(self.grid, self.weight), requires_grad=False)
-
-    @classmethod
-    def of(cls, scale: Tensor, grid: Sequence[int]) -> 'PoolMixer':
-        """The mixer with this layer scale (C,)."""
         scale = scale.detach().double().flatten()
-        layer = cls(len(scale), grid).to(scale.device)
-        layer.weight.copy_((scale / 9)[:, None, None, None])
-        layer.keep.copy_((1 - scale)[None, :, None, None])
-        return layer
+        self.grid = tuple(grid)
+        self.weight = fixed((scale / 9)[:, None, None, None].expand(-1, 1, 3, 3))
+        self.keep = fixed((1 - scale)[None, :, None, None])
+        self.factor = nn.Parameter(self._factor(self.grid, self.weight), requires_grad=False)
 
     @staticmethod
     def _factor(grid: Sequence[int], like: Tensor) -> Tensor:
@@ -153,7 +127,7 @@ class PoolMixer(Layer):
     def forward(self, x: Tensor) -> Tensor:
         grid = tuple(x.shape[2:])
         factor = self.factor if grid == self.grid else self._factor(grid, x)
-        y = F.conv2d(x, self.weight, None, 1, 1, 1, self.channels)
+        y = F.conv2d(x, self.weight, None, 1, 1, 1, len(self.weight))
         return y * factor + x * self.keep if self.portable else y.mul_(factor).addcmul_(x, self.keep)
 
 
@@ -182,9 +156,10 @@ class FusedBackbone(Layer):
         return maps
 
 
-def empty(*shape: int) -> nn.Parameter:
-    """A weight of that shape, to be filled."""
-    return nn.Parameter(torch.zeros(*shape, dtype=torch.float64), requires_grad=False)
+def fixed(values: Tensor) -> nn.Parameter:
+    """A copy in float64 as a weight that is not trained."""
+    copied = values.detach().to(torch.float64, copy=True, memory_format=torch.contiguous_format)
+    return nn.Parameter(copied, requires_grad=False)
 
 
 def activation_name(module: nn.Module | None) -> str:

@@ -112,7 +112,7 @@ def fuse_mlp_head(
         levels,
         act,
         None if mixing is None else _mixing(mixing, act),
-        Conv.of(linear_part(head.conv_seg)),
+        Conv(linear_part(head.conv_seg)),
         bool(head.align_corners),
     )
 
@@ -122,9 +122,9 @@ def _level(module: nn.Module, affine: tuple[Tensor | None, Tensor | None], outer
     inner, act = conv_module(module)
     inner = inner.after(*affine)
     if act != 'none':
-        return Sequential([Conv.of(inner, act=act), Conv.of(outer)])
+        return Sequential([Conv(inner, act=act), Conv(outer)])
     weight, bias = (outer.weight[:, :, 0, 0] @ part.flatten(1) for part in (inner.weight, inner.bias[:, None]))
-    return Conv.of(Affine(weight[..., None, None], bias[:, 0] + outer.bias))
+    return Conv(Affine(weight[..., None, None], bias[:, 0] + outer.bias))
 
 
 def _mixing(module: nn.Module, act: str) -> Conv:
@@ -133,4 +133,4 @@ def _mixing(module: nn.Module, act: str) -> Conv:
     assert none == 'none', none
     weight = part.weight.clone()  # without a norm it is the head's own
     weight[:, 0, weight.shape[2] // 2, weight.shape[3] // 2] += 1
-    return Conv.of(Affine(weight, part.bias), groups=len(weight), act=act)
+    return Conv(Affine(weight, part.bias), groups=len(weight), act=act)

@@ -1,46 +1,31 @@
 """The norms of a fused network, which half precision holds: its largest number is 65,504, so nothing is squared before
 it is divided by its own size, and no sum runs over more terms than it can still add to."""
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .layers import Layer, empty
+from .layers import Layer, fixed
 
 
 class MapNorm(Layer):
     """Normalisation of a whole map (GroupNorm) and a scale and shift per channel.
 
     Args:
-        channels: C.
         groups: of channels with a mean and variance of their own; 0 leaves the map as it is.
         eps: added to the variance.
-        affine: whether a scale and shift follow. The layer behind may take them over: :meth:`release`.
+        scale, shift: (C,), that follow, or both None. The layer behind may take them over: :meth:`release`.
     """
 
-    def __init__(self, channels: int, groups: int, eps: float, affine: bool):
+    def __init__(self, groups: int = 0, eps: float = 0.0, scale: Tensor | None = None, shift: Tensor | None = None):
         super().__init__()
-        self.channels, self.groups, self.eps, self.affine = channels, groups, eps, affine
-        self.scale: Any = empty(channels) if affine else None
-        self.shift: Any = empty(channels) if affine else None
-
-    @classmethod
-    def of(cls, channels: int, groups: int, eps: float, scale: Tensor | None, shift: Tensor | None) -> 'MapNorm':
-        """Makes a norm; ``scale`` and ``shift`` are (C,), or both None."""
-        layer = cls(channels, groups, eps, affine=scale is not None)
-        if scale is not None and shift is not None:
-            layer.to(scale.device)
-            layer.scale.copy_(scale.detach())
-            layer.shift.copy_(shift.detach())
-        return layer
+        self.groups, self.eps = groups, eps
+        self.scale, self.shift = (None if values is None else fixed(values) for values in (scale, shift))
 
     def release(self) -> tuple[Tensor | None, Tensor | None]:
         """Gives the scale and shift away; from then on the layer only normalises."""
         released = self.scale, self.shift
         self.scale = self.shift = None
-        self.affine = False
         return released
 
     def forward(self, x: Tensor) -> Tensor:
@@ -48,7 +33,9 @@ class MapNorm(Layer):
             x = _normalise(x, lambda y, factor=1.0: _map_mean(_channel_mean(y, factor)), self.eps)
         elif self.groups:
             x = F.group_norm(x, self.groups, eps=self.eps)
-        return x * self.scale[None, :, None, None] + self.shift[None, :, None, None] if self.affine else x
+        if self.scale is None or self.shift is None:
+            return x
+        return x * self.scale[None, :, None, None] + self.shift[None, :, None, None]
 
 
 class ChannelNorm(Layer):

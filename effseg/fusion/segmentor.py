@@ -52,10 +52,12 @@ class FusedSegmentor(nn.Module):
         size: (H, W).
         align_corners: of the resize from logits to labels.
         threshold: of the sigmoid, for a segmenter with one logit; else None.
-        meta: what users of the labels need, plain data: ``classes``, ``palette``, and ``mean``, ``std``, ``bgr_to_rgb``
-            of the normalisation, as far as the trained model knew.
+
+    Attributes:
         parts: in words, what was done to each part of the trained model, and its GMAC before and after.
     """
+
+    parts: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -64,14 +66,11 @@ class FusedSegmentor(nn.Module):
         size: Sequence[int],
         align_corners: bool = False,
         threshold: float | None = None,
-        meta: dict | None = None,
-        parts: Sequence[str] = (),
     ):
         super().__init__()
         self.backbone, self.decoder = backbone, decoder
         self.size = tuple(size)
-        self.align_corners, self.threshold, self.meta = align_corners, threshold, dict(meta or {})
-        self.parts = tuple(parts)
+        self.align_corners, self.threshold = align_corners, threshold
         self.train(False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -182,7 +181,6 @@ def fuse(model: nn.Module, size: Sequence[int] = (512, 512)) -> FusedSegmentor:
             size,
             bool(deciding_head(model).align_corners),
             threshold_of(model),
-            describe_data(model),
         )
         network.to(reference.device, reference.dtype)
         for layer in (network.backbone, network.decoder):
@@ -214,7 +212,7 @@ def _fuse_parts(
     head = model.decode_head
     fused_head = DECODERS.get(type(head).__name__)
     if fused_head and isinstance(maps, Sequence) and all(isinstance(x, Tensor) and x.dim() == 4 for x in maps):
-        norms = getattr(backbone, 'norms', [MapNorm(x.shape[1], 0, 0.0, affine=False) for x in maps])
+        norms = getattr(backbone, 'norms', [MapNorm() for _ in maps])
         try:
             decoder = fused_head(getattr(model, 'neck', None), head, norms, [tuple(x.shape[2:]) for x in maps])
             return backbone, decoder, (of_backbone, 'exact form')
@@ -364,21 +362,3 @@ def check_model(model: nn.Module) -> None:
         raise FuseError(
             f'{broken[0]} holds numbers that are not finite; the training diverged, or the checkpoint is damaged'
         )
-
-
-def describe_data(model: nn.Module) -> dict:
-    """What the model knows of its data, as plain data: see :class:`FusedSegmentor`."""
-    meta: dict[str, Any] = {}
-    data = getattr(model, 'dataset_meta', None) or {}
-    if data.get('classes'):
-        meta['classes'] = [str(name) for name in data['classes']]
-    if data.get('palette'):
-        meta['palette'] = [[int(value) for value in color] for color in data['palette']]
-    preprocessor: Any = getattr(model, 'data_preprocessor', None)
-    if getattr(preprocessor, '_enable_normalize', False):
-        meta.update(
-            mean=preprocessor.mean.flatten().tolist(),
-            std=preprocessor.std.flatten().tolist(),
-            bgr_to_rgb=bool(getattr(preprocessor, '_channel_conversion', False)),
-        )
-    return meta

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .folding import after_upsampling
-from .layers import Layer, empty
+from .layers import Layer, fixed
 
 
 class Upsampled(Layer):
@@ -20,27 +20,14 @@ class Upsampled(Layer):
     :func:`effseg.fusion.folding.after_upsampling`.
 
     Args:
-        in_channels: of the small map.
-        out_channels: C of the result.
+        kernel: of the conv (out, in, 5, 5).
         factor: of the upsampling.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, factor: int):
+    def __init__(self, kernel: Tensor, factor: int):
         super().__init__()
-        self.in_channels, self.out_channels, self.factor = in_channels, out_channels, factor
-        taps = 2 if factor == 2 else 1
-        self.both = empty(out_channels * factor**2, in_channels, taps, taps)
-        self.first = empty(out_channels * factor, in_channels, taps, 1)
-        self.second = empty(out_channels * factor, in_channels, 1, taps)
-        self.total = empty(out_channels, in_channels, 1, 1)
-
-    @classmethod
-    def of(cls, kernel: Tensor, factor: int) -> 'Upsampled':
-        """The layer for a 5 x 5 kernel (out, in, 5, 5) behind the upsampling."""
-        layer = cls(kernel.shape[1], kernel.shape[0], factor).to(kernel.device)
-        for weight, part in zip((layer.both, layer.first, layer.second, layer.total), after_upsampling(kernel, factor)):
-            weight.copy_(part)
-        return layer
+        self.factor = factor
+        self.both, self.first, self.second, self.total = map(fixed, after_upsampling(kernel, factor))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """

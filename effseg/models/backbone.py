@@ -142,7 +142,7 @@ class Backbone(BaseModule):
         """
         grids = [tuple(-(-side // 2 ** (index + 1)) for side in size) for index in range(len(self.stages) + 1)]
         stages = [stage.fuse(*pair) for stage, pair in zip(self.stages, zip(grids, grids[1:]))]
-        norms = [fuse_out_norm(getattr(self, f'norm{index}'), self.embed_dims[index]) for index in self.out_indices]
+        norms = [fuse_out_norm(getattr(self, f'norm{index}')) for index in self.out_indices]
         return fused.FusedBackbone(self.stem.fuse(), stages, norms, self.out_indices)
 
     def train(self, mode: bool = True) -> 'Backbone':
@@ -201,17 +201,17 @@ class Backbone(BaseModule):
             module.requires_grad_(False)
 
 
-def fuse_out_norm(norm: nn.Module, channels: int) -> MapNorm:
+def fuse_out_norm(norm: nn.Module) -> MapNorm:
     """The inference form of a norm on a returned map.
 
     Raises:
         FuseError: for a norm other than GroupNorm and BatchNorm.
     """
     if isinstance(norm, nn.Identity):
-        return MapNorm(channels, groups=0, eps=0.0, affine=False)
+        return MapNorm()
     if isinstance(norm, nn.GroupNorm):
-        return MapNorm.of(channels, norm.num_groups, norm.eps, norm.weight, norm.bias)
-    return MapNorm.of(channels, 0, 0.0, *batch_norm(norm))
+        return MapNorm(norm.num_groups, norm.eps, norm.weight, norm.bias)
+    return MapNorm(0, 0.0, *batch_norm(norm))
 
 
 def drop_path_rates(rate: float, depths: Sequence[int]) -> list[list[float]]:

@@ -66,8 +66,8 @@ class Stem(nn.Sequential):
         """Returns the fused form: two convs."""
         return fused.Sequential(
             [
-                fused.Conv.of(fold_norm(self.conv1, self.norm1), stride=2, act=activation_name(self.act1)),
-                fused.Conv.of(fold_norm(self.conv2, self.norm2), stride=2, act=activation_name(self.act2)),
+                fused.Conv(fold_norm(self.conv1, self.norm1), stride=2, act=activation_name(self.act1)),
+                fused.Conv(fold_norm(self.conv2, self.norm2), stride=2, act=activation_name(self.act2)),
             ]
         )
 
@@ -85,7 +85,7 @@ class Downsample(nn.Module):
 
     def fuse(self, grid: tuple[int, int] | None = None) -> fused.Conv:
         """Returns the fused form: one conv; it does not depend on ``grid``, the (H, W) of its input."""
-        return fused.Conv.of(fold_norm(self.conv, self.norm), stride=2)
+        return fused.Conv(fold_norm(self.conv, self.norm), stride=2)
 
 
 class Pooling(nn.Module):
@@ -117,8 +117,8 @@ class ConvMlpWithNorm(nn.Module):
     def fuse(self, scale: Tensor) -> list[fused.Conv]:
         """Returns the fused form: two convs, the second multiplied by the layer scale behind the block."""
         return [
-            fused.Conv.of(fold_norm(self.fc1, self.norm1), act=activation_name(self.act)),
-            fused.Conv.of(fold_norm(self.fc2, self.norm2).scaled(scale)),
+            fused.Conv(fold_norm(self.fc1, self.norm1), act=activation_name(self.act)),
+            fused.Conv(fold_norm(self.fc2, self.norm2).scaled(scale)),
         ]
 
 
@@ -142,9 +142,7 @@ class MetaBlock2d(nn.Module):
 
     def fuse(self, grid: tuple[int, int]) -> fused.Sequential:
         """Returns the fused form: a depthwise conv and a residual pair of convs."""
-        return fused.Sequential(
-            [fused.PoolMixer.of(self.ls1.gamma, grid), fused.Residual(self.mlp.fuse(self.ls2.gamma))]
-        )
+        return fused.Sequential([fused.PoolMixer(self.ls1.gamma, grid), fused.Residual(self.mlp.fuse(self.ls2.gamma))])
 
 
 class Attention(nn.Module):
@@ -204,17 +202,16 @@ class Attention(nn.Module):
         )
         query = Affine(query.weight * self.scale, query.bias * self.scale)
         proj = linear_part(self.proj).scaled(scale)
-        layer = FusedAttention(
-            fused.Conv.of(query),
-            fused.Conv.of(key),
-            fused.Conv.of(value),
-            fused.Conv.of(proj),
-            self.num_heads,
+        return FusedAttention(
+            fused.Conv(query),
+            fused.Conv(key),
+            fused.Conv(value),
+            fused.Conv(proj),
+            self.attention_biases,
             grid,
             self.resolution,
             self.bias_resize,
         )
-        return layer.set_table(self.attention_biases)
 
 
 class MetaBlock1d(nn.Module):
@@ -256,8 +253,8 @@ class MetaBlock1d(nn.Module):
                 fused.Residual(
                     [
                         ChannelNorm(self.norm2.eps),
-                        fused.Conv.of(hidden, act=activation_name(self.mlp.act)),
-                        fused.Conv.of(linear_part(self.mlp.fc2).scaled(self.ls2.gamma)),
+                        fused.Conv(hidden, act=activation_name(self.mlp.act)),
+                        fused.Conv(linear_part(self.mlp.fc2).scaled(self.ls2.gamma)),
                     ]
                 ),
             ]

@@ -50,7 +50,7 @@ class ConvNorm(nn.Module):
         """Returns the fused form: one conv, multiplied per channel by ``scale``."""
         part = self.folded() if scale is None else self.folded().scaled(scale)
         act = 'none' if isinstance(self.act, nn.Identity) else activation_name(self.act)
-        return fused.Conv.of(part, self.conv.stride[0], self.conv.groups, act)
+        return fused.Conv(part, self.conv.stride[0], self.conv.groups, act)
 
 
 class Stem(nn.Sequential):
@@ -146,22 +146,21 @@ class Attention2d(nn.Module):
         if self.stride_conv is not None:
             before = self.stride_conv.fuse()
             grid = -(-grid[0] // before.stride), -(-grid[1] // before.stride)
-        layer = FusedAttention(
-            fused.Conv.of(scaled(self.q.folded(), self.scale)),
+        return FusedAttention(
+            fused.Conv(scaled(self.q.folded(), self.scale)),
             self.k.fuse(),
             self.v.fuse(),
             self.proj.fuse(scale),
-            self.num_heads,
+            self.attention_biases,
             grid,
             self.resolution,
             self.bias_resize,
             before=before,
             local=self.v_local.fuse(),
-            mix_in=fused.Conv.of(linear_part(self.talking_head1)),
-            mix_out=fused.Conv.of(linear_part(self.talking_head2)),
+            mix_in=fused.Conv(linear_part(self.talking_head1)),
+            mix_out=fused.Conv(linear_part(self.talking_head2)),
             act=activation_name(self.act),
         )
-        return layer.set_table(self.attention_biases)
 
 
 class LocalGlobalQuery(nn.Module):
@@ -182,7 +181,7 @@ class LocalGlobalQuery(nn.Module):
         itself[:, :, 1, 1] = 1
         local = Affine(local.weight + itself, local.bias)
         return fused.Sequential(
-            [fused.Conv.of(local, stride=2, groups=self.local.groups), fused.Conv.of(scaled(self.proj.folded(), scale))]
+            [fused.Conv(local, stride=2, groups=self.local.groups), fused.Conv(scaled(self.proj.folded(), scale))]
         )
 
 
@@ -228,12 +227,12 @@ class AttentionDownsample(nn.Module):
 
     def fuse(self, grid: tuple[int, int]) -> FusedAttention:
         """Returns the fused form: attention of convs alone."""
-        layer = FusedAttention(
+        return FusedAttention(
             self.q.fuse(self.scale),
             self.k.fuse(),
             self.v.fuse(),
             self.proj.fuse(),
-            self.num_heads,
+            self.attention_biases,
             grid,
             self.resolution,
             self.bias_resize,
@@ -241,7 +240,6 @@ class AttentionDownsample(nn.Module):
             local=self.v_local.fuse(),
             act=activation_name(self.act),
         )
-        return layer.set_table(self.attention_biases)
 
 
 class Downsample(nn.Module):

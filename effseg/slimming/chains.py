@@ -125,7 +125,7 @@ def _piece(part: Part, options: dict, grids: Sequence[tuple[int, ...]]) -> nn.Mo
 
 
 def _lead(dim: int, stride: int) -> Conv:
-    return Conv.of(Affine(torch.randn(dim, 3, 1, 1, dtype=torch.float64), torch.zeros(dim)), stride).set_portable()
+    return Conv(Affine(torch.randn(dim, 3, 1, 1, dtype=torch.float64), torch.zeros(dim)), stride).set_portable()
 
 
 def fused_of(network: Network, shape: Shape, size: tuple[int, int]) -> nn.Module:

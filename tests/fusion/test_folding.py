@@ -58,9 +58,7 @@ def test_conv_after_nearest_upsampling(factor, size):
         maps[each] = torch.randn(2, 2, 3 * factor // each, 5 * factor // each).double()
         kernels[each] = torch.randn(3, 2, size, size).double()
         expected = expected + F.conv2d(F.interpolate(maps[each], scale_factor=each), kernels[each], padding=size // 2)
-        layers[each] = upsample.Upsampled(2, 3, each)
-        for name, part in zip(('both', 'first', 'second', 'total'), folding.after_upsampling(kernels[each], each)):
-            getattr(layers[each], name).copy_(part)
+        layers[each] = upsample.Upsampled(kernels[each], each)
     result = upsample.summed(*(layers[each](maps[each]) for each in layers))
     torch.testing.assert_close(upsample.depth_to_space(result, 2, 2).permute(0, 3, 1, 2), expected, **EXACT)
 

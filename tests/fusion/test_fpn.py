@@ -50,7 +50,7 @@ def network(random_stats, widths=WIDTHS, middle=24, channels=8, classes=5, neck=
 
 
 def plain_norms(widths=WIDTHS):
-    return [MapNorm(width, 0, 0.0, affine=False) for width in widths]
+    return [MapNorm() for _ in widths]
 
 
 def check(neck, head, decoder, maps):
@@ -68,7 +68,7 @@ def test_collapsed_at_the_built_size_and_at_others(random_stats):
     neck, head = network(random_stats)
     for built in SIZES:
         decoder = fuse_semantic_fpn(neck, head, plain_norms(), grids_of(built))
-        assert all(decoder.levels) and decoder.fallback is None
+        assert all(decoder.levels)
         for size in SIZES:
             check(neck, head, decoder, maps_of(size))
 
@@ -122,7 +122,7 @@ def test_other_settings(random_stats, neck, head, collapsed):
     classes = head.pop('num_classes', 5)
     neck, head = network(random_stats, classes=classes, neck=neck, head=head)
     decoder = fuse_semantic_fpn(neck, head, plain_norms(), grids_of((64, 96)))
-    assert bool(decoder.levels) == collapsed and (decoder.fallback is None) == collapsed
+    assert bool(decoder.levels) == collapsed
     for size in ((64, 96), (32, 32), (40, 56)):
         check(neck, head, decoder, maps_of(size))
 
@@ -155,13 +155,12 @@ def test_output_norms_fold_into_the_laterals(random_stats):
     expected = head([*neck([norm(x) for norm, x in zip(norms, maps)])])
     for portable in (False, True):
         fused_norms = [
-            MapNorm.of(norm.num_channels, norm.num_groups, norm.eps, norm.weight, norm.bias).set_portable(portable)
-            for norm in norms
+            MapNorm(norm.num_groups, norm.eps, norm.weight, norm.bias).set_portable(portable) for norm in norms
         ]
         for norm, fused, x in zip(norms, fused_norms, maps):
             torch.testing.assert_close(fused(x), norm(x), **EXACT)
         decoder = fuse_semantic_fpn(neck, head, fused_norms, grids_of((64, 96)))
-        assert not any(norm.affine for norm in fused_norms)
+        assert not any(norm.scale is not None for norm in fused_norms)
         torch.testing.assert_close(decoder([norm(x) for norm, x in zip(fused_norms, maps)]), expected, **EXACT)
 
 

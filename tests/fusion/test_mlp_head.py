@@ -41,7 +41,7 @@ def head_of(random_stats, kind=SegformerHead, in_index=(0, 1, 2, 3), channels=8,
 
 
 def plain_norms():
-    return [MapNorm(width, 0, 0.0, affine=False) for width in WIDTHS]
+    return [MapNorm() for _ in WIDTHS]
 
 
 def fuse(head):
@@ -111,9 +111,9 @@ def test_output_norms_fold_into_the_levels(random_stats):
     norms = [random_stats(nn.GroupNorm(groups, width)) for groups, width in zip((1, 1, 2, 1), WIDTHS)]
     maps = [x * 3 + 1 for x in maps_of((64, 96))]
     expected = head([norm(x) for norm, x in zip(norms, maps)])
-    fused_norms = [MapNorm.of(norm.num_channels, norm.num_groups, norm.eps, norm.weight, norm.bias) for norm in norms]
+    fused_norms = [MapNorm(norm.num_groups, norm.eps, norm.weight, norm.bias) for norm in norms]
     decoder = fuse_mlp_head(None, head, fused_norms, [])
-    assert not any(norm.affine for norm in fused_norms)
+    assert not any(norm.scale is not None for norm in fused_norms)
     torch.testing.assert_close(decoder([norm(x) for norm, x in zip(fused_norms, maps)]), expected, **EXACT)
 
 
