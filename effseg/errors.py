@@ -46,3 +46,8 @@ class DiskError(EffsegError, OSError):
 
 class TrainingError(EffsegError, RuntimeError):
     """A training that cannot go on."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of others says, in a line; its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from . import __version__, hub_schema
-from .errors import ConfigError, MissingRuntimeError, WeightsError
+from .errors import ConfigError, MissingRuntimeError, WeightsError, first_line
 
 FORMAT = 1
 CONFIG, WEIGHTS, CARD = 'config.json', 'model.safetensors', 'README.md'
@@ -153,7 +153,7 @@ def load(source: str, device: str | None = None):
         with _no_larger_than(weights.state_dict):
             model = MODELS.build(cfg.model)
     except Exception as error:  # constructors raise what they like
-        raise WeightsError(f'{folder / CONFIG} describes no model that can be built: {_first_line(error)}') from error
+        raise WeightsError(f'{folder / CONFIG} describes no model that can be built: {first_line(error)}') from error
     load_segmentor(model, weights)
     model.cfg, model.dataset_meta = cfg, {'classes': tuple(content['classes']), 'palette': content['palette']}
     return model.to(device or ('cuda' if torch.cuda.is_available() else 'cpu')).eval()
@@ -189,7 +189,7 @@ def push(folder: str, repository: str, private: bool = False) -> str:
             commit_message=f'Upload with effseg {__version__}',
         )
     except Exception as error:  # the hub's errors and its HTTP client's share no base below Exception
-        raise WeightsError(f'the hub did not take {folder} as {repository}: {_first_line(error)}') from error
+        raise WeightsError(f'the hub did not take {folder} as {repository}: {first_line(error)}') from error
     return str(commit.commit_url)
 
 
@@ -225,7 +225,7 @@ def _downloaded(source: str) -> Path:
     try:
         return Path(snapshot_download(source, allow_patterns=[CONFIG, WEIGHTS]))
     except Exception as error:  # see push
-        raise WeightsError(f'{source} is no folder, and the hub did not give it: {_first_line(error)}') from error
+        raise WeightsError(f'{source} is no folder, and the hub did not give it: {first_line(error)}') from error
 
 
 def _read_config(path: Path) -> dict:
@@ -342,7 +342,3 @@ def _card(content: dict, metrics: dict[str, float], facts: dict[str, str], name:
         classes=classes,
         facts={**{key: f'{value:.2f} %' for key, value in numbers.items()}, **facts},
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -13,7 +13,7 @@ import warnings
 from importlib import metadata
 from pathlib import Path
 
-from .errors import StackError
+from .errors import StackError, first_line
 
 LINES = {
     'mmseg': ('mmsegmentation', 'onedl-mmsegmentation'),
@@ -27,7 +27,7 @@ NETWORKS = ('torch', 'timm')  # what ours take, and a file of one does not
 def distributions() -> dict[str, list[str]]:
     """The installed distributions behind each import name of the stack, as 'name version'."""
     return {
-        module: [f'{name} {version}' for name in names if (version := _version(name))]
+        module: [f'{name} {version}' for name in names if (version := version_of(name))]
         for module, names in LINES.items()
     }
 
@@ -67,7 +67,7 @@ def require() -> None:
             versions = ', '.join(name for names in found.values() for name in names)
             raise StackError(
                 f'the installed MMSegmentation ({versions}) does not import: {module} says '
-                f'{_first_line(error)!r}. {_fix(found)}'
+                f'{first_line(error)!r}. {_fix(found)}'
             ) from error
 
 
@@ -148,12 +148,9 @@ def _fix(found: dict[str, list[str]]) -> str:
     return f'Fix it with: pip uninstall -y {names} && {INSTALL}'
 
 
-def _version(distribution: str) -> str | None:
+def version_of(distribution: str) -> str | None:
+    """The installed version of a distribution, None without one."""
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split('\n')[0]

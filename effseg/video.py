@@ -192,38 +192,15 @@ class _Writer:
             if not self.writer.isOpened():
                 raise DataError(f'OpenCV cannot write {self.path}; install ffmpeg')
             return
-        sound = []
+        command = [self.ffmpeg, *f'-y -loglevel error -f rawvideo -pix_fmt rgb24 -s {width}x{height}'.split()]
+        command += ['-r', f'{self.rate:g}', '-i', '-']
         if self.source is not None:
-            sound = ['-protocol_whitelist', 'file', '-i', f'file:{self.source}']
-            sound += ['-map', '0:v:0', '-map', '1:a?', '-c:a', 'copy']
+            command += ['-protocol_whitelist', 'file', '-i', f'file:{self.source}']
+            command += '-map 0:v:0 -map 1:a? -c:a copy'.split()
         # players take 4:2:0 alone, which takes even sides
-        command = [
-            self.ffmpeg,
-            '-y',
-            '-loglevel',
-            'error',
-            '-f',
-            'rawvideo',
-            '-pix_fmt',
-            'rgb24',
-            '-s',
-            f'{width}x{height}',
-            '-r',
-            f'{self.rate:g}',
-            '-i',
-            '-',
-            *sound,
-            '-c:v',
-            'libx264',
-            '-crf',
-            '20',
-            '-pix_fmt',
-            'yuv420p',
-            '-vf',
-            'pad=ceil(iw/2)*2:ceil(ih/2)*2',
-            *(['-movflags', '+faststart'] if self.path.suffix == '.mp4' else []),
-            f'file:{self.partial}',
-        ]
+        command += '-c:v libx264 -crf 20 -pix_fmt yuv420p -vf pad=ceil(iw/2)*2:ceil(ih/2)*2'.split()
+        command += ['-movflags', '+faststart'] if self.path.suffix == '.mp4' else []
+        command.append(f'file:{self.partial}')
         self.errors = tempfile.TemporaryFile()
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self.errors)
 

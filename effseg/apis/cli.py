@@ -11,20 +11,8 @@ from .. import stack
 from ..errors import EffsegError
 
 # what a system says of files that a user named, or of the room for them
-OF_FILES = (
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EROFS,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EEXIST,
-    errno.ENOTDIR,
-    errno.EISDIR,
-    errno.ENOENT,
-    errno.ENAMETOOLONG,
-    errno.ELOOP,
-    errno.EIO,
-)
+OF_FILES = {errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOENT, errno.ENAMETOOLONG}
+OF_FILES |= {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ELOOP, errno.EIO}
 
 
 def run(tool: Callable[[list[str]], None], needs_stack: bool = True) -> None:

@@ -13,7 +13,7 @@ from torch import nn
 from ..checkpoint.load import load_segmentor
 from ..engine.config import build_model, dataset_of, load_config, of_config
 from ..engine.optim import check_bfloat16
-from ..errors import ArtifactError, ConfigError
+from ..errors import ArtifactError, ConfigError, first_line
 from ..segmentors.artifact import FittedSegmentor, artifact_segmentor, is_artifact
 from ..segmentors.confidence import UNKNOWN, check_bound, confidence_of
 from ..segmentors.network import LabelSegmentor, fused_segmentor, label_segmentor
@@ -241,7 +241,7 @@ def to_device(module: nn.Module, device: str | None) -> nn.Module:
         return module.to(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(
-            f"--device {device} cannot be used: {str(error).splitlines()[0]}; give 'cpu', 'cuda' or 'cuda:N'"
+            f"--device {device} cannot be used: {first_line(error)}; give 'cpu', 'cuda' or 'cuda:N'"
         ) from error
 
 

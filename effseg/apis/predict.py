@@ -83,13 +83,8 @@ def predict(
     if frames is not None and frames < 1:
         raise ConfigError(f'frames={frames} must be 1 or more')
     cameras = [source for source in sources if source.isdecimal() and len(source) < 5 and not Path(source).exists()]
-    files = (
-        _find(
-            [source for source in sources if source not in cameras], IMAGE_SUFFIXES + VIDEO_SUFFIXES, 'image or video'
-        )
-        if len(cameras) < len(sources)
-        else []
-    )
+    others = [source for source in sources if source not in cameras]
+    files = _find(others, IMAGE_SUFFIXES + VIDEO_SUFFIXES, 'image or video') if others else []
     images = [file for file in files if file.suffix.lower() not in VIDEO_SUFFIXES]
     videos = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
     names = output_names(files)
@@ -120,7 +115,7 @@ def predict(
             shares[str(video)] = class_shares(result.counts, segmenter.classes)
             count += result.frames
     finally:
-        _write_shares(out / SHARES, shares)
+        write(out / SHARES, json.dumps(shares, indent=1) + '\n')
     if failures:
         raise DataError(f'{"; ".join(failures)}' + (f' ({count} others are in {out})' if count else ''))
     return Predictions(overlays, out / SHARES, count, time.perf_counter() - started)
@@ -168,17 +163,12 @@ def _label_image(segmenter: Segmenter, path: Path, stem: Path, opacity: float) -
     except EffsegError as error:
         raise DataError(f'{path}: {error}') from error
     except Exception as error:  # the config's test pipeline is the user's: what it cannot take is named
-        raise DataError(
-            f'{path} ({image.shape[1]} x {image.shape[0]}) cannot go through the test pipeline: {error}'
-        ) from error
+        size = f'{image.shape[1]} x {image.shape[0]}'
+        raise DataError(f'{path} ({size}) cannot go through the test pipeline: {error}') from error
     overlay = stem.with_name(f'{stem.name}_overlay.jpg')
     Image.fromarray(segmenter.overlay(image, labels, opacity)).save(overlay, quality=92)
     segmenter.label_image(labels).save(stem.with_name(f'{stem.name}_labels.png'))
     return overlay, class_shares(segmenter.count(labels), segmenter.classes)
-
-
-def _write_shares(path: Path, shares: dict) -> None:
-    write(path, json.dumps(shares, indent=1) + '\n')
 
 
 def _find(sources: Iterable[str], suffixes: tuple[str, ...], what: str) -> list[Path]:

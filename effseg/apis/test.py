@@ -101,7 +101,8 @@ def test(
         cfg.visualizer.save_dir = show_dir
     if fused and tta:
         raise ConfigError('--tta averages full-size logits, which --fused never makes; give one of them')
-    if fit and not is_artifact(checkpoint):
+    exported = is_artifact(checkpoint)
+    if fit and not exported:
         raise ConfigError(f'--fit {fit} is for exported files, and {checkpoint} is a checkpoint; leave it out')
     if tta and fit not in (None, AS_CONFIG):
         raise ConfigError(f'--tta resizes images by the config, and --fit {fit} by itself; give one of them')
@@ -110,7 +111,7 @@ def test(
         if not (cfg.get('tta_pipeline') and cfg.get('tta_model')):
             raise ConfigError(f"--tta needs 'tta_pipeline' and 'tta_model' in {config}")
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
-    if is_artifact(checkpoint) and fit != AS_CONFIG:
+    if exported and fit != AS_CONFIG:
         cfg = of_photos(cfg)
     cfg.load_from = None
 
@@ -119,8 +120,8 @@ def test(
         if not tta:
             return segmenter.model
         # test-time augmentation averages logits, which only artifacts and the network as it was trained give
-        averaged = segmenter.model if is_artifact(checkpoint) else segmenter.trained
-        if is_artifact(checkpoint) and averaged.artifact.spec.decided:
+        averaged = segmenter.model if exported else segmenter.trained
+        if exported and averaged.artifact.spec.decided:
             raise ConfigError(f'--tta averages logits, and {checkpoint} returns labels; export it with --output logits')
         return MODELS.build(dict(cfg.tta_model, module=averaged))
 

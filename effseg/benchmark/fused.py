@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..apis.opening import open_segmenter
 from ..datasets.images import opened, read_image
 from ..demo.scenes import draw_scene
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, first_line
 from ..fusion.labels import Resize, label_map, near_ties
 from ..fusion.segmentor import FusedSegmentor, check_size, fuse
 from ..timing import MB, Timing, peak_memory, time_in_turn
@@ -123,9 +123,7 @@ def compile_network(fused: FusedSegmentor) -> FusedSegmentor:
         with torch.inference_mode():
             network.logits(torch.zeros(1, 3, *fused.size, dtype=next(fused.parameters()).dtype))
     except Exception as error:  # whatever the compiler lacks, such as a C++ compiler
-        raise ConfigError(
-            f'torch.compile does not run here: {str(error).splitlines()[0][:160]}; leave --compile out'
-        ) from error
+        raise ConfigError(f'torch.compile does not run here: {first_line(error)[:160]}; leave --compile out') from error
     return network
 
 

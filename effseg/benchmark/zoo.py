@@ -23,7 +23,7 @@ from ..demo.scenes import draw_scene
 from ..deploy.backends import SUFFIXES, backend
 from ..deploy.interface import given
 from ..deploy.program import Unfused
-from ..errors import ConfigError, EffsegError
+from ..errors import ConfigError, EffsegError, first_line
 from ..fusion.segmentor import fuse
 from ..fusion.trained import Decoder, freeze_random_bases
 from ..timing import time_in_turn
@@ -142,9 +142,9 @@ def _export(model: nn.Module, network: nn.Module, runtime: str, size: tuple[int,
         try:
             done = deploy.export(model, network, spec, fused, images)
         except EffsegError as error:
-            return {'reason': str(error).splitlines()[0][:300]}
+            return {'reason': first_line(error)[:300]}
         except Exception as error:  # whatever a runtime's converter ends in
-            return {'reason': f'{type(error).__name__}: {(str(error).splitlines() or [""])[0][:300]}'}
+            return {'reason': f'{type(error).__name__}: {first_line(error)[:300]}'}
         delegation, proof = done.delegation, done.parity
         row: dict[str, Any] = {
             'delegates': delegation.delegates,
@@ -158,7 +158,7 @@ def _export(model: nn.Module, network: nn.Module, runtime: str, size: tuple[int,
         try:
             writer.export(Unfused(model), spec, unfused, [])
         except Exception as error:  # as above
-            return {**row, 'unfused': f'{type(error).__name__}: {(str(error).splitlines() or [""])[0][:200]}'}
+            return {**row, 'unfused': f'{type(error).__name__}: {first_line(error)[:200]}'}
         opened = {name: writer.load(path, 1).run for name, path in (('fused', fused), ('unfused', unfused))}
         timings = time_in_turn(
             {name: functools.partial(run, given(images[0], spec)) for name, run in opened.items()}, runs

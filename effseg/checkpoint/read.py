@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from .. import files
-from ..errors import MissingRuntimeError, WeightsError
+from ..errors import MissingRuntimeError, WeightsError, first_line
 from .safetensors import read_safetensors
 
 # where training code keeps the weights: the averaged ones first where the format says that they are the result
@@ -244,7 +244,7 @@ def _downloaded(url: str) -> Path:
         torch.hub.download_url_to_file(url, str(path), progress=False)
     except Exception as error:
         raise WeightsError(
-            f'{url} could not be downloaded ({_first_line(error)}). Download it where there is a network '
+            f'{url} could not be downloaded ({first_line(error)[:200]}). Download it where there is a network '
             f'and put it at {path}'
         ) from error
     return path
@@ -259,7 +259,7 @@ def _from_hub(source: str) -> dict:
         return load_state_dict_from_hf(source, weights_only=True)
     except Exception as error:
         raise WeightsError(
-            f'{source} could not be fetched from the Hugging Face hub ({_first_line(error)}). Where there is a '
+            f'{source} could not be fetched from the Hugging Face hub ({first_line(error)[:200]}). Where there is a '
             f'network, download model.safetensors of the repository {source}; then give its path in place '
             'of the name: --cfg-options model.backbone.init_cfg.checkpoint=PATH/model.safetensors'
         ) from error
@@ -297,8 +297,4 @@ def _explain(path: Path, error: Exception) -> str:
             "weights alone: torch.save({'state_dict': model.state_dict()}, path); or, if you trust whoever made it "
             'as you would a program, run again with --trust-checkpoint'
         )
-    return f'{path} is damaged or no checkpoint ({type(error).__name__}: {_first_line(error)})'
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().split('\n')[0] or type(error).__name__)[:200]
+    return f'{path} is damaged or no checkpoint ({type(error).__name__}: {first_line(error)[:200]})'

@@ -157,16 +157,7 @@ class SafeCheckpointHook(CheckpointHook):
         name = self.filename_tmpl.format(step)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
-        runner.save_checkpoint(
-            self.out_dir,
-            name,
-            save_optimizer=self.save_optimizer,
-            save_param_scheduler=self.save_param_scheduler,
-            meta=meta,
-            by_epoch=self.by_epoch,
-            backend_args=self.backend_args,
-            **self.args,
-        )
+        self._save(runner, name, meta, self.by_epoch)
         if not is_main_process():
             return
         AtomicBackend().put_text(str(self.last_ckpt), os.path.join(runner.work_dir, 'last_checkpoint'))
@@ -179,18 +170,20 @@ class SafeCheckpointHook(CheckpointHook):
     def save_inside_epoch(self, runner: Runner, done: int) -> Path:
         """Saves after ``done`` iterations; the next checkpoint of a whole epoch takes the place of this one."""
         path = Path(self.out_dir, INTERRUPTED)
-        runner.save_checkpoint(
-            self.out_dir,
-            INTERRUPTED,
-            save_optimizer=self.save_optimizer,
-            save_param_scheduler=self.save_param_scheduler,
-            meta=dict(epoch=runner.epoch, iter=done),
-            by_epoch=True,
-            backend_args=self.backend_args,
-            **self.args,
-        )
+        self._save(runner, INTERRUPTED, dict(epoch=runner.epoch, iter=done), True)
         AtomicBackend().put_text(str(path), os.path.join(runner.work_dir, 'last_checkpoint'))
         return path
+
+    def _save(self, runner: Runner, name: str, meta: dict, by_epoch: bool) -> None:
+        runner.save_checkpoint(
+            self.out_dir,
+            name,
+            save_optimizer=self.save_optimizer,
+            save_param_scheduler=self.save_param_scheduler,
+            meta=meta,
+            by_epoch=by_epoch,
+            backend_args=self.backend_args,
+        )
 
     def _keep(self, runner: Runner, step: int) -> list[int]:
         """Adds the checkpoint of ``step`` to those that are kept; returns the steps of those to be deleted."""

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 
 import torch
 from mmengine.dist import get_rank, get_world_size, is_main_process
-from mmengine.hooks import Hook, LoggerHook
+from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from ..errors import TrainingError
 from .checkpoint_hook import at_a_step, save_now
-from .progress import say
+from .progress import learning_rate, logging_interval, say
 from .samplers import mixed, seed_all
 
 # by a scheduler, by a person at the terminal, by a terminal that is closed
@@ -48,7 +48,7 @@ class FiniteHook(Hook):
     priority = 'ABOVE_NORMAL'
 
     def before_train(self, runner: Runner) -> None:
-        self.interval = next((hook.interval for hook in runner.hooks if isinstance(hook, LoggerHook)), 50)
+        self.interval = logging_interval(runner)
         self.in_a_row = 0
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
@@ -62,9 +62,9 @@ class FiniteHook(Hook):
             return
         files = ', '.join(str(sample.img_path) for sample in data_batch['data_samples'] if 'img_path' in sample)
         raise TrainingError(
-            f'the loss is {float(loss.mean())} at iteration {runner.iter + 1}, at learning rate {_rate(runner)}, on '
-            f'{files}. Nothing of it was saved. A lower learning rate, a warm-up or clipped gradients '
-            f'(optim_wrapper.clip_grad) may help; checkpoints of before are in {runner.work_dir}'
+            f'the loss is {float(loss.mean())} at iteration {runner.iter + 1}, at learning rate '
+            f'{learning_rate(runner):.3g}, on {files}. Nothing of it was saved. A lower learning rate, a warm-up or '
+            f'clipped gradients (optim_wrapper.clip_grad) may help; checkpoints of before are in {runner.work_dir}'
         )
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -75,7 +75,8 @@ class FiniteHook(Hook):
             first = corrupted[0].removeprefix('state_dict.')
             raise TrainingError(
                 f'{first} and {len(corrupted) - 1} other {what} are NaN or infinite at iteration {runner.iter + 1}, at '
-                f'learning rate {_rate(runner)}. They were not saved; checkpoints of before are in {runner.work_dir}'
+                f'learning rate {learning_rate(runner):.3g}. They were not saved; checkpoints of before are in '
+                f'{runner.work_dir}'
             )
 
 
@@ -167,11 +168,6 @@ class ChannelsLastHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         runner.model.to(memory_format=torch.channels_last)
-
-
-def _rate(runner: Runner) -> str:
-    rates = runner.optim_wrapper.get_lr()
-    return f'{next(iter(rates.values()))[0]:.3g}'
 
 
 def _not_finite(value, name: str) -> Iterator[str]:

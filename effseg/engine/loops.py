@@ -5,9 +5,12 @@ from traceback import walk_tb
 from mmengine.registry import LOOPS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, ValLoop
 
-from ..errors import ConfigError, EffsegError, TrainingError
+from ..errors import ConfigError, EffsegError, TrainingError, first_line
 from .checkpoint_hook import save_now
 from .samplers import SeededSampler
+
+# what code raises that is given what it cannot take
+OF_PARTS = (AssertionError, AttributeError, LookupError, TypeError, ValueError)
 
 
 class ResumableLoop(BaseLoop):
@@ -36,48 +39,36 @@ class ResumableLoop(BaseLoop):
         begun = self._iter
         try:
             return super().run()
-        except (
-            AssertionError,
-            AttributeError,
-            ConnectionError,
-            EOFError,
-            LookupError,
-            RuntimeError,
-            TypeError,
-            ValueError,
-        ) as error:
-            if isinstance(error, EffsegError):
-                raise
-            # a worker that dies while it hands a batch over breaks the connection before torch sees it dead
-            died = self.dataloader.num_workers > 0 and (
-                isinstance(error, (ConnectionError, EOFError))
-                or (isinstance(error, RuntimeError) and 'DataLoader worker' in str(error))
-            )
-            # what a living worker raised, torch hands over under this word
-            died = died and not str(error).startswith('Caught ')
-            if not died:
-                validating = any(
-                    isinstance(frame.f_locals.get('self'), ValLoop) for frame, _ in walk_tb(error.__traceback__)
-                )
-                if self._iter != begun and not validating:
-                    raise
-                said = ' '.join(f'{type(error).__name__}: {error}'.split())
-                if validating:
-                    where = save_now(self.runner, self._epoch, self._iter)
-                    raise ConfigError(
-                        f'the validation after iteration {self._iter} failed (--debug shows where): {said[:500]}. The '
-                        f'training was {where}'
-                    ) from error
+        except EffsegError:
+            raise
+        except (*OF_PARTS, ConnectionError, EOFError, RuntimeError) as error:
+            if self._worker_died(error):
+                raise TrainingError(
+                    f'{first_line(error).rstrip(".")}: a process that loads data died after iteration {self._iter}, '
+                    'most likely for want of memory (fewer num_workers take less). The training was '
+                    f'{save_now(self.runner, self._epoch, self._iter)}'
+                ) from error
+            said = ' '.join(f'{type(error).__name__}: {error}'.split())[:500]
+            if any(isinstance(frame.f_locals.get('self'), ValLoop) for frame, _ in walk_tb(error.__traceback__)):
+                raise ConfigError(
+                    f'the validation after iteration {self._iter} failed (--debug shows where): {said}. The training '
+                    f'was {save_now(self.runner, self._epoch, self._iter)}'
+                ) from error
+            if self._iter == begun:
                 raise ConfigError(
                     'the first iteration failed: the parts of the config do not fit together (--debug shows where): '
-                    f'{said[:500]}'
+                    f'{said}'
                 ) from error
-            where = save_now(self.runner, self._epoch, self._iter)
-            said = (str(error) or type(error).__name__).splitlines()[0].rstrip('.')
-            raise TrainingError(
-                f'{said}: a process that loads data died after iteration {self._iter}, most likely for want of memory '
-                f'(fewer num_workers take less). The training was {where}'
-            ) from error
+            raise
+
+    def _worker_died(self, error: Exception) -> bool:
+        """Whether a process that loads data ended; what a living one raised, torch hands over as "Caught ..."."""
+        if not self.dataloader.num_workers or str(error).startswith('Caught '):
+            return False
+        # one that dies while it hands a batch over breaks the connection before torch sees it dead
+        return isinstance(error, (ConnectionError, EOFError)) or (
+            isinstance(error, RuntimeError) and 'DataLoader worker' in str(error)
+        )
 
 
 @LOOPS.register_module()

@@ -7,6 +7,9 @@ import torch
 from mmengine.logging import HistoryBuffer, print_log
 
 _HISTORY = ('log_history', 'count_history', 'max_length')
+_CONTAINERS = (Mapping, list, tuple, set, frozenset)
+_ATOMS = (bool, int, float, str, bytes)
+_DATA = (*_CONTAINERS, *_ATOMS, HistoryBuffer, np.ndarray, np.generic, torch.Tensor, torch.dtype, type(None))
 
 
 def plain(value, name: str = ''):
@@ -16,61 +19,29 @@ def plain(value, name: str = ''):
     """
     if isinstance(value, Mapping):
         kept = {key: plain(item, f'{name}.{key}') for key, item in value.items() if _is_data(item, f'{name}.{key}')}
-        return {
-            key if isinstance(key, (str, int, float, bool, tuple)) else str(key): item for key, item in kept.items()
-        }
+        return {key if isinstance(key, (*_ATOMS, tuple)) else str(key): item for key, item in kept.items()}
     if isinstance(value, (list, tuple)):
         items = [plain(item, name) for item in value if _is_data(item, name)]
         return items if isinstance(value, list) else tuple(items)
     if isinstance(value, (set, frozenset)):
         return sorted(plain(item, name) for item in value)
     if isinstance(value, HistoryBuffer):
-        log, count = value.data
-        return dict(
-            zip(
-                _HISTORY,
-                (
-                    torch.from_numpy(log.astype(np.float64)),
-                    torch.from_numpy(count.astype(np.float64)),
-                    value.max_length,
-                ),
-            )
-        )
+        log, count = (torch.from_numpy(part.astype(np.float64)) for part in value.data)
+        return dict(zip(_HISTORY, (log, count, value.max_length)))
     if isinstance(value, np.ndarray):
         return torch.from_numpy(np.ascontiguousarray(value)) if value.dtype.kind in 'biuf' else value.tolist()
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, torch.Tensor):
         return value.detach()
-    kinds: tuple[type, ...] = (bool, int, float, str, bytes)
-    for kind in kinds:
-        if isinstance(value, kind):
-            return kind(value)
-    return value
+    # a class of somebody's below a number or a text
+    return next((kind(value) for kind in _ATOMS if isinstance(value, kind)), value)
 
 
 def _is_data(value, name: str) -> bool:
-    data = (
-        Mapping,
-        list,
-        tuple,
-        set,
-        frozenset,
-        HistoryBuffer,
-        np.ndarray,
-        np.generic,
-        torch.Tensor,
-        bool,
-        int,
-        float,
-        str,
-        bytes,
-        torch.dtype,
-        type(None),
-    )
-    if not isinstance(value, data):
+    if not isinstance(value, _DATA):
         print_log(f'{name} is left out of the checkpoint: a {type(value).__name__} is no plain data', logger='current')
-    return isinstance(value, data)
+    return isinstance(value, _DATA)
 
 
 def history(value) -> HistoryBuffer | None:

@@ -21,6 +21,16 @@ def say(text: str, end: str = '\n') -> None:
         pass
 
 
+def logging_interval(runner) -> int:
+    """Every how many iterations MMEngine's LoggerHook writes a line."""
+    return next((hook.interval for hook in runner.hooks if isinstance(hook, LoggerHook)), 50)
+
+
+def learning_rate(runner) -> float:
+    """Of the first group of parameters."""
+    return next(iter(runner.optim_wrapper.get_lr().values()))[0]
+
+
 @HOOKS.register_module()
 class ProgressHook(Hook):
     """Shows iteration, the loss as the log has it, learning rate, time left and the last validation mIoU.
@@ -36,7 +46,7 @@ class ProgressHook(Hook):
 
     def before_train(self, runner) -> None:
         self.start, self.first = time.monotonic(), runner.iter
-        self.interval = next((hook.interval for hook in runner.hooks if isinstance(hook, LoggerHook)), 50)
+        self.interval = logging_interval(runner)
 
         if runner.iter >= runner.max_iters:
             self._show(f'{runner.iter} of {runner.max_iters} iterations are done: nothing is left to train', True)
@@ -46,8 +56,7 @@ class ProgressHook(Hook):
         if self.live or done % self.interval == 0 or done == total:
             # the same figure as the log's and the report's: the mean over log_processor.window_size iterations
             loss = runner.message_hub.get_scalar('train/loss').mean(runner.log_processor.window_size)
-            rate = runner.optim_wrapper.get_lr()
-            rate = next(iter(rate.values()))[0]
+            rate = learning_rate(runner)
             elapsed = time.monotonic() - self.start
             left = timedelta(seconds=int(elapsed / (done - self.first) * (total - done)))
             self._show(f'train {done}/{total}  loss {loss:.3f}  lr {rate:.1e}  left {left}{self.score}', done == total)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..errors import FuseError
+from ..errors import FuseError, first_line
 from .fpn import fuse_semantic_fpn
 from .labels import Crop, Resize, label_map
 from .layers import Layer
@@ -249,10 +249,9 @@ def _run(module: nn.Module, x: Any) -> Any:
         return module(x)
     except Exception as error:  # whatever a network that was not built for this input ends in
         kinds = ', '.join(type(part).__name__ for part in getattr(module, 'heads', [module]))
-        lines = str(error).splitlines() or ['']
         raise FuseError(
-            f'{kinds} does not run on an image of this size: {type(error).__name__}: {lines[0]}. Give the size that '
-            'the model was trained for'
+            f'{kinds} does not run on an image of this size: {type(error).__name__}: {first_line(error)}. Give the '
+            'size that the model was trained for'
         ) from error
 
 

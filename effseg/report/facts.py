@@ -2,7 +2,6 @@
 
 import platform
 import subprocess
-from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -10,7 +9,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from .. import __version__
-from ..stack import distributions
+from ..stack import distributions, version_of
 
 
 def parameters(network: nn.Module) -> int:
@@ -44,7 +43,7 @@ def environment() -> dict[str, str]:
     if torch.cuda.is_available():
         facts['GPU'] = torch.cuda.get_device_name()
     runtimes = [
-        f'{name} {version}' for name in ('onnxruntime', 'executorch', 'ai-edge-litert') if (version := _version(name))
+        f'{name} {version}' for name in ('onnxruntime', 'executorch', 'ai-edge-litert') if (version := version_of(name))
     ]
     if runtimes:
         facts['runtimes'] = ', '.join(runtimes)
@@ -78,10 +77,3 @@ def _processor() -> str:
         (line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')),
         platform.processor() or platform.machine(),
     )
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None

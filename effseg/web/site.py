@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import json
 import os
 import shutil
 import tempfile
@@ -75,8 +76,6 @@ def write_site(artifact: str, out: str, package: str | None = None, unknown_belo
 
 
 def _described(spec, path: Path, unknown_below: float | None) -> str:
-    import json
-
     return json.dumps(
         {
             **spec.as_dict(),

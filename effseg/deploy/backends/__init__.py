@@ -11,7 +11,7 @@ from types import ModuleType
 
 import numpy as np
 
-from ...errors import ArtifactError, ConfigError, MissingRuntimeError
+from ...errors import ArtifactError, ConfigError, MissingRuntimeError, first_line
 
 SUFFIXES = {'onnx': '.onnx', 'executorch': '.pte', 'coreml': '.mlpackage', 'litert': '.tflite', 'torch': '.pt2'}
 
@@ -93,6 +93,6 @@ def require(extra: str, *modules: str) -> None:
             importlib.import_module(module)
         except ImportError as error:
             raise MissingRuntimeError(
-                f'{module} cannot be imported ({str(error).splitlines()[0]}); install the runtime with: '
+                f'{module} cannot be imported ({first_line(error)}); install the runtime with: '
                 f"pip install 'effseg[{extra}]'"
             ) from error

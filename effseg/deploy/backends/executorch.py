@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import ArtifactError, EffsegError, MissingRuntimeError
+from ...errors import ArtifactError, EffsegError, MissingRuntimeError, first_line
 from ..interface import axes, given, input_port
 from ..quiet import quiet
 from ..spec import Spec
@@ -139,7 +139,7 @@ def load(path: Path, threads: int | None = None) -> Session:
         raise
     except Exception as error:  # the runtime raises bare RuntimeErrors
         raise ArtifactError(
-            f'ExecuTorch cannot read {path}: {str(error).splitlines()[0]}; it is cut or not a .pte file'
+            f'ExecuTorch cannot read {path}: {first_line(error)}; it is cut or not a .pte file'
         ) from error
     meta = method.metadata
     return Session(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...errors import ArtifactError
+from ...errors import ArtifactError, first_line
 from ..interface import axes, given, input_port, output_ports
 from ..quiet import quiet
 from ..spec import Spec
@@ -102,7 +102,7 @@ def load(path: Path, threads: int | None = None) -> Session:
         session = ort.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
     except Exception as error:  # ONNX Runtime's errors share no base below Exception
         raise ArtifactError(
-            f'ONNX Runtime cannot read {path}: {str(error).splitlines()[0]}; it is cut or not an ONNX file'
+            f'ONNX Runtime cannot read {path}: {first_line(error)}; it is cut or not an ONNX file'
         ) from error
     inputs, outputs = session.get_inputs(), session.get_outputs()
     text = session.get_modelmeta().custom_metadata_map.get('effseg')

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...errors import ArtifactError
+from ...errors import ArtifactError, first_line
 from ..interface import axes
 from ..quiet import quiet
 from ..spec import SEAL, Spec
@@ -83,8 +83,7 @@ def load(path: Path, threads: int | None = None) -> Session:
     except ArtifactError as error:
         raise ArtifactError(f'torch cannot read {path}: {error}') from error
     except Exception as error:  # torch's reader passes on whatever the byte it stops at leads to
-        first = (str(error).splitlines() or [''])[0]
-        raise ArtifactError(f'torch cannot read {path}: {first}; it is cut or not a .pt2 file') from error
+        raise ArtifactError(f'torch cannot read {path}: {first_line(error)}; it is cut or not a .pt2 file') from error
 
     @torch.inference_mode()
     def run(array: np.ndarray) -> list[np.ndarray]:
