@@ -229,10 +229,7 @@ def _downloaded(source: str) -> Path:
 
 
 def _read_config(path: Path) -> dict:
-    """
-    Raises:
-        WeightsError: unless it is a config of the layout.
-    """
+    """The content of a config. Raises WeightsError unless it is one of the layout."""
     if not path.is_file():
         raise WeightsError(f'no {path.name} in {path.parent}; a folder that tools/hub.py save wrote was expected')
     try:
@@ -252,10 +249,7 @@ def _read_config(path: Path) -> dict:
 
 
 def _check_target(folder: Path) -> None:
-    """
-    Raises:
-        ConfigError: when a file of ours would replace one of somebody else's.
-    """
+    """Raises ConfigError when a file of ours would replace one of somebody else's."""
     there = [name for name in (CONFIG, WEIGHTS, CARD) if (folder / name).exists()]
     try:
         ours = 'effseg_hub' in json.loads((folder / CONFIG).read_text(encoding='utf-8'))
@@ -269,10 +263,7 @@ def _check_target(folder: Path) -> None:
 
 
 def _require(*packages: str) -> None:
-    """
-    Raises:
-        MissingRuntimeError: when one is not installed.
-    """
+    """Raises MissingRuntimeError when one is not installed."""
     for package in packages:
         if not importlib.util.find_spec(package):
             raise MissingRuntimeError(
@@ -281,10 +272,7 @@ def _require(*packages: str) -> None:
 
 
 def _content(cfg, dataset_meta: dict) -> dict:
-    """
-    Raises:
-        TypeError, ValueError: for what has no place in the layout.
-    """
+    """What the config says of a model. Raises TypeError or ValueError for what has no place in the layout."""
     content = {
         'effseg_hub': FORMAT,
         'effseg': __version__,

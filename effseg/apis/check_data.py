@@ -29,9 +29,6 @@ def check_data(
 
     Returns:
         Whether training would go right; warnings do not count.
-
-    Raises:
-        EffsegError: for a config that cannot be used.
     """
     if workers is not None and workers < 0:
         raise ConfigError(f'workers={workers} must be 0 or more')

@@ -208,10 +208,7 @@ def dataset_meta(cfg: Config) -> dict:
 
 
 def check_classes(came: Sequence[str], expected: Sequence[str], weights: str, config: str) -> None:
-    """
-    Raises:
-        ArtifactError: when an artifact's classes are not the data set's.
-    """
+    """Raises ArtifactError when an artifact's classes are not the data set's."""
     if tuple(came) != tuple(expected):
         differing = next(
             (f'{own!r} where the config has {other!r}' for own, other in zip(came, expected) if own != other),

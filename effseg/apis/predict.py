@@ -74,9 +74,6 @@ def predict(
         frames: at most so many of each video or camera.
         frame_labels: also a label map for every frame, in ``NAME_labels/``.
         show: a window with the overlay, for videos and cameras.
-
-    Raises:
-        EffsegError: for a config, checkpoint, image, video or camera that cannot be used.
     """
     if not 0 <= opacity <= 1:
         raise ConfigError(f'opacity={opacity} must lie between 0 and 1')

@@ -88,9 +88,6 @@ def test(
 
     Returns:
         The metrics by name, in percent.
-
-    Raises:
-        EffsegError: for a config, data set or checkpoint that cannot be used.
     """
     cfg = load_config(config, cfg_options, work_dir)
     dataset_of(cfg, 'test_dataloader')

@@ -38,9 +38,6 @@ def train(
         data_check: read a few pairs of every data set first, see :mod:`effseg.datasets.check.quick`.
         protection: put the loaders, samplers, loops and hooks of our base configs into one that does not name them, see
             :func:`effseg.engine.protect.protect`.
-
-    Raises:
-        EffsegError: for a config, data set or checkpoint that cannot be used.
     """
     if skip_bad_samples < 0:
         raise ConfigError(f'--skip-bad-samples {skip_bad_samples} must be 0 or more')

@@ -20,9 +20,6 @@ def export_weights(config: str, checkpoint: str, path: str | None = None, cfg_op
 
     Returns:
         Where it is.
-
-    Raises:
-        EffsegError: for a config or checkpoint that cannot be used.
     """
     target = Path(path) if path else Path(checkpoint).with_suffix('.safetensors')
     if target.suffix != '.safetensors' or target == Path(checkpoint):

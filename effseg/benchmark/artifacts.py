@@ -43,9 +43,6 @@ def compare_artifacts(
         runs: of each.
         engines: of :mod:`effseg.benchmark.engines`, each of which runs every .onnx file as well.
         threads: for ONNX Runtime, LiteRT and torch; ExecuTorch's Python runtime takes as many as there are cores.
-
-    Raises:
-        EffsegError: for an artifact, config, checkpoint or image that cannot be used, and artifacts of several sizes.
     """
     check_counts(runs, threads)
     if engines and not any(path.endswith('.onnx') for path in paths):

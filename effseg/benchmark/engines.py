@@ -131,10 +131,7 @@ ENGINES: dict[str, Callable[[Path, Spec, Path, int], Run]] = {'openvino': _openv
 
 
 def _convert(engine: str, command: list, written: Path) -> None:
-    """
-    Raises:
-        ArtifactError: when a converter, a process of its own, leaves no file.
-    """
+    """Runs a converter, a process of its own. Raises ArtifactError when it leaves no file."""
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, errors='replace')
     if done.returncode or not written.exists():
         raise ArtifactError(

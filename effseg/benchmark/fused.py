@@ -45,9 +45,6 @@ def compare_fused(
         threads: each of these thread counts in turn.
         compiled: also the fused network under torch.compile.
         cfg_options: overrides of the config.
-
-    Raises:
-        EffsegError: for a config, checkpoint or image that cannot be used, and a model that has no exact fused form.
     """
     size = check_size(size)
     check_counts(runs, threads)
@@ -128,10 +125,7 @@ def compile_network(fused: FusedSegmentor) -> FusedSegmentor:
 
 
 def _read_labels(path: str) -> np.ndarray:
-    """
-    Raises:
-        DataError: when the file is no 8-bit label map.
-    """
+    """The class numbers of a PNG file, (H, W) uint8. Raises DataError when it is no 8-bit label map."""
     with opened(path, 'a label map') as image:
         labels = np.array(image)
     if labels.ndim != 2 or labels.dtype != np.uint8:

@@ -49,10 +49,7 @@ def thread_counts(threads: Sequence[int]) -> Iterator[int]:
 
 
 def check_counts(runs: int, threads: Sequence[int]) -> None:
-    """
-    Raises:
-        ConfigError: for no runs, no thread count, or one that there cannot be.
-    """
+    """Raises ConfigError for no runs, no thread count, or one that there cannot be."""
     if runs < 1 or not threads or not 1 <= min(threads) <= max(threads) <= MOST_THREADS:
         raise ConfigError(
             f'{runs} runs on {list(threads)} threads were asked for; runs take 1 or more, threads 1 to {MOST_THREADS}'

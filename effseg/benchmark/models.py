@@ -30,9 +30,6 @@ def compare_models(
         size: (H, W) of the image.
         runs: of each that count.
         threads: each of these thread counts in turn.
-
-    Raises:
-        EffsegError: for a size that cannot be used, or a model that has no exact fused form.
     """
     size = check_size(size)
     check_counts(runs, threads)

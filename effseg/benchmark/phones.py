@@ -72,10 +72,7 @@ def table_of_phones(paths: Sequence[str], plot: str | None = None) -> None:
 
 
 def read(path: Path) -> Measured:
-    """
-    Raises:
-        DataError: as :func:`table_of_phones`.
-    """
+    """What a file says of a run. Raises DataError, as :func:`table_of_phones`."""
     try:
         text = path.read_text(errors='replace')
     except OSError as error:

@@ -43,9 +43,6 @@ def compare_rivals(
         plot: a file for a plot of the time on the first of ``threads`` against the mIoU.
         contestants: :func:`~effseg.benchmark.contestants.rivals` when left out. The first is what the others are
             compared with.
-
-    Raises:
-        EffsegError: for a size or runtime that cannot be used.
     """
     size = check_size(size)
     check_counts(runs, threads)

@@ -46,9 +46,6 @@ def compare_on_device(
         size: (H, W) of the images, drawn scenes.
         runs: of each that count, in turn; two more warm up.
         compiled: the fused network under torch.compile as well.
-
-    Raises:
-        EffsegError: for a config, checkpoint or device that cannot be used.
     """
     size = check_size(size)
     check_counts(runs, (1,))
@@ -114,9 +111,6 @@ def time_loading(
 
     Returns:
         Images a second, and the shape of a batch.
-
-    Raises:
-        EffsegError: for a config or data set that cannot be used, and fewer images than one batch.
     """
     from mmengine.registry import init_default_scope
     from mmengine.runner import Runner

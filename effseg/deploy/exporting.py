@@ -191,10 +191,8 @@ def export(
 
 
 def _convert(writer: ModuleType, network: nn.Module, *arguments: Any) -> Delegation:
-    """
-    Raises:
-        ArtifactError: for a network that the runtime's converter does not take, naming the operator and the module.
-    """
+    """Writes a file. Raises ArtifactError for a network that the runtime's converter does not take, naming the
+    operator and the module."""
     try:
         return writer.export(network, *arguments)
     except (EffsegError, OSError, MemoryError):

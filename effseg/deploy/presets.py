@@ -126,10 +126,7 @@ def settle(preset: str, to: str | None, output: str | None, fit: str | None) -> 
 
 
 def check(spec) -> None:
-    """
-    Raises:
-        ConfigError: for a spec whose file the library of its preset could not use.
-    """
+    """Raises ConfigError for a spec whose file the library of its preset could not use."""
     settle(spec.preset, spec.backend, spec.output, None)  # a file may be scored under any fit
     row = PRESETS[spec.preset]
     if row.runtime == 'onnx' and spec.align_corners:

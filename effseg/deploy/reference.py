@@ -104,10 +104,7 @@ class _Sample:
 
 
 def check_classes(model: nn.Module, spec: Spec) -> None:
-    """
-    Raises:
-        ConfigError: when a model's head decides between other classes than the spec names.
-    """
+    """Raises ConfigError when a model's head decides between other classes than the spec names."""
     head = deciding_head(model)
     channels = len(spec.classes) if spec.threshold is None else 1
     if (head.num_classes, head.out_channels) != (len(spec.classes), channels):

@@ -21,9 +21,6 @@ class Teacher:
     Args:
         config: of the teacher, path or ``effseg::NAME.py``.
         checkpoint: its trained weights.
-
-    Raises:
-        EffsegError: for a config or checkpoint that cannot be used.
     """
 
     def __init__(self, config: str, checkpoint: str):

@@ -23,10 +23,7 @@ class CPUAmpOptimWrapper(OptimWrapper):
 
 
 def check_bfloat16(device: str | torch.device = 'cpu') -> None:
-    """
-    Raises:
-        ConfigError: for a device without bfloat16, or with one that is slower than float32.
-    """
+    """Raises ConfigError for a device without bfloat16, or with one that is slower than float32."""
     kind = torch.device(device).type
     if kind == 'cpu' and not cpu_has_bfloat16():
         raise ConfigError(

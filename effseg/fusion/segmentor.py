@@ -241,10 +241,7 @@ def _backbone(backbone: nn.Module, size: tuple[int, int], image: Tensor) -> tupl
 
 
 def _run(module: nn.Module, x: Any) -> Any:
-    """
-    Raises:
-        FuseError: for a module that fails on its input.
-    """
+    """What a module makes of its input. Raises FuseError where it fails."""
     try:
         return module(x)
     except Exception as error:  # whatever a network that was not built for this input ends in

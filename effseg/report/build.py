@@ -48,9 +48,6 @@ def report(
 
     Returns:
         The file.
-
-    Raises:
-        EffsegError: for a config, data set, checkpoint or artifact that cannot be used.
     """
     page.check_packages()
     check_bound(unknown_below)

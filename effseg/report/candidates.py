@@ -100,9 +100,6 @@ def open_candidates(
 ) -> dict[Candidate, Segmenter]:
     """Opens every file once. A checkpoint that is not fused goes through MMSegmentation's own predict, with which the
     others are compared.
-
-    Raises:
-        EffsegError: for a config, checkpoint or artifact that cannot be used.
     """
     files = {path: open_segmenter(config, str(path), cfg_options=cfg_options) for path in {c.path for c in candidates}}
     opened = {}

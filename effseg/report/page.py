@@ -56,10 +56,7 @@ class Content:
 
 
 def check_packages() -> None:
-    """
-    Raises:
-        MissingRuntimeError: when what the page is made with is not installed.
-    """
+    """Raises MissingRuntimeError when what the page is made with is not installed."""
     for package in ('plotly', 'jinja2'):
         if not importlib.util.find_spec(package):
             raise MissingRuntimeError(

@@ -60,9 +60,6 @@ def score(config: str, segmenter: Segmenter, folder: Path, cfg_options: dict | N
         segmenter: from :func:`effseg.apis.opening.open_segmenter`.
         folder: empty; for the label maps and the log.
         cfg_options: overrides of the config.
-
-    Raises:
-        EffsegError: for a config or data set that cannot be used.
     """
     cfg = read_config(config, cfg_options)
     cfg.work_dir, cfg.load_from, cfg.launcher = str(folder), None, 'none'

@@ -30,9 +30,6 @@ def confidence_of(sample: Mapping) -> Tensor:
 
 
 def check_bound(unknown_below: float | None) -> None:
-    """
-    Raises:
-        ConfigError: for a bound that no probability or every one lies below.
-    """
+    """Raises ConfigError for a bound that no probability or every one lies below."""
     if unknown_below is not None and not 0 < unknown_below < 1:
         raise ConfigError(f'--unknown-below {unknown_below} must lie between 0 and 1')

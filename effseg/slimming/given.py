@@ -42,9 +42,6 @@ def slim_to(
 
     Returns:
         The config.
-
-    Raises:
-        EffsegError: for a config, weights or an architecture that cannot be used.
     """
     if images < 1:
         raise ConfigError(f'--images {images} must be 1 or above')

@@ -59,9 +59,6 @@ def measure(
         threads: for the runtime.
         runs: of each file; the fastest counts.
         cfg_options: overrides of the config.
-
-    Raises:
-        EffsegError: for a config, runtime or size that cannot be used, and a file that is another table.
     """
     _check(runtime, size, threads, runs)
     network = original(config, cfg_options)
@@ -103,9 +100,6 @@ def emit(config: str, runtime: str, size: tuple[int, int], folder: str, cfg_opti
 
     Returns:
         The manifest.
-
-    Raises:
-        EffsegError: as :func:`measure`.
     """
     _check(runtime, size)
     network = original(config, cfg_options)

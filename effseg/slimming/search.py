@@ -34,10 +34,7 @@ class Step:
 
 
 def check_budget(space: Space, table: Table, target: float) -> None:
-    """
-    Raises:
-        ConfigError: for a time that no architecture of the space reaches, with the fastest that one does.
-    """
+    """Raises ConfigError for a time that no architecture of the space reaches, with the fastest that one does."""
     fastest = min(table.predict(space, space.smallest()), table.predict(space, space.original))
     if fastest > target:
         whole = table.predict(space, space.original)

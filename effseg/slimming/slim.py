@@ -54,9 +54,6 @@ def slim(
 
     Returns:
         The config.
-
-    Raises:
-        EffsegError: for a config, checkpoint or table that cannot be used, and a budget that nothing reaches.
     """
     if search not in SEARCHES:
         raise ConfigError(f'--search {search} is unknown; one of {", ".join(SEARCHES)} was expected')

@@ -52,10 +52,7 @@ class Table:
         return self.whole + sum(times * self.ms[part] for part, times in difference.items() if times)
 
     def require(self, parts: list[Part]) -> None:
-        """
-        Raises:
-            ConfigError: naming the ones without a time.
-        """
+        """Raises ConfigError, naming the ones without a time."""
         missing = [str(part) for part in parts if part not in self.ms]
         missing += [] if self.whole is not None else [f'whole {self.network}']
         if missing:
@@ -65,11 +62,8 @@ class Table:
             )
 
     def check(self, network: str, runtime: str | None, size: tuple[int, int] | None, threads: int | None) -> None:
-        """
-        Raises:
-            ConfigError: for a table of another network, and of another runtime, size or thread count where they are
-                given.
-        """
+        """Raises ConfigError for a table of another network, and of another runtime, size or thread count where they
+        are given."""
         for what, own, expected in (
             ('network', self.network, network),
             ('runtime', self.runtime, runtime),
@@ -97,10 +91,7 @@ class Table:
 
     @classmethod
     def read(cls, path: str | Path) -> 'Table':
-        """
-        Raises:
-            ConfigError: for a file that is no such table.
-        """
+        """The table of a file. Raises ConfigError for a file that is none."""
         try:
             with Path(path).open(newline='', encoding='utf-8') as stream:
                 rows = list(csv.DictReader(stream))
