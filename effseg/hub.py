@@ -55,7 +55,7 @@ def save(
     cfg_options: dict | None = None,
     license: str = 'unknown',
 ) -> Path:
-    """Writes a trained model into a folder that can be pushed as it is.
+    """Writes a trained model into a folder that can be pushed as it is; returns the folder.
 
     Args:
         config: path, or ``effseg::NAME.py``.
@@ -64,9 +64,6 @@ def save(
         metrics: for the card, in percent by name; scored on the config's test data when left out.
         cfg_options: overrides of the config.
         license: for the card, by the hub's name for it (``apache-2.0``, ``cc-by-nc-4.0``, ...).
-
-    Returns:
-        The folder.
 
     Raises:
         EffsegError: for a config or checkpoint that cannot be used, a model with parts that the layout has no names
@@ -160,15 +157,12 @@ def load(source: str, device: str | None = None):
 
 
 def push(folder: str, repository: str, private: bool = False) -> str:
-    """Uploads a folder of :func:`save`, as the user that ``hf auth login`` knows.
+    """Uploads a folder of :func:`save`, as the user that ``hf auth login`` knows; returns the address of the commit.
 
     Args:
         folder: with the three files.
         repository: ``OWNER/NAME``; made if missing.
         private: of a repository that is made.
-
-    Returns:
-        The address of the commit.
 
     Raises:
         WeightsError: for a folder without the files, or when the hub refuses.

@@ -43,13 +43,10 @@ class Segmenter:
         self.palette = np.array(model.dataset_meta['palette'], dtype=np.uint8)
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """The label of every pixel, through the config's test pipeline; of an artifact by its fit.
+        """The label of every pixel, through the config's test pipeline; of an artifact by its fit: (H, W) uint8.
 
         Args:
             image: (H, W, 3) uint8, RGB.
-
-        Returns:
-            (H, W) uint8.
         """
         if self.unknown_below is not None:
             labels, confidence = self.confident(image)
@@ -125,15 +122,12 @@ class Segmenter:
         return Segmenter(fused_segmentor(self.trained, precision == 'bf16'), self.trained)
 
     def overlay(self, image: np.ndarray, labels: np.ndarray, opacity: float = 0.5) -> np.ndarray:
-        """The colors of the labels over the image.
+        """The colors of the labels over the image: (H, W, 3) uint8, RGB.
 
         Args:
             image: (H, W, 3) uint8, RGB.
             labels: (H, W).
             opacity: of the colors, 0 to 1.
-
-        Returns:
-            (H, W, 3) uint8, RGB.
         """
         mixed = (image * np.float32(1 - opacity) + self._colors()[labels] * np.float32(opacity)).astype(np.uint8)
         return np.where((labels == UNKNOWN)[..., None], image, mixed) if self.unknown_below is not None else mixed

@@ -68,7 +68,7 @@ def test(
     fit: str | None = None,
     precision: str = 'fp32',
 ) -> dict[str, float]:
-    """Scores a trained segmenter on its config's test data.
+    """Scores a trained segmenter on its config's test data; returns the metrics by name, in percent.
 
     Args:
         config: path, or ``effseg::NAME.py``.
@@ -85,9 +85,6 @@ def test(
         fit: of an artifact alone, instead of its own fit: another one, or ``'config'``, which takes its images through
             the config's test pipeline as a checkpoint's, larger ones in windows.
         precision: of the fused form, see :meth:`effseg.apis.opening.Segmenter.fused`.
-
-    Returns:
-        The metrics by name, in percent.
     """
     cfg = load_config(config, cfg_options, work_dir)
     dataset_of(cfg, 'test_dataloader')

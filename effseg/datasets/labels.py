@@ -4,14 +4,11 @@ import numpy as np
 
 
 def class_numbers(reduce_zero_label: bool, label_map: dict[int, int] | None) -> np.ndarray:
-    """The class number of every raw value, as MMSegmentation's LoadAnnotations has it.
+    """The class number of every raw value, as MMSegmentation's LoadAnnotations has it: (256,) uint8.
 
     Args:
         reduce_zero_label: whether 0 is ignored, and the classes count from 1.
         label_map: then, old to new numbers, for a subset of the classes; None for all.
-
-    Returns:
-        (256,) uint8.
     """
     numbers = np.arange(256)
     if reduce_zero_label:

@@ -26,7 +26,7 @@ LARGEST_SIDE, MOST = 8192, 10**6  # pixels, and scenes of a split: more is a mis
 def write_demo_data(
     root: str | Path, train: int = 160, val: int = 40, size: tuple[int, int] = (192, 288), seed: int = 0
 ) -> int:
-    """Writes the data set, or what is missing of it.
+    """Writes the data set, or what is missing of it; returns the number of scenes written now.
 
     Every scene depends on the seed, its split and its number alone: the splits share none, and a larger set begins with
     the smaller one.
@@ -37,9 +37,6 @@ def write_demo_data(
         val: number of held-out scenes.
         size: height and width of the images in pixels, each at least 32 and at most :data:`LARGEST_SIDE`.
         seed: non-negative; another seed draws other scenes.
-
-    Returns:
-        The number of scenes written now; 0 when all were there.
 
     Raises:
         ConfigError: for a size, number or seed out of range.

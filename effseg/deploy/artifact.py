@@ -42,14 +42,11 @@ class Artifact:
         return taken(self._run(given(image, self.spec)), self.spec)
 
     def labels(self, photo: np.ndarray, fit: str | None = None) -> np.ndarray:
-        """The class of every pixel of a photo, whichever of logits and labels the file returns.
+        """The class of every pixel of a photo, whichever of logits and labels the file returns: (h, w) int32.
 
         Args:
             photo: (h, w, 3) uint8 RGB of any size, not normalised.
             fit: another one than the file's: see :mod:`effseg.deploy.fit`.
-
-        Returns:
-            (h, w) int32.
 
         Raises:
             DataError: for an array of another kind.

@@ -21,15 +21,12 @@ ALIGNMENT = 32  # windows of some size begin at its multiples, where every map o
 
 
 def labels_of(photo: np.ndarray, spec: Spec, run: Run) -> np.ndarray:
-    """The class of every pixel of a photo.
+    """The class of every pixel of a photo: (h, w) int32.
 
     Args:
         photo: (h, w, 3) uint8 RGB, of any size.
         spec: of the file.
         run: gives the file's result for an image of its size, without the batch.
-
-    Returns:
-        (h, w) int32.
     """
     return _maps(photo, spec, run, False)[0]
 
@@ -61,15 +58,12 @@ def content_of(size: Sequence[int], spec: Spec) -> tuple[int, int]:
 
 
 def to_image(photo: np.ndarray, content: tuple[int, int], spec: Spec) -> np.ndarray:
-    """The file's image, with the photo in its upper left corner.
+    """The file's image, with the photo in its upper left corner: (H, W, 3) uint8.
 
     Args:
         photo: (h, w, 3) uint8.
         content: (height, width) to resize it to, by a bilinear filter as wide as it shrinks.
         spec: of the file.
-
-    Returns:
-        (H, W, 3) uint8.
     """
     if photo.shape[:2] != content:
         from PIL import Image

@@ -107,7 +107,7 @@ def decide_confidently(
 
 
 def decide(logits: np.ndarray, rows: Cells, columns: Cells, threshold: float | None = None) -> np.ndarray:
-    """The class of every pixel.
+    """The class of every pixel: (H, W) int32.
 
     A bilinear weight is never negative and the four of a pixel sum to one: where one class is largest at all four
     corners of a pixel, it is largest at the pixel. Only the pixels between corners that disagree are mixed.
@@ -116,9 +116,6 @@ def decide(logits: np.ndarray, rows: Cells, columns: Cells, threshold: float | N
         logits: (channels, h, w) float32.
         rows, columns: of the pixels.
         threshold: as in :func:`label_map`.
-
-    Returns:
-        (H, W) int32.
     """
     if logits.shape[0] == 1:
         if threshold is None:

@@ -6,30 +6,24 @@ CONTENTS = (1.0, None, 0.5)  # the image as it is, shrunk or grown to fit, and h
 
 
 def fit(image: np.ndarray, size: tuple[int, int], number: int, fill: tuple[float, ...]) -> np.ndarray:
-    """An image in the corner of an image of one size, cut or padded.
+    """An image in the corner of an image of one size, cut or padded: (H, W, 3) uint8.
 
     Args:
         image: (h, w, 3) uint8.
         size: (H, W) of the image.
         number: picks one of :data:`CONTENTS` in turn, so that a set of images shows content of three sizes.
         fill: the color of the padding.
-
-    Returns:
-        (H, W, 3) uint8.
     """
     return _fit(image, image.shape[:2], size, number, np.round(fill), bilinear=True)
 
 
 def fit_mask(mask: np.ndarray, image: tuple[int, int], size: tuple[int, int], number: int) -> np.ndarray:
-    """The mask of what :func:`fit` makes of an image.
+    """The mask of what :func:`fit` makes of an image, as (H, W) uint8, 255 where the image is padding.
 
     Args:
         mask: (h, w) uint8.
         image: (h, w) of the image, which a pipeline may have resized without the mask.
         size, number: as in :func:`fit`.
-
-    Returns:
-        (H, W) uint8, 255 where the image is padding.
     """
     return _fit(mask, image, size, number, 255, bilinear=False)
 

@@ -72,7 +72,7 @@ def worst_first(network: nn.Module, spec: Spec, images: Sequence[np.ndarray]) ->
 def unlike(
     network: nn.Module, spec: Spec, calibration: Sequence[np.ndarray], images: Sequence[np.ndarray]
 ) -> str | None:
-    """How calibration images differ from others, as the network sees them; None where they are alike.
+    """How calibration images differ from others as the network sees them, in words; None where they are alike.
 
     Ranges that are too narrow cut off what the images reach, ranges that are too wide leave few steps for it: what the
     images of a proof have lost by then may be within its aim, and more be lost on others.
@@ -81,9 +81,6 @@ def unlike(
         network, spec: as in :func:`worst_first`.
         calibration: (H, W, 3) uint8 RGB that chose the ranges of int8.
         images: likewise, that it is compared on.
-
-    Returns:
-        In words.
     """
     count = min(COMPARED, len(calibration), len(images))
     chosen, reached = (_ranges(network, spec, _spread(those, count)) for those in (calibration, images))

@@ -115,14 +115,11 @@ def check_classes(model: nn.Module, spec: Spec) -> None:
 
 
 def probability(logits: Tensor, labels: Tensor) -> Tensor:
-    """The probability of every label of MMSegmentation's ``predict``.
+    """The probability of every label of MMSegmentation's ``predict``: (1, H, W), 0 to 1.
 
     Args:
         logits: (C, H, W), its ``seg_logits``; of one channel they are the sigmoid already.
         labels: (1, H, W), its ``pred_sem_seg``.
-
-    Returns:
-        (1, H, W), 0 to 1.
     """
     likely = logits.softmax(0) if len(logits) > 1 else torch.cat([1 - logits, logits])
     return likely.gather(0, labels.long())

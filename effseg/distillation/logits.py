@@ -31,14 +31,11 @@ class Teacher:
 
     @torch.no_grad()
     def logits(self, inputs: Tensor, preprocessor: nn.Module) -> Tensor:
-        """What the teacher makes of a batch.
+        """What the teacher makes of a batch: (N, classes, h, w).
 
         Args:
             inputs: (N, 3, H, W), normalised for the student.
             preprocessor: the student's data preprocessor.
-
-        Returns:
-            (N, classes, h, w).
         """
         own = self.model.to(inputs.device).data_preprocessor
         (mean, std, swaps), (own_mean, own_std, own_swaps) = _normalisation(preprocessor), _normalisation(own)

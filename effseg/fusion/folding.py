@@ -85,14 +85,11 @@ def fold_norm(layer: nn.Module, norm: nn.Module | None) -> Affine:
 
 
 def compose(outer: Tensor, inner: Tensor) -> Tensor:
-    """The kernel K with ``K * x == outer * (inner * x)`` on an unbounded plane.
+    """The kernel K with ``K * x == outer * (inner * x)`` on an unbounded plane: (out, in, kH + lH - 1, kW + lW - 1).
 
     Args:
         outer: (out, mid, kH, kW).
         inner: (mid, in, lH, lW).
-
-    Returns:
-        (out, in, kH + lH - 1, kW + lW - 1).
     """
     height, width = outer.shape[2:]
     composed = F.conv2d(inner.transpose(0, 1), outer.flip(2, 3), padding=(height - 1, width - 1))

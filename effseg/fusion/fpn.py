@@ -143,16 +143,13 @@ def halving(grids: Sequence[Sequence[int]]) -> bool:
 def fuse_semantic_fpn(
     neck: nn.Module, head: nn.Module, norms: Sequence[MapNorm], grids: Sequence[Sequence[int]]
 ) -> SemanticFpn:
-    """The decoder of a trained FPN and FPNHead.
+    """The decoder of a trained FPN and FPNHead, in float64.
 
     Args:
         neck: MMSegmentation's FPN.
         head: MMSegmentation's FPNHead.
         norms: the norm on each of the backbone's maps; the decoder takes their scale and shift over (``release()``).
         grids: (H, W) of each map at the image size to build for.
-
-    Returns:
-        The decoder in float64.
 
     Raises:
         FuseError: for a neck or head that is, or is set up as, something else.

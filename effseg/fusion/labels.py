@@ -48,16 +48,13 @@ class Crop(NamedTuple):
 def label_map(
     logits: Tensor, steps: Sequence[Resize | Crop], align_corners: bool = False, threshold: float | None = None
 ) -> Tensor:
-    """The label of every pixel after resizing the logits.
+    """The label of every pixel after resizing the logits: (N, H, W) int64, the size that the last step gives.
 
     Args:
         logits: (N, classes, h, w), any memory format; channels_last is the fast one.
         steps: resizes and crops in order.
         align_corners: of every resize.
         threshold: for logits of one class: label 1 where the sigmoid exceeds it, else 0.
-
-    Returns:
-        (N, H, W) int64, the size that the last step gives.
     """
     if logits.dtype in (torch.float16, torch.bfloat16):
         logits = logits.float()  # numbers this coarse would tie all over

@@ -75,16 +75,13 @@ class MlpHead(Layer):
 def fuse_mlp_head(
     neck: nn.Module | None, head: nn.Module, norms: Sequence[MapNorm], grids: Sequence[Sequence[int]]
 ) -> MlpHead:
-    """The decoder of a trained SegformerHead or DepthwiseSegformerHead.
+    """The decoder of a trained SegformerHead or DepthwiseSegformerHead, in float64.
 
     Args:
         neck: None; the head reads the backbone's maps.
         head: the head.
         norms: the norm on each of the backbone's maps; the decoder takes their scale and shift over (``release()``).
         grids: (H, W) of each map; the decoder is the same for all.
-
-    Returns:
-        The decoder in float64.
 
     Raises:
         FuseError: for a head that has no exact fused form.

@@ -27,7 +27,7 @@ BIAS_RESIZE = ('interpolate', 'hold', 'matrix')
 
 
 def resize_table(table: Tensor, source: tuple[int, int], target: tuple[int, int], bias_resize: str) -> Tensor:
-    """The offset table for another resolution.
+    """The offset table for another resolution: (heads, H * W).
 
     Args:
         table: (heads, R_h * R_w).
@@ -35,9 +35,6 @@ def resize_table(table: Tensor, source: tuple[int, int], target: tuple[int, int]
         target: (H, W), the number of offsets wanted along each axis.
         bias_resize: one of :data:`BIAS_RESIZE`; ``'matrix'`` stretches here like ``'interpolate'``, since the
             original's way has no table of another size.
-
-    Returns:
-        (heads, H * W).
     """
     heads = table.shape[0]
     grid = table.reshape(1, heads, *source)
@@ -52,16 +49,13 @@ def resize_table(table: Tensor, source: tuple[int, int], target: tuple[int, int]
 
 
 def expand_table(table: Tensor, grid: tuple[int, int], query_stride: int = 1) -> Tensor:
-    """The matrix of one table entry per query and key.
+    """The matrix of one table entry per query and key: (heads, queries, keys), positions in row-major order.
 
     Args:
         table: (heads, H * W).
         grid: (H, W) of the keys.
         query_stride: the queries sit on every ``query_stride``-th row and column of the keys' grid, starting at the
             first.
-
-    Returns:
-        (heads, queries, keys), positions in row-major order.
     """
     heads, (height, width) = table.shape[0], grid
     rows = _offsets(height, query_stride, table.device)

@@ -33,7 +33,7 @@ def report(
     cfg_options: dict | None = None,
     unknown_below: float | None = None,
 ) -> Path:
-    """Scores every candidate on the config's test data and writes one HTML file about them.
+    """Scores every candidate on the config's test data and writes one HTML file about them; returns the file.
 
     Args:
         config: path, or ``effseg::NAME.py``.
@@ -45,9 +45,6 @@ def report(
         cfg_options: overrides of the config.
         unknown_below: pixels whose label has a smaller probability are shown as unknown, and counted; the metrics are
             of all pixels.
-
-    Returns:
-        The file.
     """
     page.check_packages()
     check_bound(unknown_below)

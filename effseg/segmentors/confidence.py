@@ -11,13 +11,10 @@ UNKNOWN = 255  # in the place of a label whose probability is too small; what ma
 
 
 def confidence_of(sample: Mapping) -> Tensor:
-    """The probability of every label of a prediction.
+    """The probability of every label of a prediction: (1, H, W), 0 to 1.
 
     Args:
         sample: with ``pred_sem_seg``, and ``confidence`` or MMSegmentation's ``seg_logits``.
-
-    Returns:
-        (1, H, W), 0 to 1.
 
     Raises:
         ConfigError: for a model that gives labels alone.

@@ -19,15 +19,12 @@ def is_large(*sizes: Sequence[int]) -> bool:
 
 
 def label_in_windows(image: Tensor, label: Callable[[Tensor], Tensor], window: tuple[int, int] = WINDOW) -> Tensor:
-    """Labels an image in windows that overlap, of each of which the middle is kept.
+    """Labels an image in windows that overlap, of each of which the middle is kept: (1, H, W) int64.
 
     Args:
         image: (1, C, H, W).
         label: gives the labels (1, h, w) of a window (1, C, h, w).
         window: (h, w) of the windows; those at the end may be smaller.
-
-    Returns:
-        (1, H, W) int64.
     """
     labels = torch.empty(1, *image.shape[2:], dtype=torch.long, device=image.device)
     for top, bottom, keep_top, keep_bottom in pieces(image.shape[2], window[0]):

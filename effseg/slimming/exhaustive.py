@@ -94,7 +94,7 @@ def measure_losses(
     known: dict[str, float],
     save: Callable[[dict[str, float]], None],
 ) -> dict[str, float]:
-    """Judges every single action on the original.
+    """Judges every single action on the original; returns the losses by :func:`named`, the original's under ``''``.
 
     Args:
         network: the original, its BatchNorm statistics measured anew.
@@ -102,9 +102,6 @@ def measure_losses(
         samples: to judge on.
         known: losses of an interrupted measurement.
         save: called behind each.
-
-    Returns:
-        The loss by :func:`named`; the original's under ``''``.
     """
     losses = dict(known)
     if '' not in losses:

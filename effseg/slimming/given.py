@@ -29,7 +29,7 @@ Weigh = Callable[[Network], tuple[Mapping[str, Tensor], Mapping[tuple[int, int],
 def slim_to(
     config: str, weights: str, given: Mapping, out: str, images: int = 64, cfg_options: dict | None = None
 ) -> Path:
-    """Slices weights to an architecture, and writes its config and weights.
+    """Slices weights to an architecture, and writes its config and weights; returns the config.
 
     Args:
         config: of a segmenter, path or ``effseg::NAME.py``.
@@ -39,9 +39,6 @@ def slim_to(
         out: folder; files of others in it are safe.
         images: how many training images weigh a segmenter's channels, and as many others judge the result.
         cfg_options: overrides of the config.
-
-    Returns:
-        The config.
     """
     if images < 1:
         raise ConfigError(f'--images {images} must be 1 or above')

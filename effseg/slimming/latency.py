@@ -90,16 +90,13 @@ def measure(
 
 
 def emit(config: str, runtime: str, size: tuple[int, int], folder: str, cfg_options: dict | None = None) -> Path:
-    """Writes the chains as files for another device, and a manifest that says which is which.
+    """Writes the chains as files for another device, and a manifest that says which is which; returns the manifest.
 
     The device's measurement is a CSV file of two columns, ``file`` and ``ms``: :func:`read_back`.
 
     Args:
         config, runtime, size, cfg_options: see :func:`measure`.
         folder: of the files; those of an earlier call are kept, so that an interrupted one goes on.
-
-    Returns:
-        The manifest.
     """
     _check(runtime, size)
     network = original(config, cfg_options)

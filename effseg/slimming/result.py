@@ -44,14 +44,11 @@ def write_segmenter(
 
 
 def write_backbone(folder: Path, config: str, cfg_options: dict | None, cfg: Config, network: Network) -> list[str]:
-    """Writes a config whose backbone starts from sliced weights, and these.
+    """Writes a config whose backbone starts from sliced weights, and these; returns the command that trains it.
 
     Args:
         folder, config, cfg_options, network: see :func:`write_segmenter`.
         cfg: the config, read.
-
-    Returns:
-        The command that trains it.
     """
     base = _base(folder, config, cfg_options, cfg)
     state = {key.removeprefix('backbone.'): value for key, value in network.state.items()}

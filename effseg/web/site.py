@@ -23,16 +23,13 @@ FILES = (*PAGE, MODEL, SPEC, *(f'ort/{name}' for name in runtime.FILES))
 
 
 def write_site(artifact: str, out: str, package: str | None = None, unknown_below: float | None = None) -> Path:
-    """Writes the page, the model and its runtime.
+    """Writes the page, the model and its runtime; returns the folder.
 
     Args:
         artifact: an .onnx file that tools/export.py wrote.
         out: the folder: new, empty, or of an earlier call, whose files are replaced one by one. Other files in it stay.
         package: a copy of onnxruntime-web's archive; npm fetches it when left out.
         unknown_below: pixels whose class has a smaller probability have no color, until a slider says otherwise.
-
-    Returns:
-        The folder.
 
     Raises:
         EffsegError: for a file that is no ONNX artifact, a folder with other things in it, or a runtime that cannot be

@@ -65,15 +65,12 @@ def _shape(name: str, segmentation, where: str) -> Shape | None:
 
 
 def decode(counts: list[int] | str, size: list[int], where: str) -> np.ndarray:
-    """COCO's run lengths, plain or in its text form, as a mask.
+    """COCO's run lengths, plain or in its text form, as a mask: (height, width) bool.
 
     Args:
         counts: pixels in turn outside and inside, column by column.
         size: height and width.
         where: for the message.
-
-    Returns:
-        (height, width) bool.
 
     Raises:
         DataError: when they do not make up the image.

@@ -178,11 +178,7 @@ def _is_outside(polygon: np.ndarray, size: tuple[int, int]) -> bool:
 
 
 def renumber(drawn: list[Drawn], classes: Classes, names: list[str]) -> Classes:
-    """Numbers the label maps by some of their classes; the pixels of the others are ignored.
-
-    Returns:
-        Those classes.
-    """
+    """Numbers the label maps by some of their classes, which it returns; the pixels of the others are ignored."""
     if names == classes.names:
         return classes
     table = np.full(256, IGNORED, np.uint8)

@@ -97,7 +97,7 @@ def _shape(value: dict, kind: str, size: tuple[int, int], where: str) -> Shape:
 
 
 def decode(code: list[int], size: tuple[int, int], where: str) -> np.ndarray:
-    """Label Studio's code of a brush as a mask.
+    """Label Studio's code of a brush as a mask: (height, width) bool.
 
     Its bits are: 32 of the number of values, 5 of the bits of a value, 4 times 4 of the bits of a run's length; then
     runs: whether one value stands for all of it, 2 of which length has how many bits, the length, and the values. The
@@ -107,9 +107,6 @@ def decode(code: list[int], size: tuple[int, int], where: str) -> np.ndarray:
         code: bytes.
         size: width and height.
         where: for the message.
-
-    Returns:
-        (height, width) bool.
 
     Raises:
         DataError: when it does not make up the image.
