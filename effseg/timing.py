@@ -1,14 +1,17 @@
-"""Two things timed in turn in one process, and the memory that something takes at its peak."""
+"""Things timed in turn in one process, the memory and the work that something takes, and the processor it runs on."""
 
 import contextlib
 import ctypes
+import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 MB = 1e6
 
@@ -58,6 +61,23 @@ def time_in_turn(
             if turn >= warmup:
                 seconds[name].append(clock() - started)
     return {name: Timing(tuple(values)) for name, values in seconds.items()}
+
+
+def counted(run: Callable[[], Any]) -> tuple[Any, float]:
+    """What ``run`` returns, and its multiplications in convs and matrix products in 10^9, as torch counts them."""
+    with FlopCounterMode(display=False) as counter:
+        result = run()
+    return result, counter.get_total_flops() / 2e9
+
+
+def processor() -> str:
+    """The name of this machine's processor."""
+    try:
+        lines = Path('/proc/cpuinfo').read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (line.split(':', 1)[1].strip() for line in lines if line.startswith('model name'))
+    return next(names, platform.processor() or platform.machine())
 
 
 class peak_memory:

@@ -148,7 +148,9 @@ def _listed(odd: dict[str, list[str]]) -> str:
 def _write(folder: OutputFolder, root: Path, source: Source, classes: Classes, division: Division) -> Dataset:
     drawn = [one for part in division.parts.values() for one in part]
     palette = _palette(source, classes)
-    suffix, names = _suffix(drawn), _names(drawn, root)
+    # all images end in it, as MMSegmentation asks for: readers go by the content of a file
+    suffix = Counter(one.image.suffix.lower() for one in drawn).most_common(1)[0][0]
+    names = _names(drawn, root)
     files: dict[str, Path | bytes] = {}
     for split, part in division.parts.items():
         for one in part:
@@ -222,11 +224,6 @@ def _write_label_map(path: Path, content: bytes, palette: list[list[int]]) -> No
     # all 256 colors: for a palette of a few, Pillow writes so few bits that 255 is lost
     label_map.putpalette(np.resize([*np.ravel(palette), *[0] * 768], 768).astype(np.uint8).tobytes())
     label_map.save(path)
-
-
-def _suffix(drawn: list[Drawn]) -> str:
-    """What all images end in, as MMSegmentation asks for: readers go by the content of a file."""
-    return Counter(one.image.suffix.lower() for one in drawn).most_common(1)[0][0]
 
 
 def _names(drawn: list[Drawn], root: Path) -> dict[Path, str]:

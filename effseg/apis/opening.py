@@ -178,7 +178,10 @@ def open_segmenter(
     cfg = config if isinstance(config, Config) else load_config(config, cfg_options)
     meta = dataset_meta(cfg)
     if weights is not None and is_artifact(weights):
-        segmenter = Segmenter(_artifact(cfg, weights, meta, fit))
+        model = artifact_segmentor(cfg, weights, fit).eval()
+        check_classes(model.artifact.spec.classes, meta['classes'], weights, str(cfg.filename))
+        model.cfg, model.dataset_meta = cfg, meta
+        segmenter = Segmenter(model)
     else:
         trained = _trained(cfg, weights, meta, device)
         # neither this nor the fused form makes logits of the photo's size, which would not fit for a large one
@@ -234,10 +237,3 @@ def to_device(module: nn.Module, device: str | None) -> nn.Module:
         raise ConfigError(
             f"--device {device} cannot be used: {first_line(error)}; give 'cpu', 'cuda' or 'cuda:N'"
         ) from error
-
-
-def _artifact(cfg: Config, path: str, meta: dict, fit: str | None) -> nn.Module:
-    model = artifact_segmentor(cfg, path, fit).eval()
-    check_classes(model.artifact.spec.classes, meta['classes'], path, str(cfg.filename))
-    model.cfg, model.dataset_meta = cfg, meta
-    return model

@@ -4,7 +4,6 @@ import csv
 import shlex
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,7 +80,10 @@ def of_runs(path: str) -> list[Contestant]:
         runs: dict[tuple[str, str], dict[str, list[dict]]] = defaultdict(lambda: defaultdict(list))
         for row in rows:
             runs[row['name'], row['iterations']][row['lr']].append(row | {'mIoU': float(row['mIoU'])})
-        best = {key: max(rates.values(), key=_seeds_and_mean) for key, rates in runs.items()}
+        best = {
+            key: max(rates.values(), key=lambda rows: (len(rows), statistics.mean(row['mIoU'] for row in rows)))
+            for key, rates in runs.items()
+        }
         equal = len({iterations for _, iterations in best}) == 1
         return [
             Contestant(
@@ -95,10 +97,6 @@ def of_runs(path: str) -> list[Contestant]:
     except (OSError, UnicodeDecodeError, csv.Error, KeyError, TypeError, ValueError) as error:
         said = f'the column {error} is missing' if isinstance(error, KeyError) else str(error)
         raise ConfigError(f'{path} cannot be read as trainings, a CSV with {", ".join(COLUMNS)}: {said}') from error
-
-
-def _seeds_and_mean(rows: Sequence[dict]) -> tuple[int, float]:
-    return len(rows), statistics.mean(row['mIoU'] for row in rows)
 
 
 def _options(text: str) -> dict:

@@ -1,40 +1,32 @@
 """What all comparisons share: the machine, the thread counts, and how much work a network is."""
 
 import dataclasses
-import platform
+import os
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from ..deploy.spec import Spec
 from ..errors import ConfigError
 from ..fusion.segmentor import threshold_of
 from ..fusion.trained import deciding_head
+from ..timing import counted, processor
 
 MOST_THREADS = 1024
 
 
 def machine() -> str:
     """The processor, its cores and torch's version."""
-    try:
-        lines = Path('/proc/cpuinfo').read_text().splitlines()
-        name = next(line.split(':')[1].strip() for line in lines if line.startswith('model name'))
-        cores = sum(line.startswith('processor') for line in lines)
-    except (OSError, StopIteration):
-        name, cores = platform.processor() or platform.machine(), torch.get_num_threads()
-    return f'{cores} x {name}, torch {torch.__version__.split("+")[0]}'
+    return f'{os.cpu_count()} x {processor()}, torch {torch.__version__.split("+")[0]}'
 
 
 def work(run: Callable[[], object]) -> float:
     """Multiplications of convs and matrix products, in 10^9, as torch's FlopCounter counts them."""
-    with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        run()
-    return counter.get_total_flops() / 2e9
+    with torch.inference_mode():
+        return counted(run)[1]
 
 
 def thread_counts(threads: Sequence[int]) -> Iterator[int]:

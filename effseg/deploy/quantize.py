@@ -5,7 +5,7 @@ all weights and work are: int8 weights per output channel, int8 maps. Attention'
 statistics, activations other than ReLU, and sums stay in float.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -61,12 +61,17 @@ def worst_first(network: nn.Module, spec: Spec, images: Sequence[np.ndarray]) ->
     Returns:
         Names as in ``network.named_modules()``.
     """
-    owners = {id(weight): name.rpartition('.')[0] for name, weight in _weights(network)}
-    noise = _Noise(owners)
-    with noise, torch.no_grad():
-        for image in images:
-            Program(network, spec).eval()(torch.from_numpy(image[None]))
-    return sorted(noise.ratios, key=lambda name: -noise.ratios[name])
+    ratios: dict[str, float] = {}
+
+    def see(name: str, result: Tensor, x: Tensor, weight: Tensor, *others, **options) -> None:
+        # once more in int8, as the quantizers would: maps per tensor, weights per output channel
+        error = F.conv2d(_rounded(x, None), _rounded(weight, (1, 2, 3)), *others, **options) - result
+        ratio = error.square().mean().item() / max(result.square().mean().item(), 1e-30)
+        owner = name.rpartition('.')[0]
+        ratios[owner] = max(ratio, ratios.get(owner, 0.0))
+
+    _watch(network, spec, images, see)
+    return sorted(ratios, key=lambda name: -ratios[name])
 
 
 def unlike(
@@ -100,28 +105,36 @@ def _spread(images: Sequence[np.ndarray], count: int) -> list[np.ndarray]:
 
 def _ranges(network: nn.Module, spec: Spec, images: Sequence[np.ndarray]) -> dict[str, float]:
     """The width of what each conv is given on some images, zero included."""
-    watch = _Ranges({id(weight): name for name, weight in _weights(network)})
+    ranges: dict[str, tuple[float, float]] = {}
+
+    def see(name: str, result: Tensor, x: Tensor, *others, **options) -> None:
+        low, high = ranges.get(name, (0.0, 0.0))
+        ranges[name] = min(low, float(x.min())), max(high, float(x.max()))
+
+    _watch(network, spec, images, see)
+    return {name: high - low for name, (low, high) in ranges.items()}
+
+
+def _watch(network: nn.Module, spec: Spec, images: Sequence[np.ndarray], see: Callable[..., None]) -> None:
+    """Runs a network on images; ``see`` is given each conv's name, result and arguments."""
     program = Program(network, spec).eval()
-    with watch, torch.no_grad():
+    with _Convs({id(weight): name for name, weight in _weights(network)}, see), torch.no_grad():
         for image in images:
             program(torch.from_numpy(image[None]))
-    return {name: high - low for name, (low, high) in watch.ranges.items()}
 
 
-class _Ranges(TorchFunctionMode):
-    """Watches what goes into convs."""
+class _Convs(TorchFunctionMode):
+    """Calls ``see`` behind each conv whose weight has one of ``names``, by its id."""
 
-    def __init__(self, names: dict[int, str]):
+    def __init__(self, names: dict[int, str], see: Callable[..., None]):
         super().__init__()
-        self.names = names
-        self.ranges: dict[str, tuple[float, float]] = {}
+        self.names, self.see = names, see
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
         if func is F.conv2d and id(args[1]) in self.names:
-            name, x = self.names[id(args[1])], args[0]
-            low, high = self.ranges.get(name, (0.0, 0.0))
-            self.ranges[name] = min(low, float(x.min())), max(high, float(x.max()))
-        return func(*args, **(kwargs or {}))
+            self.see(self.names[id(args[1])], result, *args, **(kwargs or {}))
+        return result
 
 
 def _weights(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -130,27 +143,6 @@ def _weights(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
         for key, weight in module.named_parameters(recurse=False):
             if weight.dim() == 4:
                 yield (name if isinstance(module, nn.ParameterList) else f'{name}.{key}'), weight
-
-
-class _Noise(TorchFunctionMode):
-    """Watches convs and does each once more in int8, as the quantizers would: maps per tensor, weights per output
-    channel."""
-
-    def __init__(self, owners: dict[int, str]):
-        super().__init__()
-        self.owners = owners
-        self.ratios: dict[str, float] = {}
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        result = func(*args, **kwargs)
-        if func is F.conv2d and id(args[1]) in self.owners:
-            x, weight, *others = args
-            error = func(_rounded(x, None), _rounded(weight, (1, 2, 3)), *others, **kwargs) - result
-            name = self.owners[id(weight)]
-            ratio = error.square().mean().item() / max(result.square().mean().item(), 1e-30)
-            self.ratios[name] = max(ratio, self.ratios.get(name, 0.0))
-        return result
 
 
 def _rounded(x: Tensor, axes: tuple[int, ...] | None) -> Tensor:

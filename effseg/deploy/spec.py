@@ -80,16 +80,12 @@ class Spec:
         self._check_types()
         if self.grid is None:
             object.__setattr__(self, 'grid', (self.height // 4, self.width // 4))
-        if self.preset not in presets.PRESETS:
-            raise ConfigError(f'preset={self.preset!r} is unknown; use one of {tuple(presets.PRESETS)}')
+        known = dict(preset=tuple(presets.PRESETS), output=OUTPUTS, precision=PRECISIONS, fit=FITS)
+        for name, options in known.items():
+            if getattr(self, name) not in options:
+                raise ConfigError(f'{name}={getattr(self, name)!r} is unknown; use one of {options}')
         if presets.PRESETS[self.preset].whole:
             object.__setattr__(self, 'grid', (self.height, self.width))
-        if self.output not in OUTPUTS:
-            raise ConfigError(f'output={self.output!r} is unknown; use one of {OUTPUTS}')
-        if self.precision not in PRECISIONS:
-            raise ConfigError(f'precision={self.precision!r} is unknown; use one of {PRECISIONS}')
-        if self.fit not in FITS:
-            raise ConfigError(f'fit={self.fit!r} is unknown; use one of {FITS}')
         if min(self.height, self.width) < MULTIPLE or self.height % MULTIPLE or self.width % MULTIPLE:
             raise ConfigError(
                 f'size {self.height}x{self.width} (height x width) cannot be exported: both sides must be '

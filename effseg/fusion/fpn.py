@@ -7,6 +7,7 @@ levels for which it saves work are collapsed (:mod:`effseg.fusion.collapse`); ev
 MMSegmentation does. In both, levels that end in the same x2 upsampling are added up in front of it.
 """
 
+import functools
 from collections.abc import Sequence
 
 import torch.nn.functional as F
@@ -123,16 +124,11 @@ class SemanticFpn(Layer):
         size = tuple(finest.shape[2:])
         if any(tuple(2 * side for side in y.shape[2:]) != size for y in others):
             grown = [self._resize(self._double(y), size) for y in others]
-            return self.classifier(self._plus(finest, *grown))
-        coarse = self._plus(*others)
+            return self.classifier(functools.reduce(self.plus, grown, finest))
+        coarse = functools.reduce(self.plus, others)
         if self.classifier.out_channels >= self.classifier.in_channels:
-            return self.classifier(self._plus(finest, self._double(coarse)))
-        return self._plus(self.classifier(finest), self._double(F.conv2d(coarse, self.classifier.weight)))
-
-    def _plus(self, first: Tensor, *others: Tensor) -> Tensor:
-        for y in others:
-            first = first + y if self.portable else first.add_(y)
-        return first
+            return self.classifier(self.plus(finest, self._double(coarse)))
+        return self.plus(self.classifier(finest), self._double(F.conv2d(coarse, self.classifier.weight)))
 
 
 def halving(grids: Sequence[Sequence[int]]) -> bool:

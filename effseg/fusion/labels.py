@@ -61,7 +61,8 @@ def label_map(
     pixels = logits.permute(0, 2, 3, 1).contiguous()
     rows, columns = axes(logits.shape[2:], steps, logits.dtype, logits.device, align_corners)
     if logits.shape[1] == 1:
-        return _binary(pixels, rows, columns, threshold)
+        assert threshold is not None, 'logits of one class need a threshold'
+        return (columns.mix(rows.mix(pixels, 1), 2)[..., 0].sigmoid() > threshold).long()
     best = pixels.argmax(-1).int()
     lowest, highest = best, best
     for axis, plan in ((1, rows), (2, columns)):
@@ -109,12 +110,6 @@ def axes(
                 plan = plan.then(resize_axis(len(plan.start), step[axis], dtype, device, align_corners))
         plans.append(plan)
     return plans[0], plans[1]
-
-
-def _binary(pixels: Tensor, rows: Axis, columns: Axis, threshold: float | None) -> Tensor:
-    assert threshold is not None, 'logits of one class need a threshold'
-    mixed = columns.mix(rows.mix(pixels, 1), 2)
-    return (mixed[..., 0].sigmoid() > threshold).long()
 
 
 def _dense(pixels: Tensor, rows: Axis, columns: Axis) -> Tensor:

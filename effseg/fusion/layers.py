@@ -36,6 +36,10 @@ class Layer(nn.Module):
                 module.portable = portable
         return self
 
+    def plus(self, x: Tensor, y: Tensor) -> Tensor:
+        """``x + y``; the eager form writes it into ``x``."""
+        return x + y if self.portable else x.add_(y)
+
     def strip(self) -> None:
         """Drops, in all layers inside, what only images of another size than the built one take."""
         for module in self.children():
@@ -81,8 +85,7 @@ class Residual(Sequential):
     """Layers one after the other, added to their input. The last one must give a new tensor."""
 
     def forward(self, x: Tensor) -> Tensor:
-        y = super().forward(x)
-        return x + y if self.portable else y.add_(x)
+        return self.plus(super().forward(x), x)
 
 
 class Sum(Layer):
@@ -96,7 +99,7 @@ class Sum(Layer):
         first, *others = self.layers
         y = first(x)
         for layer in others:
-            y = y + layer(x) if self.portable else y.add_(layer(x))
+            y = self.plus(y, layer(x))
         return y
 
 

@@ -61,11 +61,8 @@ class MlpHead(Layer):
         options = dict(size=finest.shape[2:], mode='bilinear', align_corners=self.align_corners)
         resized = (F.interpolate(x, **options) for x in reversed(coarser))
         # the finest last: runtimes add what is there already, and apply the activation, inside its conv
-        y = functools.reduce(self._plus, itertools.chain(resized, [finest]))
+        y = functools.reduce(self.plus, itertools.chain(resized, [finest]))
         return self.classifier(self.mixing(y) if self.mixing else activate(y, self.act, self.portable))
-
-    def _plus(self, x: Tensor, y: Tensor) -> Tensor:
-        return x + y if self.portable else x.add_(y)
 
     def strip_to(self, grids: Sequence[Sequence[int]]) -> None:
         """Drops the weights that maps of these sizes do not take: none."""

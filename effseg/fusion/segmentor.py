@@ -10,15 +10,15 @@ would take.
 
 import copy
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import FuseError, first_line
+from ..timing import counted
 from .fpn import fuse_semantic_fpn
 from .labels import Crop, Resize, label_map
 from .layers import Layer
@@ -171,8 +171,8 @@ def fuse(model: nn.Module, size: Sequence[int] = (512, 512)) -> FusedSegmentor:
             count = freeze_random_bases(model, lambda model: Decoder(model)(model.backbone(image)))
             parts.append(f'{count} matrix decomposition(s): random bases, drawn for every image in training, frozen')
         decoder = Decoder(model)
-        maps, of_backbone = _counted(partial(_run, model.backbone, image))
-        expected, of_decoder = _counted(partial(_run, decoder, maps))
+        maps, of_backbone = counted(partial(_run, model.backbone, image))
+        expected, of_decoder = counted(partial(_run, decoder, maps))
         check_logits(expected, deciding_head(model))
         fused_backbone, fused_decoder, done = _fuse_parts(model, size, image, maps)
         network = FusedSegmentor(
@@ -186,8 +186,8 @@ def fuse(model: nn.Module, size: Sequence[int] = (512, 512)) -> FusedSegmentor:
         for layer in (network.backbone, network.decoder):
             if not isinstance(layer, Trained):
                 layer.to(memory_format=torch.channels_last)
-        maps, of_fused_backbone = _counted(partial(_run, network.backbone, image))
-        logits, of_fused_decoder = _counted(partial(_run, network.decoder, maps))
+        maps, of_fused_backbone = counted(partial(_run, network.backbone, image))
+        logits, of_fused_decoder = counted(partial(_run, network.decoder, maps))
     _check_equal(logits, expected)
     heads = [type(head).__name__ for head in decoder.heads]
     names = [
@@ -250,13 +250,6 @@ def _run(module: nn.Module, x: Any) -> Any:
             f'{kinds} does not run on an image of this size: {type(error).__name__}: {first_line(error)}. Give the '
             'size that the model was trained for'
         ) from error
-
-
-def _counted(run: Callable[[], Any]) -> tuple[Any, float]:
-    """What ``run`` returns, and its multiply-accumulates in 10^9."""
-    with FlopCounterMode(display=False) as counter:
-        result = run()
-    return result, counter.get_total_flops() / 2e9
 
 
 def _check_equal(logits: Tensor, expected: Tensor) -> None:

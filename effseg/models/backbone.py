@@ -114,7 +114,9 @@ class Backbone(BaseModule):
         for index in self.out_indices:
             norm = build_norm_layer(out_norm, arch.embed_dims[index])[1] if out_norm else nn.Identity()
             self.add_module(f'norm{index}', norm)
-        self._freeze()
+        for module in self._frozen_modules():
+            module.eval()
+            module.requires_grad_(False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """
@@ -194,11 +196,6 @@ class Backbone(BaseModule):
 
     def _frozen_modules(self) -> list[nn.Module]:
         return [self.stem, *self.stages[: self.frozen_stages]] if self.frozen_stages >= 0 else []
-
-    def _freeze(self) -> None:
-        for module in self._frozen_modules():
-            module.eval()
-            module.requires_grad_(False)
 
 
 def fuse_out_norm(norm: nn.Module) -> MapNorm:

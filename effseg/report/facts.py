@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from .. import __version__
 from ..stack import distributions, version_of
+from ..timing import counted, processor
 
 
 def parameters(network: nn.Module) -> int:
@@ -25,9 +25,8 @@ def gmacs(logits, size: tuple[int, int], device: torch.device | str) -> float:
         size: (H, W).
         device: of the network.
     """
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        logits(torch.zeros(1, 3, *size, device=device))
-    return counter.get_total_flops() / 2e9
+    with torch.no_grad():
+        return counted(lambda: logits(torch.zeros(1, 3, *size, device=device)))[1]
 
 
 def environment() -> dict[str, str]:
@@ -38,7 +37,7 @@ def environment() -> dict[str, str]:
         'MMSegmentation': stack,
         'PyTorch': torch.__version__,
         'Python': f'{platform.python_version()} on {platform.system()} {platform.machine()}',
-        'processor': f'{_processor()}, {torch.get_num_threads()} thread{"s" if torch.get_num_threads() > 1 else ""}',
+        'processor': f'{processor()}, {torch.get_num_threads()} thread{"s" if torch.get_num_threads() > 1 else ""}',
     }
     if torch.cuda.is_available():
         facts['GPU'] = torch.cuda.get_device_name()
@@ -66,14 +65,3 @@ def _commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return ''
     return f', commit {commit}{" and changes" if changed else ""}'
-
-
-def _processor() -> str:
-    try:
-        lines = Path('/proc/cpuinfo').read_text().splitlines()
-    except OSError:
-        lines = []
-    return next(
-        (line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')),
-        platform.processor() or platform.machine(),
-    )

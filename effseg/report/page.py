@@ -106,7 +106,9 @@ def render(template: str, path: Path, figures: dict[str, dict], **values) -> Non
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    text = templates.get_template(template).render(figures=_script_safe(figures), plotly=get_plotlyjs(), **values)
+    # inside a script element nothing may end it; nan is no JSON
+    data = json.dumps(_without_nan(figures), allow_nan=False, separators=(',', ':')).replace('<', '\\u003c')
+    text = templates.get_template(template).render(figures=data, plotly=get_plotlyjs(), **values)
     files.write(path, text)
 
 
@@ -156,11 +158,6 @@ def commands(content: Content) -> list[str]:
 def _text(value) -> str:
     # as MMEngine's DictAction reads it: no blanks, no quotes inside brackets
     return value if isinstance(value, str) else str(value).replace(' ', '').replace("'", '')
-
-
-def _script_safe(values: dict) -> str:
-    # inside a script element nothing may end it; nan is no JSON
-    return json.dumps(_without_nan(values), allow_nan=False, separators=(',', ':')).replace('<', '\\u003c')
 
 
 def _without_nan(value):

@@ -17,6 +17,7 @@ from mmseg.models.segmentors.base import BaseSegmentor
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
+from ..deploy.program import Unfused
 from ..errors import FuseError
 from ..fusion.labels import Crop, Resize, label_map
 from ..fusion.segmentor import FusedSegmentor, InBfloat16, check_model, fuse
@@ -53,11 +54,8 @@ class LabelSegmentor(EncoderDecoder):
         BaseSegmentor.__init__(self, data_preprocessor=model.data_preprocessor)
         self.network = network
         self.test_cfg, self.train_cfg = model.test_cfg, None
-        self.align_corners, self.num_classes, self.out_channels = (
-            model.align_corners,
-            model.num_classes,
-            model.out_channels,
-        )
+        self.align_corners = model.align_corners
+        self.num_classes, self.out_channels = model.num_classes, model.out_channels
         # its threshold is all that postprocess_result reads of the head
         self.decode_head = SimpleNamespace(threshold=deciding_head(model).threshold)
         for name in ('cfg', 'dataset_meta'):
@@ -166,15 +164,6 @@ def unflipped(labels: Tensor, meta: dict) -> Tensor:
     return labels.flip(2 if meta['flip_direction'] == 'horizontal' else 1)
 
 
-class _Unfused(nn.Module):
-    def __init__(self, model: EncoderDecoder):
-        super().__init__()
-        self.model = model
-
-    def logits(self, x: Tensor) -> Tensor:
-        return self.model.decode_head(self.model.extract_feat(x))
-
-
 class _Fused(nn.Module):
     """A network that is fused at the size of the first image, which the others mostly have as well."""
 
@@ -201,7 +190,7 @@ def label_segmentor(model: nn.Module) -> nn.Module:
     )
     if type(model) is not EncoderDecoder or not kept:
         return model
-    return LabelSegmentor(model, _Unfused(model))
+    return LabelSegmentor(model, Unfused(model))
 
 
 def fused_segmentor(model: nn.Module, bfloat16: bool = False) -> LabelSegmentor:

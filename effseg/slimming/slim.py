@@ -83,7 +83,8 @@ def slim(
     network, path, losses = _resume(state, asked, original)
 
     def save(network: Network, path: list[Step], losses: dict[str, float]) -> None:
-        save_file(dict(asked=asked, path=list(map(asdict, path)), network=_parts(network), losses=losses), state)
+        parts = dict(model=network.model, arch=network.arch.as_config(), state=network.state)
+        save_file(dict(asked=asked, path=list(map(asdict, path)), network=parts, losses=losses), state)
 
     samples = Samples.of(model.cfg, model, images)
     if search == 'gradual':
@@ -165,7 +166,3 @@ def _resume(state: Path, asked: dict, original: Network) -> tuple[Network, list[
         raise ConfigError(f'{state} {reason}: give another --out, or remove it') from error
     print(f'going on behind step {len(steps) - 1}')
     return Network(parts['model'], arch, parts['state']), steps, saved['losses']
-
-
-def _parts(network: Network) -> dict:
-    return dict(model=network.model, arch=network.arch.as_config(), state=network.state)

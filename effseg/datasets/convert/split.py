@@ -77,17 +77,15 @@ def _scenes(drawn: list[Drawn], root: Path) -> tuple[str, list[list[Drawn]]]:
     alike = _grouped(drawn, lambda one: re.sub(r'[_\-. ]*[a-zA-Z]?\d+$', '', one.image.stem) or one.image.stem)
     if 3 <= len(alike) <= len(drawn) / 2:
         return f'by scene, as the names begin ({len(alike)})', alike
-    ordered = sorted(drawn, key=lambda one: [int(part) if part.isdecimal() else part for part in _parts(one)])
+    ordered = sorted(
+        drawn, key=lambda one: [int(part) if part.isdecimal() else part for part in re.split(r'(\d+)', one.image.stem)]
+    )
     if len(alike) < 3 and len(drawn) >= 2 * BLOCKS:
         blocks = np.array_split(np.arange(len(ordered)), BLOCKS)
         return f'by {BLOCKS} blocks of neighbours in a sequence of names', [
             [ordered[i] for i in block] for block in blocks
         ]
     return 'by image: the names show no scenes', [[one] for one in ordered]
-
-
-def _parts(one: Drawn) -> list[str]:
-    return re.split(r'(\d+)', one.image.stem)
 
 
 def _grouped(drawn: list[Drawn], key) -> list[list[Drawn]]:

@@ -43,7 +43,9 @@ class Graph(nn.Module):
             given = [values[name] for name in node.input]
             handler = HANDLERS.get(node.onnx_node.op_type)
             result = handler(node, *given) if handler else None
-            results = [result] if result is not None else _by_reference(node, given)
+            results = [result]
+            if result is None:  # by the reference evaluator
+                results = [_tensor(value) for value in node.run(*(None if x is None else x.numpy() for x in given))]
             values.update(zip(node.output, results))
         results = [values[name] for name in self.evaluator.output_names]
         return results[0] if len(results) == 1 else torch.stack([result.float() for result in results], 1)
@@ -57,10 +59,6 @@ def _module_of(node) -> str:
 def _tensor(value: np.ndarray) -> Tensor:
     tensor = torch.from_numpy(np.array(value))
     return tensor.float() if tensor.is_floating_point() else tensor
-
-
-def _by_reference(node, given: list[Tensor | None]) -> list[Tensor]:
-    return [_tensor(value) for value in node.run(*(None if x is None else x.numpy() for x in given))]
 
 
 def _window(node, x: Tensor, fill: float = 0.0) -> tuple[Tensor, list[int]] | None:
@@ -151,10 +149,6 @@ def _of_floats(function: Callable) -> Callable:
     return handler
 
 
-def _cast(node, x):
-    return x.float() if node.to in FLOATS else None
-
-
 def _pairwise(function: Callable) -> Callable:
     return _of_floats(lambda *given: function(*given) if len(given) == 2 else None)
 
@@ -191,7 +185,7 @@ HANDLERS: dict[str, Callable] = {
     'ArgMax': lambda node, x: None if node.select_last_index else x.argmax(node.axis, bool(node.keepdims)),
     'Gelu': lambda node, x: F.gelu(x, approximate=node.approximate or 'none'),
     'Clip': lambda node, x, low=None, high=None: None if low is high else torch.clamp(x, low, high),
-    'Cast': _cast,
+    'Cast': lambda node, x: x.float() if node.to in FLOATS else None,
     'Max': _pairwise(torch.maximum),
     'Min': _pairwise(torch.minimum),
     **{name: _of_floats(function) for name, function in ARITHMETIC.items()},
