@@ -17,7 +17,7 @@ from pages import PAGES, ROOT, blocks, commands
 ELSEWHERE = {
     'make test': ('.ci/run', 'make test'),
     'make lint': ('.ci/run', 'make lint'),
-    'hf auth login': ('tests/test_hub.py', 'def test_push_uploads_the_three_files_alone'),  # takes an account
+    'hf auth login': ('tests/hub/test_model.py', 'def test_push_uploads_the_three_files_alone'),  # takes an account
     'python tools/fit.py my_labels': ('tests/apis/test_fit.py', 'def test_one_command_goes_from_masks'),
     'python tools/distill.py my_config.py': (
         'tests/distillation/test_features.py',
@@ -53,7 +53,7 @@ ELSEWHERE = {
         'tests/slimming/test_exhaustive.py',
         'def test_a_search_from_the_command_line_goes_on_where_it_was',
     ),
-    'python tools/hub.py push': ('tests/test_hub.py', 'def test_push_uploads_the_three_files_alone'),  # the same
+    'python tools/hub.py push': ('tests/hub/test_model.py', 'def test_push_uploads_the_three_files_alone'),  # the same
 }
 # what own_data.md says about files of its own: run in its order, in the default tests
 OWN_DATA = ('my_config.py', 'work_dirs/mine')

@@ -23,6 +23,7 @@ ROOMS = (
     'web',
     'slimming',
     'benchmark',
+    'hub',
 )
 # single files beside the rooms that all of them may import
 SHARED = {'errors', 'files', 'outputs', 'stack', 'timing', '__version__'}

@@ -1,6 +1,7 @@
 """What a checkpoint holds: tensors, numbers, strings, lists and dicts, and no class of anybody's."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,7 +9,7 @@ from mmengine.logging import HistoryBuffer, print_log
 
 _HISTORY = ('log_history', 'count_history', 'max_length')
 _CONTAINERS = (Mapping, list, tuple, set, frozenset)
-_ATOMS = (bool, int, float, str, bytes)
+_ATOMS: tuple[Any, ...] = (bool, int, float, str, bytes)
 _DATA = (*_CONTAINERS, *_ATOMS, HistoryBuffer, np.ndarray, np.generic, torch.Tensor, torch.dtype, type(None))
 
 

@@ -102,7 +102,7 @@ def test_a_level_is_one_conv(random_stats):
     assert all(type(level) is Conv for level in linear.levels)
     assert [[conv.act for conv in level.layers] for level in rectified.levels] == [['relu', 'none']] * 4
     depthwise = fuse(head_of(random_stats, DepthwiseSegformerHead))
-    assert depthwise.mixing.groups == 8 and depthwise.mixing.act == 'relu' and depthwise.mixing.kernel_size == (5, 5)
+    assert depthwise.mixing.groups == 8 and depthwise.mixing.act == 'relu' and depthwise.mixing.padding == (2, 2)
 
 
 @torch.no_grad()

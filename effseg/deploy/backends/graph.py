@@ -43,7 +43,7 @@ class Graph(nn.Module):
             given = [values[name] for name in node.input]
             handler = HANDLERS.get(node.onnx_node.op_type)
             result = handler(node, *given) if handler else None
-            results = [result]
+            results: list[Any] = [result]
             if result is None:  # by the reference evaluator
                 results = [_tensor(value) for value in node.run(*(None if x is None else x.numpy() for x in given))]
             values.update(zip(node.output, results))

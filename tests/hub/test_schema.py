@@ -10,12 +10,12 @@ import mmseg
 import pytest
 from hostile import places
 from mmengine.config import Config, ConfigDict
-from test_hub import HOSTILE
 
-from effseg import hub, hub_schema
 from effseg.benchmark.zoo import MODELS
+from effseg.hub import model, schema
+from hub.test_model import HOSTILE
 
-FOREIGN = (*hub_schema._RESNETS, *hub_schema._OTHERS, 'STDCNet', 'FPN', 'JPU', 'MultiLevelNeck', 'Feature2Pyramid')
+FOREIGN = (*schema._RESNETS, *schema._OTHERS, 'STDCNet', 'FPN', 'JPU', 'MultiLevelNeck', 'Feature2Pyramid')
 HEADS = ('FCNHead', 'OCRHead', 'LightHamHead', 'PIDHead', 'UPerHead', 'STDCHead')
 # what a text must not be, and what must not stand in the place of a number
 NAMING = [
@@ -43,7 +43,7 @@ def zoo():
     for name, (path, exchanged) in MODELS.items():
         cfg = Config.fromfile(Path(mmseg.__file__).parent / '.mim/configs' / path)
         cfg.model = ConfigDict({**cfg.model, **exchanged})
-        found[name] = hub._content(cfg, {'classes': ['a'], 'palette': [(0, 0, 0)]})
+        found[name] = model._content(cfg, {'classes': ['a'], 'palette': [(0, 0, 0)]})
     return found
 
 
@@ -53,10 +53,10 @@ def test_the_zoo_has_a_place_and_leaves_files_at_home(zoo):
         assert not any(word in text for word in ('://', '.pth', 'pretrained', 'checkpoint', 'loss')), name
 
 
-@pytest.mark.parametrize('kind', [*hub_schema.ARGUMENTS, *FOREIGN, *HEADS])
+@pytest.mark.parametrize('kind', [*schema.ARGUMENTS, *FOREIGN, *HEADS])
 def test_no_argument_takes_a_file_an_address_or_a_callable(kind):
-    found = hub_schema.arguments(kind)
-    if kind not in hub_schema.ARGUMENTS:
+    found = schema.arguments(kind)
+    if kind not in schema.ARGUMENTS:
         assert not {'init_cfg', 'pretrained', 'checkpoint_path', 'loss_decode', 'kwargs'} & set(found) and found
     for name, holds in found.items():
         for value in NAMING:
@@ -75,7 +75,7 @@ def test_no_part_takes_what_loads_or_trains(word, part, zoo):
         content = copy.deepcopy(zoo[name])
         content['model'][part][word] = None
         with pytest.raises(ValueError, match='has no place in the layout'):
-            hub_schema.check(content)
+            schema.check(content)
 
 
 def texts(value):
@@ -99,7 +99,7 @@ def test_a_changed_model_says_no_more_than_words_and_bounded_numbers(zoo):
                     holder = holder[key]
                 holder[place[-1]] = hostile
                 try:
-                    hub_schema.check({**content, 'model': changed})
+                    schema.check({**content, 'model': changed})
                 except ValueError:
                     continue
                 passed += 1

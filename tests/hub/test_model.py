@@ -21,7 +21,7 @@ from mmengine.config import Config, ConfigDict
 from networks import ROOT, TINY
 
 import effseg
-from effseg import hub, hub_schema
+from effseg import hub
 from effseg.apis.opening import Segmenter, open_segmenter
 from effseg.benchmark.models import shipped_models
 from effseg.benchmark.zoo import MODELS as ZOO
@@ -29,6 +29,7 @@ from effseg.benchmark.zoo import build
 from effseg.engine.config import load_config
 from effseg.errors import ConfigError, MissingRuntimeError, WeightsError
 from effseg.fusion.trained import freeze_random_bases
+from effseg.hub import model, schema
 
 pytestmark = pytest.mark.usefixtures('scenes')
 
@@ -123,7 +124,7 @@ def test_a_config_whose_bases_come_by_name(checkpoint, tmp_path):
 
 @pytest.mark.parametrize('path', shipped_models(), ids=lambda path: path.stem)
 def test_every_shipped_model_has_a_place_in_the_layout(path):
-    content = hub._content(load_config(str(path)), {'classes': ['a'], 'palette': [(0, 0, 0)]})
+    content = model._content(load_config(str(path)), {'classes': ['a'], 'palette': [(0, 0, 0)]})
     assert 'loss_decode' not in content['model']['decode_head']
 
 
@@ -320,7 +321,7 @@ def test_the_card_has_a_licence_and_shows_names_as_text(checkpoint, tmp_path, mo
 
 @pytest.mark.parametrize('package', ['huggingface_hub', 'safetensors', 'jinja2'])
 def test_a_missing_package_is_said_before_the_work(monkeypatch, tmp_path, package):
-    monkeypatch.setattr(hub.importlib.util, 'find_spec', lambda name: None if name == package else name)
+    monkeypatch.setattr(model.importlib.util, 'find_spec', lambda name: None if name == package else name)
     monkeypatch.setattr('effseg.apis.opening.open_segmenter', None)
     with pytest.raises(MissingRuntimeError, match=f'pip install {package}'):
         hub.save(TINY, 'x.pth', str(tmp_path / 'model'))
@@ -334,7 +335,7 @@ def test_a_folder_without_the_files_is_refused(tmp_path):
 
 
 def test_a_model_with_other_parts_is_not_written(checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setitem(hub_schema.ARGUMENTS, 'FPN', {})
+    monkeypatch.setitem(schema.ARGUMENTS, 'FPN', {})
     with pytest.raises(ConfigError, match="neck: 'in_channels' cannot be given"):
         hub.save(TINY, str(checkpoint), str(tmp_path / 'model'), metrics={})
     assert not (tmp_path / 'model').exists()

@@ -13,8 +13,9 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from . import __version__, hub_schema
-from .errors import ConfigError, MissingRuntimeError, WeightsError, first_line
+from .. import __version__
+from ..errors import ConfigError, MissingRuntimeError, WeightsError, first_line
+from . import schema
 
 FORMAT = 1
 CONFIG, WEIGHTS, CARD = 'config.json', 'model.safetensors', 'README.md'
@@ -72,8 +73,8 @@ def save(
     _require('huggingface_hub', 'safetensors', 'jinja2')
     from safetensors.torch import save_file
 
-    from .apis.opening import open_segmenter
-    from .report.facts import environment, gmacs, parameters
+    from ..apis.opening import open_segmenter
+    from ..report.facts import environment, gmacs, parameters
 
     target = Path(folder)
     _check_target(target)
@@ -85,7 +86,7 @@ def save(
         raise ConfigError(f"{config} cannot be said in the hub's layout: {error}") from error
     target.mkdir(parents=True, exist_ok=True)  # or it would be known after the scoring that it cannot be made
     if metrics is None:
-        from .report.scoring import score
+        from ..report.scoring import score
 
         with tempfile.TemporaryDirectory() as scratch:
             metrics = score(config, segmenter, Path(scratch), cfg_options).metrics
@@ -125,9 +126,9 @@ def load(source: str, device: str | None = None):
     from mmengine.registry import init_default_scope
     from mmseg.registry import MODELS
 
-    from .checkpoint.load import load_segmentor
-    from .checkpoint.read import read_checkpoint
-    from .datasets import transforms  # noqa: F401  registers the backend on_white
+    from ..checkpoint.load import load_segmentor
+    from ..checkpoint.read import read_checkpoint
+    from ..datasets import transforms  # noqa: F401  registers the backend on_white
 
     _require('safetensors')
     folder = Path(source)
@@ -142,7 +143,7 @@ def load(source: str, device: str | None = None):
     model = content['model']
     for name in ('backbone', 'neck', 'decode_head'):
         if isinstance(model.get(name), dict):
-            model[name] = hub_schema.with_tuples(model[name])
+            model[name] = schema.with_tuples(model[name])
     if model['backbone']['type'] == 'TIMMBackbone':
         model['backbone']['pretrained'] = False  # or it fetches what timm knows under the name
     cfg = Config(dict(model=model, test_pipeline=content['test_pipeline']))
@@ -236,7 +237,7 @@ def _read_config(path: Path) -> dict:
             raise ValueError('it was written by another version of effseg')
         if 'model' in content:
             content['model'] = _without(content['model'], _TRAINING)  # earlier versions wrote them
-        hub_schema.check(content)
+        schema.check(content)
     except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f'{path} is not the config of an effseg model: {error}') from error
     return content
@@ -280,7 +281,7 @@ def _content(cfg, dataset_meta: dict) -> dict:
         'palette': [list(map(int, color)) for color in dataset_meta['palette']],
     }
     content = json.loads(json.dumps(content))  # as it will be read: tuples are lists
-    hub_schema.check(content)
+    schema.check(content)
     return content
 
 

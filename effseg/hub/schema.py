@@ -12,7 +12,7 @@ import inspect
 import re
 from collections.abc import Mapping
 
-from .hub_values import Check, either, integer, mapping, number, one_of, optional, sequence, short, text
+from .values import Check, either, integer, mapping, number, one_of, optional, sequence, short, text
 
 SIDE, WIDTH, DEPTH, CLASSES = 8192, 2048, 64, 4096  # upper bounds: pixels, channels, blocks of a stage, classes
 
