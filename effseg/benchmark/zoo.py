@@ -30,6 +30,21 @@ from ..timing import time_in_turn
 from .measure import machine, spec_of
 
 TITLE = '# The zoo'
+HEAD = """{title}
+
+MMSegmentation's own light segmenters, from the configs in its package, with random weights and random
+statistics, fused and exported for {height} x {width} by `tools/benchmark.py {options}`
+({machine}).
+Each file is kept only if it gives the logits and the labels of the model, on two drawn images: random
+weights say nothing of accuracy on data. A row says the parts that the runtime delegated and the operators
+outside of them, the largest difference of a logit relative to the largest logit, the share of the pixels
+with the same label, and how much faster the fused file is than the unfused one of the same model and
+runtime, on one thread (ExecuTorch's Python runtime takes all cores). Core ML packages are converted, checked
+and evaluated in torch; they were not run, and not timed. Under nine runs, or with other work on the machine,
+milliseconds and ratios are rough.
+
+## What was done
+"""
 FPN = 'sem_fpn/fpn_r50_4xb4-160k_ade20k-512x512.py'
 
 
@@ -168,24 +183,8 @@ def _export(model: nn.Module, network: nn.Module, runtime: str, size: tuple[int,
 
 def page(rows: Sequence[dict], size: tuple[int, int], runs: int) -> str:
     """The results as Markdown: what was done to each model, and a table per runtime."""
-    lines = [
-        TITLE,
-        '',
-        "MMSegmentation's own light segmenters, from the configs in its package, with random weights and random",
-        f'statistics, fused and exported for {size[0]} x {size[1]} by `tools/benchmark.py --zoo docs/zoo.md '
-        f'--size {size[0]} {size[1]} --runs {runs}`',
-        f'({machine()}).',
-        'Each file is kept only if it gives the logits and the labels of the model, on two drawn images: random',
-        'weights say nothing of accuracy on data. A row says the parts that the runtime delegated and the operators',
-        'outside of them, the largest difference of a logit relative to the largest logit, the share of the pixels',
-        'with the same label, and how much faster the fused file is than the unfused one of the same model and',
-        "runtime, on one thread (ExecuTorch's Python runtime takes all cores). Core ML packages are converted, checked",
-        'and evaluated in torch; they were not run, and not timed. Under nine runs, or with other work on the machine,',
-        'milliseconds and ratios are rough.',
-        '',
-        '## What was done',
-        '',
-    ]
+    options = f'--zoo docs/zoo.md --size {size[0]} {size[1]} --runs {runs}'
+    lines = [HEAD.format(title=TITLE, height=size[0], width=size[1], options=options, machine=machine())]
     seen = {row['model']: row['parts'] for row in rows}
     for model, parts in seen.items():
         lines += [f'- {model}: ' + '; '.join(parts) + '.']

@@ -98,48 +98,28 @@ def dataset_of(cfg: Config, loader: str) -> ConfigDict:
     return cfg[loader].dataset
 
 
-# what a part of a config must be where it is given, by its keys; {loader} stands for each dataloader
-_KINDS = {
-    'model': dict,
-    'model.backbone': dict,
-    'model.test_cfg': dict,
-    'model.data_preprocessor': dict,
-    '{loader}': (dict, type(None)),
-    '{loader}.dataset': dict,
-    '{loader}.dataset.type': (str, type),
-    '{loader}.dataset.dataset_type': (str, type),
-    '{loader}.dataset.data_root': (str, type(None)),
-    '{loader}.dataset.ann_file': (str, type(None)),
-    '{loader}.dataset.data_prefix': dict,
-    '{loader}.dataset.data_prefix.img_path': str,
-    '{loader}.dataset.data_prefix.seg_map_path': (str, type(None)),
-    '{loader}.dataset.metainfo': (dict, type(None)),
-    '{loader}.dataset.pipeline': list,
-    '{loader}.sampler': dict,
-    'test_pipeline': list,
-    'tta_pipeline': (list, type(None)),
-    'tta_model': (dict, type(None)),
-    'train_cfg': (dict, type(None)),
-    'val_cfg': (dict, type(None)),
-    'test_cfg': (dict, type(None)),
-    'val_evaluator': (dict, list, type(None)),
-    'test_evaluator': (dict, list, type(None)),
-    'optim_wrapper': (dict, type(None)),
-    'optim_wrapper.optimizer': dict,
-    'param_scheduler': (dict, list, type(None)),
-    'default_hooks': (dict, type(None)),
-    'custom_hooks': (list, type(None)),
-    'env_cfg': dict,
-    'env_cfg.mp_cfg': dict,
-    'env_cfg.mp_cfg.mp_start_method': (str, type(None)),
-    'env_cfg.dist_cfg': dict,
-    'log_level': (str, int),
-    'log_processor': dict,
-    'visualizer': (dict, type(None)),
-    'randomness': dict,
-    'work_dir': (str, type(None)),
-    'load_from': (str, type(None)),
-    'default_scope': str,
+_NONE = type(None)
+# what a part of a config must be where it is given, and the keys of such parts; {loader} stands for each dataloader
+_KINDS: dict[tuple[type, ...], tuple[str, ...]] = {
+    (dict,): (
+        *('model', 'model.backbone', 'model.test_cfg', 'model.data_preprocessor', 'log_processor', 'randomness'),
+        *('{loader}.dataset', '{loader}.dataset.data_prefix', '{loader}.sampler', 'optim_wrapper.optimizer'),
+        *('env_cfg', 'env_cfg.mp_cfg', 'env_cfg.dist_cfg'),
+    ),
+    (dict, _NONE): (
+        *('{loader}', '{loader}.dataset.metainfo', 'tta_model', 'train_cfg', 'val_cfg', 'test_cfg'),
+        *('optim_wrapper', 'default_hooks', 'visualizer'),
+    ),
+    (dict, list, _NONE): ('val_evaluator', 'test_evaluator', 'param_scheduler'),
+    (list,): ('{loader}.dataset.pipeline', 'test_pipeline'),
+    (list, _NONE): ('tta_pipeline', 'custom_hooks'),
+    (str,): ('{loader}.dataset.data_prefix.img_path', 'default_scope'),
+    (str, _NONE): (
+        *('{loader}.dataset.data_root', '{loader}.dataset.ann_file', '{loader}.dataset.data_prefix.seg_map_path'),
+        *('env_cfg.mp_cfg.mp_start_method', 'work_dir', 'load_from'),
+    ),
+    (str, type): ('{loader}.dataset.type', '{loader}.dataset.dataset_type'),
+    (str, int): ('log_level',),
 }
 _WORDS = {dict: 'a dict', list: 'a list', str: 'a text', int: 'a number', type: 'a class'}
 
@@ -147,13 +127,9 @@ _WORDS = {dict: 'a dict', list: 'a list', str: 'a text', int: 'a number', type: 
 def _check_parts(cfg: Config, path: str) -> None:
     if 'model' not in cfg:
         raise ConfigError(f"{path} has no 'model'; it is not the config of a segmenter")
-    kinds = {
-        pattern.format(loader=loader): kind
-        for pattern, kind in _KINDS.items()
-        for loader in (DATALOADERS if '{loader}' in pattern else ('',))
-    }
-    for name, kind in kinds.items():
-        _check_kind(cfg, name, kind if isinstance(kind, tuple) else (kind,), path)
+    for kinds, patterns in _KINDS.items():
+        for name in dict.fromkeys(pattern.format(loader=loader) for pattern in patterns for loader in DATALOADERS):
+            _check_kind(cfg, name, kinds, path)
     for name in DATALOADERS:
         if cfg.get(name) and 'dataset' not in cfg[name]:
             raise ConfigError(f'{name} of {path} has no dataset; a dict was expected')

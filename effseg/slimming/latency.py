@@ -74,10 +74,8 @@ def measure(
         f'{len(parts)} of {len(space.all_parts())} parts to measure, two files each, and the whole network', flush=True
     )
     with tempfile.TemporaryDirectory(prefix='effseg-latency-') as scratch:
-        file = Path(scratch) / f'whole{SUFFIXES[runtime]}'
         if table.whole is None:
-            export(fused_of(network, space.original, size), runtime, size, file)
-            (table.whole,) = milliseconds([file], runtime, size, threads, runs)
+            (table.whole,) = times_of(network, [space.original], table, runs)
             table.write(target)
         for part in tqdm(parts, unit='part', desc='latency', disable=None):
             short, long = (Path(scratch) / f'{length}{SUFFIXES[runtime]}' for length in LENGTHS)

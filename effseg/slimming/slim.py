@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from functools import reduce
 from pathlib import Path
 
 import torch
@@ -19,7 +18,7 @@ from .exhaustive import depths, exhaustive, judged_depths, measure_losses, reali
 from .latency import describe, facts, in_words
 from .result import CONFIG, FILES, save_file, write_segmenter
 from .search import Action, Step, begin, check_budget, gradual
-from .slicing import Network, Shape
+from .slicing import Network
 from .space import Space
 from .table import Table, fingerprint
 
@@ -141,10 +140,9 @@ def _at_once(
         print(f'{len(candidates)} combinations of depths that none with a block more meets')
         # behind the first step all are known
         actions = judged_depths(network, candidates, samples, losses, lambda losses: save(network, path, losses))
-    shape = reduce(Shape.after, (step.action for step in path[1:] if step.action), space.original)
     for action, (loss, accuracy, smaller) in realised(network, actions[len(path) - 1 :], samples):
-        network, shape = smaller, shape.after(action)
-        path = [*path, Step(action, loss, accuracy, table.predict(space, shape))]
+        network = smaller
+        path = [*path, Step(action, loss, accuracy, table.predict(space, network.shape))]
         print(f'step {len(path) - 1}: {action}, loss {loss:.4f}, {path[-1].ms:.2f} ms', flush=True)
         save(network, path, losses)
     return network, path
