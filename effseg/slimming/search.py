@@ -1,11 +1,12 @@
-"""The search for what a trained segmenter can do without: one action after the other, the cheapest loss first."""
+"""The search for what a trained segmenter can do without, action by action or all at once."""
 
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from ..errors import ConfigError
-from .evaluate import Samples, judge, weigh
+from .evaluate import Judgement, Samples, judge, weigh
+from .exhaustive import depths, exhaustive, judged_depths, measure_losses, realised, single_actions
 from .slicing import Action, Network, apply
 from .space import Space
 from .table import Table
@@ -44,68 +45,92 @@ def check_budget(space: Space, table: Table, target: float) -> None:
         )
 
 
-def begin(network: Network, space: Space, table: Table, samples: Samples) -> tuple[Network, list[Step], float]:
-    """Judges the original: its network with BatchNorm statistics measured anew, the first step, and the seconds that a
-    candidate takes."""
-    started = time.monotonic()
-    loss, accuracy, network = judge(network, samples)
-    path = [Step(None, loss, accuracy, table.predict(space, space.original))]
-    return network, path, time.monotonic() - started
+@dataclass
+class Search:
+    """A search, and where it stands.
 
-
-def gradual(
-    network: Network,
-    space: Space,
-    table: Table,
-    target: float,
-    samples: Samples,
-    path: list[Step],
-    save: Callable[[Network, list[Step]], None],
-) -> tuple[Network, list[Step]]:
-    """Takes, of all single actions, the one that loses least per millisecond, again and again until the time is met.
-
-    What an action gains beyond the target counts for nothing.
-
-    Args:
-        network: where to begin: the original, or where an earlier search was interrupted.
+    Attributes:
         space: of the original.
         table: of its parts.
         target: milliseconds to reach.
         samples: to judge candidates on.
-        path: the steps that led to ``network``; empty at the original.
-        save: called behind every step.
-
-    Returns:
-        The network, with its BatchNorm statistics measured anew, and the path.
-
-    Raises:
-        ConfigError: when nothing that is left gains time.
+        network: what is left of the original.
+        path: the steps that led there; empty before the original is judged.
+        losses: of single actions and of combinations, as far as they are known.
+        save: is given the search behind every step.
     """
-    if not path:
-        network, path, seconds = begin(network, space, table, samples)
-        count = len(space.actions(space.original))
-        print(
-            f'at most {count} candidates per step, {seconds:.1f} s each: at most {count * seconds / 60:.1f} min a step'
-        )
-        save(network, path)
-    while path[-1].ms > target:
-        shape, now = network.shape, path[-1]
-        scores, tokens = weigh(network, samples.statistics)
-        best: tuple[float, Step, Network] | None = None
-        for action in space.actions(shape):
-            ms = table.predict(space, shape.after(action))
-            gain = now.ms - max(ms, target)
-            if gain <= 0:
-                continue
-            loss, accuracy, smaller = judge(apply(network, action, scores, tokens), samples)
-            price = (loss - now.loss) / gain
-            if best is None or price < best[0]:
-                best = price, Step(action, loss, accuracy, ms), smaller
-        if best is None:
-            raise ConfigError(
-                f'nothing that is left gains time: {now.ms:.2f} ms were reached, {target:.2f} were asked for'
-            )
-        network, path = best[2], [*path, best[1]]
-        print(f'step {len(path) - 1}: {path[-1].action}, loss {path[-1].loss:.4f}, {path[-1].ms:.2f} ms')
-        save(network, path)
-    return network, path
+
+    space: Space
+    table: Table
+    target: float
+    samples: Samples
+    network: Network
+    path: list[Step]
+    losses: dict[str, float]
+    save: Callable[['Search'], None]
+
+    def gradual(self) -> None:
+        """Takes, of all single actions, the one that loses least per millisecond, again and again until the time is
+        met. What an action gains beyond the target counts for nothing.
+
+        Raises:
+            ConfigError: when nothing that is left gains time.
+        """
+        count = len(self.space.actions(self.space.original))
+        self._begin('at most {} candidates per step, {:.1f} s each: at most {:.1f} min a step', count)
+        while self.path[-1].ms > self.target:
+            network, now = self.network, self.path[-1]
+            scores, tokens = weigh(network, self.samples.statistics)
+            best: tuple[float, Action, Judgement] | None = None
+            for action in self.space.actions(network.shape):
+                gain = now.ms - max(self.table.predict(self.space, network.shape.after(action)), self.target)
+                if gain <= 0:
+                    continue
+                judged = judge(apply(network, action, scores, tokens), self.samples)
+                price = (judged.loss - now.loss) / gain
+                if best is None or price < best[0]:
+                    best = price, action, judged
+            if best is None:
+                raise ConfigError(
+                    f'nothing that is left gains time: {now.ms:.2f} ms were reached, {self.target:.2f} were asked for'
+                )
+            self._take(*best[1:])
+
+    def at_once(self, search: str) -> None:
+        """Chooses an architecture first, ``'exhaustive'`` or by ``'depths'``, and then takes the actions that lead
+        there."""
+        self._begin('{} single actions to judge, {:.1f} s each: {:.1f} min', len(single_actions(self.space)))
+        if len(self.path) == 1:
+            self.losses = measure_losses(self.network, self.space, self.samples, self.losses, self._know)
+        if search == 'exhaustive':
+            actions, grows = exhaustive(self.space, self.table, self.target, self.losses)
+            print(f'the best sum: the loss grows by {grows:.4f} if what {len(actions)} actions cost adds up')
+        else:
+            candidates = depths(self.space, self.table, self.target, self.losses)
+            print(f'{len(candidates)} combinations of depths that none with a block more meets')
+            # behind the first step all are known
+            actions = judged_depths(self.network, candidates, self.samples, self.losses, self._know)
+        for action, judged in realised(self.network, actions[len(self.path) - 1 :], self.samples):
+            self._take(action, judged)
+
+    def _begin(self, text: str, count: int) -> None:
+        """Judges the original, unless that is done, and says how long ``count`` candidates take."""
+        if self.path:
+            return
+        started = time.monotonic()
+        loss, accuracy, self.network = judge(self.network, self.samples)
+        self.path = [Step(None, loss, accuracy, self.table.predict(self.space, self.space.original))]
+        seconds = time.monotonic() - started
+        print(text.format(count, seconds, count * seconds / 60))
+        self.save(self)
+
+    def _know(self, losses: dict[str, float]) -> None:
+        self.losses = losses
+        self.save(self)
+
+    def _take(self, action: Action, judged: Judgement) -> None:
+        self.network = judged.network
+        ms = self.table.predict(self.space, self.network.shape)
+        self.path = [*self.path, Step(action, judged.loss, judged.accuracy, ms)]
+        print(f'step {len(self.path) - 1}: {action}, loss {judged.loss:.4f}, {ms:.2f} ms', flush=True)
+        self.save(self)

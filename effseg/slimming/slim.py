@@ -1,7 +1,7 @@
 """From a config, a checkpoint and a table to a smaller config and checkpoint."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,11 +14,10 @@ from ..outputs import OutputFolder
 from ..report.page import check_packages
 from . import page
 from .evaluate import Samples, network_of
-from .exhaustive import depths, exhaustive, judged_depths, measure_losses, realised, single_actions
 from .latency import describe, facts, in_words
 from .result import CONFIG, FILES, save_file, write_segmenter
-from .search import Action, Step, begin, check_budget, gradual
-from .slicing import Network
+from .search import Search, Step, check_budget
+from .slicing import Action, Network
 from .space import Space
 from .table import Table, fingerprint
 
@@ -81,17 +80,17 @@ def slim(
     state = folder.path / STATE
     network, path, losses = _resume(state, asked, original)
 
-    def save(network: Network, path: list[Step], losses: dict[str, float]) -> None:
-        parts = dict(model=network.model, arch=network.arch.as_config(), state=network.state)
-        save_file(dict(asked=asked, path=list(map(asdict, path)), network=parts, losses=losses), state)
+    def save(found: Search) -> None:
+        parts = dict(model=found.network.model, arch=found.network.arch.as_config(), state=found.network.state)
+        steps = [asdict(step) for step in found.path]
+        save_file(dict(asked=asked, path=steps, network=parts, losses=found.losses), state)
 
-    samples = Samples.of(model.cfg, model, images)
+    found = Search(space, times, target, Samples.of(model.cfg, model, images), network, path, losses, save)
     if search == 'gradual':
-        network, path = gradual(
-            network, space, times, target, samples, path, lambda network, path: save(network, path, {})
-        )
+        found.gradual()
     else:
-        network, path = _at_once(search, network, space, times, target, samples, path, losses, save)
+        found.at_once(search)
+    network, path = found.network, found.path
     commands = write_segmenter(folder.path, config, cfg_options, checkpoint, model, network)
     shape = network.shape
     print(f'{describe(space.original)}: {path[0].ms:.2f} ms\n{describe(shape)}: {path[-1].ms:.2f} ms')
@@ -110,42 +109,6 @@ def slim(
     print(*map(in_words, latency), sep='\n')
     print(f'fine-tune it: {commands[0]}\nwithout a teacher: {commands[1]}\nreport: {folder.path / PAGE}')
     return folder.path / CONFIG
-
-
-def _at_once(
-    search: str,
-    network: Network,
-    space: Space,
-    table: Table,
-    target: float,
-    samples: Samples,
-    path: list[Step],
-    losses: dict[str, float],
-    save: Callable[[Network, list[Step], dict[str, float]], None],
-) -> tuple[Network, list[Step]]:
-    """The searches that choose an architecture first and then take all the actions that lead there; arguments and
-    results as of :func:`effseg.slimming.search.gradual`, and the losses that are known already."""
-    if not path:
-        network, path, seconds = begin(network, space, table, samples)
-        count = len(single_actions(space))
-        print(f'{count} single actions to judge, {seconds:.1f} s each: {count * seconds / 60:.1f} min')
-        save(network, path, losses)
-    if len(path) == 1:
-        losses = measure_losses(network, space, samples, losses, lambda losses: save(network, path, losses))
-    if search == 'exhaustive':
-        actions, grows = exhaustive(space, table, target, losses)
-        print(f'the best sum: the loss grows by {grows:.4f} if what {len(actions)} actions cost adds up')
-    else:
-        candidates = depths(space, table, target, losses)
-        print(f'{len(candidates)} combinations of depths that none with a block more meets')
-        # behind the first step all are known
-        actions = judged_depths(network, candidates, samples, losses, lambda losses: save(network, path, losses))
-    for action, (loss, accuracy, smaller) in realised(network, actions[len(path) - 1 :], samples):
-        network = smaller
-        path = [*path, Step(action, loss, accuracy, table.predict(space, network.shape))]
-        print(f'step {len(path) - 1}: {action}, loss {loss:.4f}, {path[-1].ms:.2f} ms', flush=True)
-        save(network, path, losses)
-    return network, path
 
 
 def _resume(state: Path, asked: dict, original: Network) -> tuple[Network, list[Step], dict[str, float]]:
