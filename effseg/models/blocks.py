@@ -23,6 +23,8 @@ from ..fusion.layers import activation_name
 from ..fusion.norms import ChannelNorm
 from .attention_bias import BIAS_RESIZE, attention_bias
 
+HEADS, KEY_DIM, VALUE_DIM = 8, 32, 128  # channels of keys and of values per head
+LAYER_SCALE = 1e-5  # at the start of a training
 ACTIVATIONS = {'GELU': nn.GELU, 'HardSwish': nn.Hardswish, 'ReLU': nn.ReLU}
 
 
@@ -125,15 +127,13 @@ class ConvMlpWithNorm(nn.Module):
 class MetaBlock2d(nn.Module):
     """Pooling mixer and conv MLP on a map, each scaled per channel and added to its input."""
 
-    def __init__(
-        self, dim: int, hidden_dim: int, act_layer: type[nn.Module], drop_path: float, layer_scale_init: float
-    ):
+    def __init__(self, dim: int, hidden_dim: int, act_layer: type[nn.Module], drop_path: float):
         super().__init__()
         self.token_mixer = Pooling()
-        self.ls1 = LayerScale2d(dim, layer_scale_init)
+        self.ls1 = LayerScale2d(dim, LAYER_SCALE)
         self.drop_path1 = DropPath(drop_path) if drop_path > 0 else nn.Identity()
         self.mlp = ConvMlpWithNorm(dim, hidden_dim, act_layer)
-        self.ls2 = LayerScale2d(dim, layer_scale_init)
+        self.ls2 = LayerScale2d(dim, LAYER_SCALE)
         self.drop_path2 = DropPath(drop_path) if drop_path > 0 else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -150,30 +150,18 @@ class Attention(nn.Module):
 
     Args:
         dim: channels of the tokens.
-        key_dim: channels of queries and keys per head.
-        num_heads: heads.
-        attn_ratio: value channels per key channel.
         resolution: side of the square offset table.
         bias_resize: see :mod:`effseg.models.attention_bias`.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        key_dim: int = 32,
-        num_heads: int = 8,
-        attn_ratio: int = 4,
-        resolution: int = 7,
-        bias_resize: str = 'interpolate',
-    ):
+    def __init__(self, dim: int, resolution: int = 7, bias_resize: str = 'interpolate'):
         super().__init__()
         check_bias_resize(bias_resize)
-        self.key_dim, self.value_dim, self.num_heads = key_dim, attn_ratio * key_dim, num_heads
-        self.scale = key_dim**-0.5
+        self.scale = KEY_DIM**-0.5
         self.resolution, self.bias_resize = (resolution, resolution), bias_resize
-        self.qkv = nn.Linear(dim, num_heads * (2 * key_dim + self.value_dim))
-        self.proj = nn.Linear(num_heads * self.value_dim, dim)
-        self.attention_biases = nn.Parameter(torch.zeros(num_heads, resolution * resolution))
+        self.qkv = nn.Linear(dim, HEADS * (2 * KEY_DIM + VALUE_DIM))
+        self.proj = nn.Linear(HEADS * VALUE_DIM, dim)
+        self.attention_biases = nn.Parameter(torch.zeros(HEADS, resolution * resolution))
         init_layers(self.qkv, self.proj)
 
     def bias(self, grid: tuple[int, int]) -> Tensor:
@@ -182,8 +170,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
         batch, length, _ = x.shape
-        qkv = self.qkv(x).reshape(batch, length, self.num_heads, -1).transpose(1, 2)
-        q, k, v = qkv.split([self.key_dim, self.key_dim, self.value_dim], dim=3)
+        qkv = self.qkv(x).reshape(batch, length, HEADS, -1).transpose(1, 2)
+        q, k, v = qkv.split([KEY_DIM, KEY_DIM, VALUE_DIM], dim=3)
         bias = self.bias(grid).to(q.dtype).expand(batch, -1, -1, -1)
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=self.scale)
         return self.proj(x.transpose(1, 2).reshape(batch, length, -1))
@@ -192,12 +180,12 @@ class Attention(nn.Module):
         """Returns the fused form: attention with the bias stored for ``grid``, on a map that ``norm`` has
         centred and normalised but not scaled."""
         whole = linear_part(self.qkv).after(norm.weight, norm.bias)
-        sizes = [self.key_dim, self.key_dim, self.value_dim]
+        sizes = [KEY_DIM, KEY_DIM, VALUE_DIM]
         query, key, value = (
             Affine(weight.flatten(0, 1), bias.flatten())
             for weight, bias in zip(
-                whole.weight.unflatten(0, (self.num_heads, -1)).split(sizes, 1),
-                whole.bias.unflatten(0, (self.num_heads, -1)).split(sizes, 1),
+                whole.weight.unflatten(0, (HEADS, -1)).split(sizes, 1),
+                whole.bias.unflatten(0, (HEADS, -1)).split(sizes, 1),
             )
         )
         query = Affine(query.weight * self.scale, query.bias * self.scale)
@@ -223,18 +211,17 @@ class MetaBlock1d(nn.Module):
         hidden_dim: int,
         act_layer: type[nn.Module],
         drop_path: float,
-        layer_scale_init: float,
         resolution: int,
         bias_resize: str,
     ):
         super().__init__()
         self.norm1 = nn.LayerNorm(dim)
         self.token_mixer = Attention(dim, resolution=resolution, bias_resize=bias_resize)
-        self.ls1 = LayerScale(dim, layer_scale_init)
+        self.ls1 = LayerScale(dim, LAYER_SCALE)
         self.drop_path1 = DropPath(drop_path) if drop_path > 0 else nn.Identity()
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, hidden_features=hidden_dim, act_layer=act_layer)
-        self.ls2 = LayerScale(dim, layer_scale_init)
+        self.ls2 = LayerScale(dim, LAYER_SCALE)
         self.drop_path2 = DropPath(drop_path) if drop_path > 0 else nn.Identity()
         init_layers(self.mlp.fc1, self.mlp.fc2)
 

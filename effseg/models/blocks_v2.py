@@ -19,7 +19,9 @@ from ..fusion.attention import Attention as FusedAttention
 from ..fusion.folding import Affine, fold_norm, linear_part
 from ..fusion.layers import activation_name
 from .attention_bias import attention_bias
-from .blocks import check_bias_resize, init_layers
+from .blocks import HEADS, KEY_DIM, LAYER_SCALE, VALUE_DIM, check_bias_resize, init_layers
+
+DOWN_KEY_DIM, DOWN_VALUE_DIM = 16, 64  # of the attention between stages
 
 
 class ConvNorm(nn.Module):
@@ -105,25 +107,22 @@ class Attention2d(nn.Module):
         resolution: int,
         bias_resize: str,
         stride: int | None = None,
-        key_dim: int = 32,
-        num_heads: int = 8,
-        attn_ratio: int = 4,
     ):
         super().__init__()
         check_bias_resize(bias_resize)
-        self.num_heads, self.scale = num_heads, key_dim**-0.5
+        self.scale = KEY_DIM**-0.5
         self.resolution, self.bias_resize = (resolution, resolution), bias_resize
-        value_dim = attn_ratio * key_dim * num_heads
+        keys, values = HEADS * KEY_DIM, HEADS * VALUE_DIM
         self.stride_conv = ConvNorm(dim, dim, 3, stride=stride, groups=dim) if stride else None
-        self.q = ConvNorm(dim, key_dim * num_heads)
-        self.k = ConvNorm(dim, key_dim * num_heads)
-        self.v = ConvNorm(dim, value_dim)
-        self.v_local = ConvNorm(value_dim, value_dim, 3, groups=value_dim)
-        self.talking_head1 = nn.Conv2d(num_heads, num_heads, 1)
-        self.talking_head2 = nn.Conv2d(num_heads, num_heads, 1)
+        self.q = ConvNorm(dim, keys)
+        self.k = ConvNorm(dim, keys)
+        self.v = ConvNorm(dim, values)
+        self.v_local = ConvNorm(values, values, 3, groups=values)
+        self.talking_head1 = nn.Conv2d(HEADS, HEADS, 1)
+        self.talking_head2 = nn.Conv2d(HEADS, HEADS, 1)
         self.act = act_layer()
-        self.proj = ConvNorm(value_dim, dim)
-        self.attention_biases = nn.Parameter(torch.zeros(num_heads, resolution * resolution))
+        self.proj = ConvNorm(values, dim)
+        self.attention_biases = nn.Parameter(torch.zeros(HEADS, resolution * resolution))
 
     def forward(self, x: Tensor) -> Tensor:
         size = x.shape[2:]
@@ -132,7 +131,7 @@ class Attention2d(nn.Module):
         q, k, v = self.q(x), self.k(x), self.v(x)
         height, width = x.shape[2:]
         bias = attention_bias(self.attention_biases, self.resolution, (height, width), self.bias_resize)
-        logits = attention_logits(q, k, bias, self.num_heads, self.scale)
+        logits = attention_logits(q, k, bias, self.scale)
         weights = self.talking_head2(self.talking_head1(logits).softmax(dim=-1))
         x = attended(weights, v, (height, width)) + self.v_local(v)
         if self.stride_conv is not None:
@@ -201,28 +200,25 @@ class AttentionDownsample(nn.Module):
         act_layer: type[nn.Module],
         resolution: int,
         bias_resize: str,
-        key_dim: int = 16,
-        num_heads: int = 8,
-        attn_ratio: int = 4,
     ):
         super().__init__()
         check_bias_resize(bias_resize)
-        self.num_heads, self.scale = num_heads, key_dim**-0.5
+        self.scale = DOWN_KEY_DIM**-0.5
         self.resolution, self.bias_resize = (resolution, resolution), bias_resize
-        value_dim = attn_ratio * key_dim * num_heads
-        self.q = LocalGlobalQuery(dim_in, key_dim * num_heads)
-        self.k = ConvNorm(dim_in, key_dim * num_heads)
-        self.v = ConvNorm(dim_in, value_dim)
-        self.v_local = ConvNorm(value_dim, value_dim, 3, stride=2, groups=value_dim)
+        keys, values = HEADS * DOWN_KEY_DIM, HEADS * DOWN_VALUE_DIM
+        self.q = LocalGlobalQuery(dim_in, keys)
+        self.k = ConvNorm(dim_in, keys)
+        self.v = ConvNorm(dim_in, values)
+        self.v_local = ConvNorm(values, values, 3, stride=2, groups=values)
         self.act = act_layer()
-        self.proj = ConvNorm(value_dim, dim_out)
-        self.attention_biases = nn.Parameter(torch.zeros(num_heads, resolution * resolution))
+        self.proj = ConvNorm(values, dim_out)
+        self.attention_biases = nn.Parameter(torch.zeros(HEADS, resolution * resolution))
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.q(x), self.k(x), self.v(x)
         height, width = x.shape[2:]
         bias = attention_bias(self.attention_biases, self.resolution, (height, width), self.bias_resize, query_stride=2)
-        weights = attention_logits(q, k, bias, self.num_heads, self.scale).softmax(dim=-1)
+        weights = attention_logits(q, k, bias, self.scale).softmax(dim=-1)
         return self.proj(self.act(attended(weights, v, (q.shape[2], q.shape[3])) + self.v_local(v)))
 
     def fuse(self, grid: tuple[int, int]) -> FusedAttention:
@@ -268,14 +264,13 @@ class Block(nn.Module):
         hidden_dim: int,
         act_layer: type[nn.Module],
         drop_path: float,
-        layer_scale_init: float,
         token_mixer: Attention2d | None = None,
     ):
         super().__init__()
         self.token_mixer = token_mixer
-        self.ls1 = LayerScale2d(dim, layer_scale_init) if token_mixer is not None else None
+        self.ls1 = LayerScale2d(dim, LAYER_SCALE) if token_mixer is not None else None
         self.mlp = ConvMlp(dim, hidden_dim, act_layer)
-        self.ls2 = LayerScale2d(dim, layer_scale_init)
+        self.ls2 = LayerScale2d(dim, LAYER_SCALE)
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -291,10 +286,10 @@ class Block(nn.Module):
         return fused.Sequential([fused.Residual([self.token_mixer.fuse(self.ls1.gamma, grid)]), mlp])
 
 
-def attention_logits(query: Tensor, key: Tensor, bias: Tensor, num_heads: int, scale: float) -> Tensor:
+def attention_logits(query: Tensor, key: Tensor, bias: Tensor, scale: float) -> Tensor:
     """(N, heads * d, H_q, W_q) queries and (N, heads * d, H, W) keys -> (N, heads, queries, keys), with the bias
     added."""
-    query, key = (x.unflatten(1, (num_heads, -1)).flatten(3) for x in (query, key))
+    query, key = (x.unflatten(1, (HEADS, -1)).flatten(3) for x in (query, key))
     return query.transpose(2, 3) @ key * scale + bias.to(query.dtype)
 
 

@@ -72,11 +72,11 @@ class EfficientFormer(Backbone):
             blocks: list[nn.Module] = []
             for j, (hidden, rate) in enumerate(zip(numbers.hidden_dims[index], rates[index])):
                 if not numbers.attends(index, j):
-                    blocks.append(MetaBlock2d(dim, hidden, act_layer, rate, 1e-5))
+                    blocks.append(MetaBlock2d(dim, hidden, act_layer, rate))
                     continue
                 if not any(isinstance(block, Flat) for block in blocks):
                     blocks.append(Flat())
-                blocks.append(MetaBlock1d(dim, hidden, act_layer, rate, 1e-5, resolution, bias_resize))
+                blocks.append(MetaBlock1d(dim, hidden, act_layer, rate, resolution, bias_resize))
             downsample = Downsample(dims[index - 1], dim) if index else nn.Identity()
             stages.append(Stage(downsample, blocks, with_cp))
         super().__init__(Stem(dims[0]), stages, numbers, out_indices, out_norm, norm_eval, frozen_stages, init_cfg)

@@ -99,7 +99,7 @@ class EfficientFormerV2(Backbone):
                 mixer = None
                 if numbers.attends(index, j):
                     mixer = Attention2d(dim, act_layer, resolution, bias_resize, stride=2 if index == 2 else None)
-                blocks.append(Block(dim, hidden, act_layer, rate, 1e-5, mixer))
+                blocks.append(Block(dim, hidden, act_layer, rate, mixer))
             attn = AttentionDownsample(dims[2], dim, act_layer, 2 * resolution, bias_resize) if index == 3 else None
             downsample = Downsample(dims[index - 1], dim, attn) if index else nn.Identity()
             stages.append(Stage(downsample, blocks, with_cp))

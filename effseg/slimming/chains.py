@@ -114,12 +114,12 @@ def _piece(part: Part, options: dict, grids: Sequence[tuple[int, ...]]) -> nn.Mo
     if not first:
         stride = 2 if part.stage == 2 else None
         mixer = blocks_v2.Attention2d(dim, act, resolution, resize, stride=stride) if attends else None
-        fused = blocks_v2.Block(dim, hidden, act, 0.0, 1e-5, mixer).eval().fuse(grid)
+        fused = blocks_v2.Block(dim, hidden, act, 0.0, mixer).eval().fuse(grid)
         return fused.layers[0] if attends else fused
     block = (
-        blocks.MetaBlock1d(dim, hidden, act, 0.0, 1e-5, resolution, resize)
+        blocks.MetaBlock1d(dim, hidden, act, 0.0, resolution, resize)
         if attends
-        else blocks.MetaBlock2d(dim, hidden, act, 0.0, 1e-5)
+        else blocks.MetaBlock2d(dim, hidden, act, 0.0)
     )
     return block.eval().fuse(grid).layers[1 if 'mlp' in part.kind else 0]
 

@@ -35,7 +35,7 @@ def test_stem_and_downsample(random_stats, size):
 @pytest.mark.parametrize('grid', GRIDS)
 @torch.no_grad()
 def test_pooling_block(random_stats, grid, act):
-    block = random_stats(MetaBlock2d(8, 32, act, 0.0, 1e-5))
+    block = random_stats(MetaBlock2d(8, 32, act, 0.0))
     for fused_for in (grid, (6, 6)):
         x = torch.randn(3, 8, *grid).double()
         check(block, block.fuse(fused_for), x, block(x))
@@ -45,7 +45,7 @@ def test_pooling_block(random_stats, grid, act):
 @pytest.mark.parametrize('grid', GRIDS)
 @torch.no_grad()
 def test_attention_block(random_stats, grid, bias_resize):
-    block = random_stats(MetaBlock1d(32, 128, nn.GELU, 0.0, 1e-5, resolution=3, bias_resize=bias_resize))
+    block = random_stats(MetaBlock1d(32, 128, nn.GELU, 0.0, resolution=3, bias_resize=bias_resize))
     for batch, fused_for in ((1, grid), (3, grid), (1, (2, 6)), (2, (2, 6))):
         x = torch.randn(batch, 32, *grid).double()
         expected = block(x.flatten(2).transpose(1, 2), grid).transpose(1, 2).unflatten(2, grid)
