@@ -67,12 +67,7 @@ class Canvas:
         """Fills a polygon, points (N, 2) as x, y in pixels; without a label the labels below stay (road markings)."""
         points = np.asarray(points, np.float32)
         self._fill(
-            points.min(0),
-            points.max(0),
-            lambda draw, place: draw.polygon(place(points), fill=255),
-            color,
-            label,
-            grain,
+            points.min(0), points.max(0), lambda draw, place: draw.polygon(place(points), fill=255), color, label, grain
         )
 
     def discs(self, discs, color, label=None, grain=0.1, opacity=1.0):

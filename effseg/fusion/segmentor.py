@@ -176,11 +176,7 @@ def fuse(model: nn.Module, size: Sequence[int] = (512, 512)) -> FusedSegmentor:
         check_logits(expected, deciding_head(model))
         fused_backbone, fused_decoder, done = _fuse_parts(model, size, image, maps)
         network = FusedSegmentor(
-            fused_backbone,
-            fused_decoder,
-            size,
-            bool(deciding_head(model).align_corners),
-            threshold_of(model),
+            fused_backbone, fused_decoder, size, bool(deciding_head(model).align_corners), threshold_of(model)
         )
         network.to(reference.device, reference.dtype)
         for layer in (network.backbone, network.decoder):

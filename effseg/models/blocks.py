@@ -206,13 +206,7 @@ class MetaBlock1d(nn.Module):
     """Attention and MLP over tokens, each behind a LayerNorm, scaled per channel and added to its input."""
 
     def __init__(
-        self,
-        dim: int,
-        hidden_dim: int,
-        act_layer: type[nn.Module],
-        drop_path: float,
-        resolution: int,
-        bias_resize: str,
+        self, dim: int, hidden_dim: int, act_layer: type[nn.Module], drop_path: float, resolution: int, bias_resize: str
     ):
         super().__init__()
         self.norm1 = nn.LayerNorm(dim)

@@ -101,12 +101,7 @@ class Attention2d(nn.Module):
     """
 
     def __init__(
-        self,
-        dim: int,
-        act_layer: type[nn.Module],
-        resolution: int,
-        bias_resize: str,
-        stride: int | None = None,
+        self, dim: int, act_layer: type[nn.Module], resolution: int, bias_resize: str, stride: int | None = None
     ):
         super().__init__()
         check_bias_resize(bias_resize)
@@ -193,14 +188,7 @@ class AttentionDownsample(nn.Module):
         bias_resize: see :mod:`effseg.models.attention_bias`.
     """
 
-    def __init__(
-        self,
-        dim_in: int,
-        dim_out: int,
-        act_layer: type[nn.Module],
-        resolution: int,
-        bias_resize: str,
-    ):
+    def __init__(self, dim_in: int, dim_out: int, act_layer: type[nn.Module], resolution: int, bias_resize: str):
         super().__init__()
         check_bias_resize(bias_resize)
         self.scale = DOWN_KEY_DIM**-0.5

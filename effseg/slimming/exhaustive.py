@@ -88,11 +88,7 @@ def named(actions: Iterable[Action]) -> str:
 
 
 def measure_losses(
-    network: Network,
-    space: Space,
-    samples: Samples,
-    known: dict[str, float],
-    save: Callable[[dict[str, float]], None],
+    network: Network, space: Space, samples: Samples, known: dict[str, float], save: Callable[[dict[str, float]], None]
 ) -> dict[str, float]:
     """Judges every single action on the original; returns the losses by :func:`named`, the original's under ``''``.
 

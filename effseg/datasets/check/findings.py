@@ -40,10 +40,7 @@ KINDS = {
     'label map: not an image': (ERROR, _REPLACE),
     'label map: huge': (ERROR, 'scale it down, without interpolation'),
     'label map: damaged': (ERROR, _REPLACE),
-    'label map: colours': (
-        ERROR,
-        'translate its colors to class numbers and save them as an 8-bit greyscale PNG',
-    ),
+    'label map: colours': (ERROR, 'translate its colors to class numbers and save them as an 8-bit greyscale PNG'),
     'label map: more than 8 bits': (ERROR, 'save it as an 8-bit greyscale PNG of class numbers'),
     'label map: lossy': (ERROR, 'export it again from the labelling tool as PNG'),
     'label map: out of range': (
@@ -61,10 +58,7 @@ KINDS = {
     'labels: 0 and 255': (ERROR, 'write 1 where the label maps have 255, or name 255 nowhere as ignore_index'),
     'labels: grey levels': (ERROR, 'write the number of the class in the place of each grey level: 0, 1, 2 and so on'),
     'labels: nothing labelled': (ERROR, 'label something, or correct ignore_index'),
-    'labels: reduce_zero_label': (
-        ERROR,
-        "leave reduce_zero_label out of the data set's config and of LoadAnnotations",
-    ),
+    'labels: reduce_zero_label': (ERROR, "leave reduce_zero_label out of the data set's config and of LoadAnnotations"),
     'labels: count from 1': (ERROR, "set reduce_zero_label=True in the data set's config"),
     'labels: one class alone': (ERROR, 'look whether the label maps were exported with all classes'),
     'labels: class never seen': (WARNING, 'label it somewhere, or leave it out of the classes'),
