@@ -1,7 +1,6 @@
 """From the logits of an artifact to labels at any size, on the host, in numpy."""
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -27,12 +26,7 @@ class Cells(NamedTuple):
 
 
 def label_map(
-    logits: np.ndarray,
-    size: tuple[int, int],
-    align_corners: bool = False,
-    threshold: float | None = None,
-    image: Sequence[int] | None = None,
-    content: Sequence[int] | None = None,
+    logits: np.ndarray, size: tuple[int, int], align_corners: bool = False, threshold: float | None = None
 ) -> np.ndarray:
     """``argmax(resize(logits, size))`` without the resized logits.
 
@@ -41,9 +35,6 @@ def label_map(
         size: (H, W) of the label map. Resizing is bilinear.
         align_corners: of the resize, as in the artifact's spec.
         threshold: for logits of one channel, as in the artifact's spec: label 1 where their sigmoid exceeds it, else 0.
-        image: (H, W) of the image that the logits are of; ``size`` when left out.
-        content: (H, W) of the part of it, from its upper left corner, that becomes the label map; what is beyond is
-            ignored. All of it when left out.
 
     Returns:
         (H, W) int32. Where two classes tie to the last bit at every corner the lower one is taken; classes that tie
@@ -52,9 +43,7 @@ def label_map(
     Raises:
         ConfigError: for logits of one channel without a threshold.
     """
-    image = image or size
-    sides = zip(logits.shape[1:], image, content or image, size)
-    rows, columns = (cells_of(*lengths, align_corners) for lengths in sides)
+    rows, columns = (cells_of(count, side, side, side, align_corners) for count, side in zip(logits.shape[1:], size))
     return decide(logits, rows, columns, threshold)
 
 

@@ -53,20 +53,12 @@ class EfficientFormerV2(Backbone):
             (channels per stage), ``num_vit`` (how many of the last blocks of the third and of the fourth stage attend;
             four numbers where they differ) and ``mlp_ratios`` (hidden channels per channel, a tuple per stage of one
             number per block) or ``hidden_dims`` (:func:`effseg.models.arch.resolve_arch`).
-        out_indices: which stages' maps are returned.
-        drop_path_rate: stochastic depth of the last block, falling linearly to 0 at the first.
-        act: ``'GELU'`` (as trained on ImageNet), ``'HardSwish'`` or ``'ReLU'``.
         out_norm: norm on each returned map; none in the published segmenters.
-        norm_eval: BatchNorm keeps its running statistics while training.
-        frozen_stages: -1 trains everything, 0 freezes the stem, k the stem and the first k stages.
-        with_cp: trade computation for memory in training.
         resolution: side of the attention bias tables, in positions of the last map: 7 as in the ImageNet weights, or
             the crop size / 32. The table of the attention between the stages has twice the side. Loading tables of
             another size carries them over by offset.
-        bias_resize: where the bias of offsets beyond the table comes from: ``'interpolate'``, ``'hold'``, or
-            ``'matrix'`` for checkpoints of the original segmentation code (:mod:`effseg.models.attention_bias`).
-        init_cfg: ``dict(type='Pretrained', checkpoint=...)`` with a name of timm's hub
-            (``'timm/efficientformerv2_s0.snap_dist_in1k'``), a path or a URL.
+        out_indices, drop_path_rate, act, norm_eval, frozen_stages, with_cp, bias_resize, init_cfg: as of
+            :class:`~effseg.models.efficientformer.EfficientFormer`.
 
     Raises:
         ConfigError: for an unknown arch, option value or stage.
