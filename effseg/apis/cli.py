@@ -1,4 +1,4 @@
-"""What every tool does around its one call: a user's mistake is one line and status 2, never a traceback."""
+"""What all tools share: their options, and that a user's mistake is one line and status 2, never a traceback."""
 
 import argparse
 import errno

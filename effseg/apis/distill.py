@@ -80,7 +80,7 @@ def distill(
 
 
 def _without_labels(cfg: Config, images: str | None) -> Config:
-    """The config's training on images alone: no label maps, no validation."""
+    """The config, changed to train on images alone: without label maps and validation."""
     dataset = dataset_of(cfg, 'train_dataloader')
     head = cfg.model.decode_head
     ignored = (head[0] if isinstance(head, list) else head).get('ignore_index', 255)

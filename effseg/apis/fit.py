@@ -364,6 +364,6 @@ def _batch(path: Path, values: dict) -> tuple[int, float, float]:
 
 
 def _export_size(scale: tuple[int, int], dataset: Dataset) -> tuple[int, int]:
-    """Height and width of the usual image at the scale of the config, up to multiples of 32."""
+    """(height, width) of the median image at the config's scale, rounded up to multiples of 32."""
     width, height = np.median(dataset.sizes, 0) * scale[1] / np.median(dataset.sizes.min(1))
     return math.ceil(height / 32 - 0.01) * 32, math.ceil(width / 32 - 0.01) * 32

@@ -148,7 +148,7 @@ def _draw(layer: Any) -> None:
 
 
 def _export(model: nn.Module, network: nn.Module, runtime: str, size: tuple[int, int], runs: int) -> dict:
-    """What came of one model in one runtime, as plain data."""
+    """Exports and times one model in one runtime, and returns what came of it as plain data."""
     rng = np.random.default_rng(0)
     images = [draw_scene(size, rng)[0] for _ in range(2)]
     writer, spec = backend(runtime), spec_of(model, runtime, size)

@@ -208,7 +208,8 @@ def _data(value):
 
 
 def _check_archive(path: Path) -> None:
-    """torch's reader checks no sums, and some versions of it run TorchScript whatever weights_only says."""
+    """Refuses a damaged archive and TorchScript: torch checks no sums, and some versions run TorchScript whatever
+    weights_only says."""
     with zipfile.ZipFile(path) as archive:
         if any(name.endswith('/constants.pkl') for name in archive.namelist()):
             raise WeightsError(f'{path} is a TorchScript program; a checkpoint of weights was expected')

@@ -44,9 +44,14 @@ def _has_any(image: Image.Image, marks: tuple[bytes, ...]) -> bool:
 
 
 def turn_of_label_map(stored: tuple[int, int], orientation: int, size: tuple[int, int]) -> Image.Transpose | None:
-    """How a label map of ``size`` must be turned to lie over its image as that is shown; sizes are (width, height).
+    """How to turn a label map so that it lies over its image as that is shown; None for not at all.
 
-    It lies over the stored pixels, unless its size shows that it is upright already.
+    A label map is taken to lie over the stored pixels, unless its size shows that it is upright already.
+
+    Args:
+        stored: (width, height) of the image's pixels as they are stored.
+        orientation: of the image, by EXIF.
+        size: (width, height) of the label map.
     """
     upright = size != stored and size == stored[::-1] and orientation >= 5
     return None if upright else TURN.get(orientation)

@@ -97,8 +97,8 @@ def check_file(run: Callable[[np.ndarray], np.ndarray], network: nn.Module, refe
     """Compares a file of fp16 or bf16 with the network in that precision, on a few images of a reference.
 
     Args:
-        run: of the file.
-        network: that it was made of.
+        run: runs the file on an image.
+        network: what the file was exported from.
         reference, spec: as in :func:`accelerated`.
 
     Raises:

@@ -143,7 +143,7 @@ def largest(values: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def total(values: Tensor) -> Tensor:
-    """``values.sum(3, keepdim=True)`` by halving, of (1, H, W, C)."""
+    """``values.sum(3, keepdim=True)`` of (1, H, W, C), adding one half to the other until one is left."""
     while (count := values.shape[3]) > 1:
         half = (count + 1) // 2
         sums = values[..., : count - half] + values[..., half:]

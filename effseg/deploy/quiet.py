@@ -1,4 +1,4 @@
-"""Converters that print pages of progress, and nothing a user can act on, are heard only when they raise."""
+"""Silences converters, which print pages of progress that no user can act on; what they raise is heard."""
 
 import contextlib
 import io

@@ -168,7 +168,7 @@ class Spec:
 
     @property
     def confident(self) -> bool:
-        """Whether the file returns the probability of every label beside it."""
+        """Whether the file returns labels and their probabilities."""
         return self.output == 'labels+confidence'
 
     @property

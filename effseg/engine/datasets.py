@@ -17,7 +17,7 @@ MOST_SKIPPED = 2**20  # places for the numbers of bad samples, whatever limit is
 
 @DATASETS.register_module()
 class GuardedDataset:
-    """A data set whose every sample depends on its draw alone, and whose errors name the files.
+    """A data set in which a sample depends on its draw alone, and an error names the files.
 
     Args:
         dataset_type: any of MMSegmentation's data sets, by its name in the registry.

@@ -117,7 +117,7 @@ class BatchIterator:
         self._in_vain = None if hasattr(type(loop.dataloader_iterator), 'skip_iter') else -1
 
     def skip_iter(self, num_iters: int) -> None:
-        """The next batch is the one of this number."""
+        """Goes to the batch of this number, which is given next."""
         sampler = self._dataloader.sampler
         if not sampler.endless:
             self._pass, num_iters = divmod(num_iters, len(self._dataloader))

@@ -22,7 +22,7 @@ def say(text: str, end: str = '\n') -> None:
 
 
 def logging_interval(runner) -> int:
-    """Every how many iterations MMEngine's LoggerHook writes a line."""
+    """The interval of MMEngine's LoggerHook in iterations; 50 without one."""
     return next((hook.interval for hook in runner.hooks if isinstance(hook, LoggerHook)), 50)
 
 

@@ -58,7 +58,7 @@ class SceneRecorder(BaseMetric):
         self.scenes: list[Scene] = []
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
-        """Takes down a batch.
+        """Adds a batch to the confusion matrix and keeps its label maps.
 
         Raises:
             DataError: for a true or predicted label that no class has.
@@ -95,7 +95,7 @@ class SceneRecorder(BaseMetric):
             self.results.append(None)
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """Nothing of its own: the numbers are IoUMetric's."""
+        """No metrics: the scores are IoUMetric's."""
         return {}
 
     def _keep(self, image: str, predicted: np.ndarray, truth: np.ndarray, matrix: np.ndarray) -> Scene:

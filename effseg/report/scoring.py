@@ -1,4 +1,4 @@
-"""One model or artifact through MMSegmentation's test loop."""
+"""Scores a model or an artifact in MMSegmentation's test loop."""
 
 import warnings
 from dataclasses import dataclass

@@ -1,5 +1,5 @@
-"""A segmenter in MMSegmentation's test loop that gives labels alone and makes no logits of the image's size: the
-trained model, or its fused form."""
+"""Takes a segmenter's place in MMSegmentation's test loop, trained or fused, and gives labels without making logits of
+the image's size."""
 
 import functools
 import logging

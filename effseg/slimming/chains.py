@@ -129,7 +129,7 @@ def _lead(dim: int, stride: int) -> Conv:
 
 
 def fused_of(network: Network, shape: Shape, size: tuple[int, int]) -> nn.Module:
-    """The fused network of a shape with random weights, ready to export: to be timed.
+    """The fused network of a shape with random weights, to be exported and timed.
 
     Args:
         network: the original, whose other options are kept.

@@ -1,4 +1,5 @@
-"""What slimming leaves behind: a config of a few lines and a checkpoint, and a config to recover by a teacher."""
+"""The files that slimming writes: a config and its checkpoint, and a config that fine-tunes them with the original as
+the teacher."""
 
 import os
 import shlex

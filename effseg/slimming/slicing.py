@@ -64,7 +64,7 @@ class Shape:
     neck: int = 0
 
     def after(self, action: Action) -> 'Shape':
-        """The architecture behind an action."""
+        """The architecture once an action is done."""
         arch, stage, block = self.arch, action.stage, action.block
         if action.kind in ('head', 'neck'):
             return replace(self, **{action.kind: action.to})

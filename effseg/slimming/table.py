@@ -19,14 +19,14 @@ COLUMNS = ('runtime', 'device', 'threads', 'size', 'part', 'stage', 'kind', 'dim
 
 @dataclass
 class Table:
-    """Times on one device.
+    """The times of parts, measured on one device.
 
     Attributes:
         runtime: ``'onnx'``, ``'executorch'`` or ``'litert'``.
         device: its name.
         threads: that the runtime had.
         size: (H, W) of the images.
-        network: what the parts are of: :func:`fingerprint`.
+        network: the :func:`fingerprint` of the network that the parts are of.
         whole: milliseconds of the whole fused network, None until it is measured.
         ms: milliseconds by part.
     """

@@ -1,4 +1,4 @@
-"""One image and its label map, looked at as training will: what is wrong with them, and which values they hold."""
+"""The check of one image and its label map: what training would stumble over, and which values the label map holds."""
 
 import hashlib
 import io
@@ -150,7 +150,7 @@ def _has_more_than_8_bits(image: Image.Image) -> bool:
 
 
 def _complaint(content: bytes) -> str:
-    """What libjpeg says of a JPEG file that it decodes all the same; Pillow keeps that to itself, OpenCV prints it."""
+    """The warnings of libjpeg about a file that it decodes all the same: Pillow hides them, OpenCV prints them."""
     import cv2
 
     with tempfile.TemporaryFile() as said:

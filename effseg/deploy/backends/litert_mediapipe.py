@@ -38,7 +38,7 @@ def metadata(spec) -> bytes:
 
 
 def append_labels(path: Path, spec) -> None:
-    """Writes the names of the classes behind a network, as an archive that readers of the network do not see."""
+    """Appends the names of the classes to a .tflite file as a zip archive, which LiteRT does not look at."""
     with zipfile.ZipFile(path, 'a') as archive:
         archive.writestr(zipfile.ZipInfo(LABELS), labels_file(spec))
 

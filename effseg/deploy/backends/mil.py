@@ -1,5 +1,4 @@
-"""A small interpreter of Core ML's MIL programs in torch operators, so that a wrong conversion does not wait for a
-Mac.
+"""Evaluates Core ML's MIL programs in torch, so that a wrong conversion is found without a Mac.
 
 It knows the operators that the exported networks are converted to, and refuses every other.
 """

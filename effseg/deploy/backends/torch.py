@@ -43,8 +43,7 @@ def export(network, spec: Spec, path: Path, images: list[np.ndarray], floats: tu
 
 
 def in_bf16(network, spec: Spec):
-    """The program of a bf16 file, run by torch itself: takes (H, W, 3) uint8, gives what the file does, without the
-    batch."""
+    """What runs the program of a bf16 file in torch: (H, W, 3) uint8 to what the file returns, without the batch."""
     import torch
 
     from ..program import Program
