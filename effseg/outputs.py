@@ -35,7 +35,8 @@ class OutputFolder:
         self.written = self._read()
 
     def check(self, names: Iterable[str]) -> None:
-        """
+        """Refuses to touch files of others.
+
         Args:
             names: of files and folders, relative to this one.
 

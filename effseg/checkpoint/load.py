@@ -179,7 +179,7 @@ def _is_later_stage(key: str, stages: int) -> bool:
 
 
 def _carried_over(backbone: nn.Module, state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """The state dict with the attention bias tables at the backbone's resolution, and which ones were not."""
+    """The state dict with attention bias tables resized to the backbone's resolution, and the names of those."""
     carried, interpolated, cut = dict(state_dict), [], {}
     for name, module in backbone.named_modules():
         key = f'{name}.attention_biases'

@@ -175,7 +175,7 @@ def _torch_load(path: Path):
 
 
 class _StandIn:
-    """In the place of an object of others' classes: it takes any arguments and state, and does nothing with them."""
+    """Stands for an object of a foreign class: it accepts any arguments and state, and ignores them."""
 
     def __init__(self, *args):
         self.args = args

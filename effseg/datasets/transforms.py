@@ -17,8 +17,8 @@ ONE_CHANNEL = ('L', 'P', '1')
 
 
 class OnWhiteBackend(LocalBackend):
-    """Image files as people see them, upright and on white where they are transparent, in whatever format: for the
-    ``backend_args`` of LoadImageFromFile, which sees them otherwise."""
+    """Reads image files upright, and on white where they are transparent, whatever their format; for the
+    ``backend_args`` of LoadImageFromFile."""
 
     def get(self, filepath: str) -> bytes:
         """See :func:`effseg.datasets.images.read_for_opencv`."""

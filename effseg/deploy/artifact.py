@@ -74,7 +74,7 @@ class Artifact:
         return confident_of(photo, self._fitted(photo, fit), self)
 
     def _fitted(self, photo: np.ndarray, fit: str | None) -> Spec:
-        """The spec that a photo goes by, which is looked at."""
+        """The spec with the fit that a photo goes by. Raises DataError for what is no photo."""
         shape = np.shape(photo)
         if len(shape) != 3 or shape[2] != 3 or not min(shape) or getattr(photo, 'dtype', None) != np.uint8:
             came = f'{photo.dtype} {shape}' if isinstance(photo, np.ndarray) else type(photo).__name__

@@ -119,7 +119,7 @@ class _HalfMode(TorchDispatchMode):
         return rounded
 
     def _rounded(self, x: Tensor, name: str, was_finite: Callable[[], bool]) -> Tensor:
-        """The numbers of ``x`` as half precision has them; the first that came of finite ones and is none is noted."""
+        """``x`` rounded to half precision; notes the first result that overflows though its inputs were finite."""
         rounded = x.half().to(x.dtype)
         # the sum is no number where one of them is none, and is the fastest look at them all
         if self.overflow is None and not math.isfinite(float(rounded.sum())) and was_finite():

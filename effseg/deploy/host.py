@@ -48,9 +48,10 @@ def label_map(
 
 
 def cells_of(count: int, image: int, content: int, target: int, align_corners: bool = False) -> Cells:
-    """
+    """Between which cells the pixels along a side lie.
+
     Args:
-        count: cells along a side.
+        count: cells along the side.
         image, content: pixels of the image, and of the part of it that is shown.
         target: pixels that the part is resized to.
         align_corners: whether the first and the last cell lie on the first and the last pixel of the image.

@@ -40,10 +40,7 @@ def interface(spec) -> dict[str, list[dict]]:
 
 
 def input_port(spec) -> Port:
-    """
-    Args:
-        spec: of the file, an :class:`effseg.deploy.spec.Spec`.
-    """
+    """What a file takes, by its :class:`effseg.deploy.spec.Spec`."""
     preset = PRESETS[spec.preset]
     floats = spec.backend in FLOAT_IMAGE or preset.image == 'NCHW'
     return Port(
@@ -57,7 +54,7 @@ def input_port(spec) -> Port:
 
 
 def output_ports(spec) -> tuple[Port, ...]:
-    """As :func:`input_port`, one or two."""
+    """What a file returns, one or two."""
     preset = PRESETS[spec.preset]
     named = spec.backend not in NAMELESS
     if not spec.decided:

@@ -260,9 +260,10 @@ def check_rounding(
 
 
 def judge(parity: Parity, precision: str, keep_inaccurate: bool = False) -> None:
-    """
+    """Refuses an artifact whose proof does not reach the threshold of its precision.
+
     Args:
-        parity: the numbers of a proof.
+        parity: the numbers of the proof.
         precision: of the artifact.
         keep_inaccurate: accept fp16 and int8 that cost more than their aim, see :func:`inaccuracy`.
 

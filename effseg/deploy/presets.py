@@ -149,7 +149,8 @@ def artifact_path(spec, out: Path) -> Path:
 
 
 def check_place(spec, out: Path, again: bool) -> None:
-    """
+    """Refuses a place that the file, or what lies beside it, cannot be written to.
+
     Args:
         spec: of the file.
         out: what ``--out`` names.

@@ -68,7 +68,7 @@ class AtomicBackend(LocalBackend):
 
     @contextlib.contextmanager
     def removals_last(self) -> Iterator[list[str]]:
-        """What is removed inside is removed at the end, if the end is reached. Gives the list of it."""
+        """Postpones deletions inside to the end, and drops them where there is an error. Gives the list of them."""
         waiting: list[str] = []
         self._waiting = waiting
         try:

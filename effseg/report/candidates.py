@@ -74,7 +74,8 @@ class Row:
 
 
 def find_candidates(weights: list[str], fused: bool) -> list[Candidate]:
-    """
+    """The candidates that are asked for, in order; a fused one behind its trained form.
+
     Raises:
         WeightsError: for a file that is not there.
         ConfigError: for one that came twice, or nothing to fuse.

@@ -1,4 +1,4 @@
-"""Where the numbers come from: the model's size and work, the files, the machine, the versions."""
+"""The facts beside a report's numbers: size and work of the model, machine and versions."""
 
 import platform
 import subprocess

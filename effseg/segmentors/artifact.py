@@ -195,7 +195,7 @@ class ArtifactSegmentor(EncoderDecoder):
         )
 
     def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
-        """As MMSegmentation's; a file that returns labels, and any file on large images, gives labels alone."""
+        """Predicts as MMSegmentation does; files of labels, and all files on large images, give labels alone."""
         large = data_samples is not None and is_large(inputs.shape[2:], *(one.ori_shape[:2] for one in data_samples))
         if not (large or self.artifact.spec.decided):
             return super().predict(inputs, data_samples)

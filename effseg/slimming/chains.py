@@ -150,8 +150,8 @@ def export(network: nn.Module, runtime: str, size: tuple[int, int], path: Path) 
 
 
 def milliseconds(paths: Sequence[Path], runtime: str, size: tuple[int, int], threads: int, runs: int) -> list[float]:
-    """Of each file the fastest of ``runs`` runs in turn: what else the machine does can only add to it. On one thread
-    it is the processor's time that counts, without the waiting for other work.
+    """The fastest of ``runs`` runs of each file, in turn: other work on the machine can only slow a run down. On one
+    thread the processor's time counts, which leaves out the waiting.
 
     Raises:
         MissingRuntimeError: naming the extra to install.

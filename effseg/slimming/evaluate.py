@@ -61,7 +61,8 @@ class Samples:
 
     @classmethod
     def of(cls, config: Config, model: nn.Module, images: int) -> 'Samples':
-        """
+        """Draws the images, in an order that depends on their number alone.
+
         Args:
             config: with a ``train_dataloader``.
             model: whose data preprocessor prepares the batches.

@@ -76,7 +76,7 @@ def write(path: Path, report: dict, space: Space, table: Table, shape: Shape, st
 
 
 def times_by_stage(space: Space, table: Table, shape: Shape) -> list[float]:
-    """Milliseconds of the parts by stage, the stem in the first one's; of the head at the end."""
+    """Milliseconds by stage, and of the head at the end; the stem counts to the first stage."""
     times = [0.0] * (len(shape.arch.depths) + 1)
     for part, count in space.parts(shape).items():
         times[-1 if part.part == 'head' else part.stage] += count * table.ms[part]

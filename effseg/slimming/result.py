@@ -45,7 +45,7 @@ def write_segmenter(
 
 
 def write_backbone(folder: Path, config: str, cfg_options: dict | None, cfg: Config, network: Network) -> list[str]:
-    """Writes a config whose backbone starts from sliced weights, and these; returns the command that trains it.
+    """Writes sliced weights of a backbone and a config that starts from them; returns the command that trains it.
 
     Args:
         folder, config, cfg_options, network: see :func:`write_segmenter`.

@@ -18,7 +18,7 @@ SUFFIXES = {'onnx': '.onnx', 'executorch': '.pte', 'coreml': '.mlpackage', 'lite
 
 @dataclass(frozen=True)
 class Delegation:
-    """What of a graph its runtime's accelerated backend took.
+    """What a runtime's accelerated backend took of a graph.
 
     Attributes:
         backend: its name.
