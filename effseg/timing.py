@@ -18,13 +18,9 @@ MB = 1e6
 
 @dataclass(frozen=True)
 class Timing:
-    """Durations of one thing, in seconds.
+    """Durations of one thing, in seconds."""
 
-    Attributes:
-        seconds: one per run, in order.
-    """
-
-    seconds: tuple[float, ...]
+    seconds: tuple[float, ...]  # one per run, in order
 
     @property
     def median(self) -> float:

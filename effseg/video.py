@@ -26,17 +26,11 @@ TIMED_FRAMES = 5  # a camera's video runs at the rate that its first frames were
 
 @dataclass(frozen=True)
 class VideoResult:
-    """What was written.
+    """What was written."""
 
-    Attributes:
-        overlay: the video.
-        frames: how many.
-        counts: (classes + 1,) pixels of each class in all of them, and of what is unknown.
-    """
-
-    overlay: Path
-    frames: int
-    counts: np.ndarray
+    overlay: Path  # the video
+    frames: int  # how many
+    counts: np.ndarray  # (classes + 1,) pixels of each class in all of them, and of what is unknown
 
 
 def label_video(

@@ -151,19 +151,12 @@ def _pieced(photo: np.ndarray, spec: Spec, run: Run, confident: bool) -> Maps:
 
 
 class _Side(NamedTuple):
-    """The windows along one side of a photo.
+    """The windows along one side of a photo."""
 
-    Attributes:
-        begin: their first cells.
-        fades: the weight of each of their cells; those of windows that overlap sum to one.
-        pixels: where the photo's pixels lie among the cells.
-        cell: its pixels.
-    """
-
-    begin: list[int]
-    fades: list[np.ndarray]
-    pixels: Cells
-    cell: int
+    begin: list[int]  # their first cells
+    fades: list[np.ndarray]  # the weight of each of their cells; those of windows that overlap sum to one
+    pixels: Cells  # where the photo's pixels lie among the cells
+    cell: int  # its pixels
 
 
 def _side(length: int, window: int, count: int) -> _Side:

@@ -62,18 +62,12 @@ FEW = 10  # pixels that all may differ by where rounding changes none
 
 @dataclass(frozen=True)
 class ClassParity:
-    """One class on the images of a proof.
+    """One class on the images of a proof."""
 
-    Attributes:
-        name: of the class.
-        expected, found: how many pixels the trained model and the artifact give it.
-        iou: of these two sets of pixels, 0 to 1.
-    """
-
-    name: str
-    expected: int
-    found: int
-    iou: float
+    name: str  # of the class
+    expected: int  # how many pixels the trained model gives it
+    found: int  # how many the artifact gives it
+    iou: float  # of these two sets of pixels, 0 to 1
 
     def __str__(self):
         return f'{self.name!r} IoU {100 * self.iou:.2f} ({self.expected} pixels of the model, {self.found} of the file)'

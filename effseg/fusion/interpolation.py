@@ -13,16 +13,11 @@ class Axis:
     """Output position p is ``sum over k of weights[p, k] * source[start[p] + k]``.
 
     Consecutive positions that read the same stretch of the source form a *window*.
-
-    Attributes:
-        start: (L,) int64, the first source position with a weight.
-        weights: (L, K), not negative, each row summing to one; K is the longest stretch.
-        length: of the source.
     """
 
-    start: Tensor
-    weights: Tensor
-    length: int
+    start: Tensor  # (L,) int64, the first source position with a weight
+    weights: Tensor  # (L, K), not negative, each row summing to one; K is the longest stretch
+    length: int  # of the source
 
     @classmethod
     def identity(cls, length: int, dtype: torch.dtype, device: torch.device) -> 'Axis':

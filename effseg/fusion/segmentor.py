@@ -31,11 +31,7 @@ TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3}  # of other types, 0.2
 LARGEST_SIDE = 2**16  # pixels, as in JPEG
 # what fuses each decode head, by the name of its class in MMSegmentation (which need not be installed here): a function
 # of the neck, the head, the norm on each of the backbone's maps and the maps' (H, W)
-DECODERS = {
-    'FPNHead': fuse_semantic_fpn,
-    'SegformerHead': fuse_mlp_head,
-    'DepthwiseSegformerHead': fuse_mlp_head,
-}
+DECODERS = {'FPNHead': fuse_semantic_fpn, 'SegformerHead': fuse_mlp_head, 'DepthwiseSegformerHead': fuse_mlp_head}
 # whose methods turn an image into labels by way of the logits of one head's forward
 STOCK = ('EncoderDecoder', 'CascadeEncoderDecoder', 'BaseDecodeHead', 'BaseCascadeDecodeHead')
 

@@ -49,15 +49,10 @@ def build(network: Network) -> nn.Module:
 
 @dataclass(frozen=True)
 class Samples:
-    """Training images behind the config's training pipeline, the same ones at every call.
+    """Training images behind the config's training pipeline, the same ones at every call."""
 
-    Attributes:
-        statistics: to recalibrate BatchNorm and to weigh channels with.
-        held_out: to take the loss on; other images, as far as the data set has them.
-    """
-
-    statistics: Batches
-    held_out: Batches
+    statistics: Batches  # to recalibrate BatchNorm and to weigh channels with
+    held_out: Batches  # to take the loss on; other images, as far as the data set has them
 
     @classmethod
     def of(cls, config: Config, model: nn.Module, images: int) -> 'Samples':
@@ -128,17 +123,11 @@ def loss_of(model: nn.Module, batches: Batches) -> tuple[float, float]:
 
 
 class Judgement(NamedTuple):
-    """What held-out images say of a network.
+    """What held-out images say of a network."""
 
-    Attributes:
-        loss: the training loss.
-        accuracy: percent of the pixels.
-        network: with the BatchNorm statistics that it was judged with.
-    """
-
-    loss: float
-    accuracy: float
-    network: Network
+    loss: float  # the training loss
+    accuracy: float  # percent of the pixels
+    network: Network  # with the BatchNorm statistics that it was judged with
 
 
 def judge(network: Network, samples: Samples) -> Judgement:

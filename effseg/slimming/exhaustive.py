@@ -25,16 +25,11 @@ OUT = -1  # the option of a block that is left out, in the place of a hidden wid
 
 @dataclass(frozen=True)
 class Frontier:
-    """Choices of which none is both faster and better than another, fastest first.
+    """Choices of which none is both faster and better than another, fastest first."""
 
-    Attributes:
-        ms, loss: (n,), the one rising, the other falling.
-        plans: what was chosen, as a tuple per choice.
-    """
-
-    ms: np.ndarray
-    loss: np.ndarray
-    plans: list[tuple]
+    ms: np.ndarray  # (n,), rising
+    loss: np.ndarray  # (n,), falling
+    plans: list[tuple]  # what was chosen, as a tuple per choice
 
     @classmethod
     def of(cls, ms: np.ndarray, loss: np.ndarray, plans: Callable[[int], tuple]) -> 'Frontier':

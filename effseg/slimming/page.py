@@ -14,17 +14,12 @@ from .table import Table
 
 @dataclass(frozen=True)
 class Block:
-    """A block of the original, and what became of it.
+    """A block of the original, and what became of it."""
 
-    Attributes:
-        attends, attended: whether it has attention, and whether it had.
-        hidden, before: channels inside its MLP; 0 where the block is out.
-    """
-
-    attends: bool
-    attended: bool
-    hidden: int
-    before: int
+    attends: bool  # whether it has attention
+    attended: bool  # whether it had
+    hidden: int  # channels inside its MLP; 0 where the block is out
+    before: int  # how many they were
 
 
 def blocks_after(original: Shape, actions: Iterable[Action]) -> list[list[Block]]:

@@ -14,19 +14,12 @@ from .table import Table
 
 @dataclass(frozen=True)
 class Step:
-    """An action that was taken, and the network behind it.
+    """An action that was taken, and the network behind it."""
 
-    Attributes:
-        action: None for the original.
-        loss: on held-out training images.
-        accuracy: percent of their pixels that are right.
-        ms: predicted.
-    """
-
-    action: Action | None
-    loss: float
-    accuracy: float
-    ms: float
+    action: Action | None  # None for the original
+    loss: float  # on held-out training images
+    accuracy: float  # percent of their pixels that are right
+    ms: float  # predicted
 
     def as_dict(self) -> dict:
         """Plain data."""
@@ -47,27 +40,16 @@ def check_budget(space: Space, table: Table, target: float) -> None:
 
 @dataclass
 class Search:
-    """A search, and where it stands.
+    """A search, and where it stands."""
 
-    Attributes:
-        space: of the original.
-        table: of its parts.
-        target: milliseconds to reach.
-        samples: to judge candidates on.
-        network: what is left of the original.
-        path: the steps that led there; empty before the original is judged.
-        losses: of single actions and of combinations, as far as they are known.
-        save: is given the search behind every step.
-    """
-
-    space: Space
-    table: Table
-    target: float
-    samples: Samples
-    network: Network
-    path: list[Step]
-    losses: dict[str, float]
-    save: Callable[['Search'], None]
+    space: Space  # of the original
+    table: Table  # of its parts
+    target: float  # milliseconds to reach
+    samples: Samples  # to judge candidates on
+    network: Network  # what is left of the original
+    path: list[Step]  # the steps that led there; empty before the original is judged
+    losses: dict[str, float]  # of single actions and of combinations, as far as they are known
+    save: Callable[['Search'], None]  # is given the search behind every step
 
     def gradual(self) -> None:
         """Takes, of all single actions, the one that loses least per millisecond, again and again until the time is

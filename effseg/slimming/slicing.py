@@ -51,17 +51,11 @@ class Action:
 
 @dataclass(frozen=True)
 class Shape:
-    """What of an architecture its time depends on.
+    """What of an architecture its time depends on."""
 
-    Attributes:
-        arch: of the backbone.
-        head: channels of the decode head, 0 for a backbone alone.
-        neck: channels of the FPN, 0 without one.
-    """
-
-    arch: Arch
-    head: int = 0
-    neck: int = 0
+    arch: Arch  # of the backbone
+    head: int = 0  # channels of the decode head, 0 for a backbone alone
+    neck: int = 0  # channels of the FPN, 0 without one
 
     def after(self, action: Action) -> 'Shape':
         """The architecture once an action is done."""

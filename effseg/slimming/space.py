@@ -14,23 +14,14 @@ OPTIONS = 4  # of each width, itself included
 
 @dataclass(frozen=True, order=True)
 class Part:
-    """A piece of the fused network whose time is measured.
+    """A piece of the fused network whose time is measured."""
 
-    Attributes:
-        part: ``'stem'``, ``'downsample'``, ``'block'`` or ``'head'``.
-        stage: counted from 0; of a head, the one whose width is another than the original's.
-        kind: what it is: ``'conv'``, ``'pool'``, ``'attention'``, ``'mlp'``, ``'token mlp'``, or the head's class.
-        dim_in: channels that come in; of a head, those of the FPN.
-        dim: channels that go out; of a head, those of the stage.
-        hidden: channels inside.
-    """
-
-    part: str
-    stage: int
-    kind: str
-    dim_in: int
-    dim: int
-    hidden: int = 0
+    part: str  # 'stem', 'downsample', 'block' or 'head'
+    stage: int  # counted from 0; of a head, the one whose width is another than the original's
+    kind: str  # what it is: 'conv', 'pool', 'attention', 'mlp', 'token mlp', or the head's class
+    dim_in: int  # channels that come in; of a head, those of the FPN
+    dim: int  # channels that go out; of a head, those of the stage
+    hidden: int = 0  # channels inside
 
     def __str__(self):
         return ' '.join(str(value) for value in (self.part, self.stage, self.kind, self.dim_in, self.dim, self.hidden))

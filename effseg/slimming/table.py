@@ -19,25 +19,15 @@ COLUMNS = ('runtime', 'device', 'threads', 'size', 'part', 'stage', 'kind', 'dim
 
 @dataclass
 class Table:
-    """The times of parts, measured on one device.
+    """The times of parts, measured on one device."""
 
-    Attributes:
-        runtime: ``'onnx'``, ``'executorch'`` or ``'litert'``.
-        device: its name.
-        threads: that the runtime had.
-        size: (H, W) of the images.
-        network: the :func:`fingerprint` of the network that the parts are of.
-        whole: milliseconds of the whole fused network, None until it is measured.
-        ms: milliseconds by part.
-    """
-
-    runtime: str
-    device: str
-    threads: int
-    size: tuple[int, int]
-    network: str
-    whole: float | None = None
-    ms: dict[Part, float] = field(default_factory=dict)
+    runtime: str  # 'onnx', 'executorch' or 'litert'
+    device: str  # its name
+    threads: int  # that the runtime had
+    size: tuple[int, int]  # (H, W) of the images
+    network: str  # the fingerprint of the network that the parts are of
+    whole: float | None = None  # milliseconds of the whole fused network, None until it is measured
+    ms: dict[Part, float] = field(default_factory=dict)  # milliseconds by part
 
     def predict(self, space: Space, shape: Shape) -> float:
         """Milliseconds of an architecture: the measured original minus the differences of the parts.

@@ -61,22 +61,14 @@ class Rules:
 
 @dataclass(frozen=True)
 class PairResult:
-    """What was found in one pair.
+    """What was found in one pair."""
 
-    Attributes:
-        image, label_map: their paths.
-        findings: what is wrong.
-        histogram: pixels by raw value, 256 numbers; None when the label map cannot be used.
-        digest: of the image's pixels as they are shown; None when there is nothing to see.
-        thumbnail: (8, 8, 3) uint8, RGB, of the same; None like the digest.
-    """
-
-    image: str
-    label_map: str
-    findings: list[Finding] = field(default_factory=list)
-    histogram: np.ndarray | None = None
-    digest: str | None = None
-    thumbnail: np.ndarray | None = None
+    image: str  # its path
+    label_map: str  # its path
+    findings: list[Finding] = field(default_factory=list)  # what is wrong
+    histogram: np.ndarray | None = None  # pixels by raw value, 256 numbers; None when the label map cannot be used
+    digest: str | None = None  # of the image's pixels as they are shown; None when there is nothing to see
+    thumbnail: np.ndarray | None = None  # (8, 8, 3) uint8, RGB, of the same; None like the digest
 
 
 @dataclass(frozen=True)

@@ -26,40 +26,24 @@ _MAX_BYTES = 2**31  # of one file of labels
 
 @dataclass(frozen=True)
 class Shape:
-    """An area of one class.
+    """An area of one class."""
 
-    Attributes:
-        name: of the class.
-        polygons: (n, 2) each, x and y in pixels from the upper left corner of the image.
-        mask: gives (h, w) bool, for an area that is no polygon.
-        at: left and top of the mask in the image.
-    """
-
-    name: str
-    polygons: tuple[np.ndarray, ...] = ()
-    mask: Callable[[], np.ndarray] | None = None
-    at: tuple[int, int] = (0, 0)
+    name: str  # of the class
+    polygons: tuple[np.ndarray, ...] = ()  # (n, 2) each, x and y in pixels from the upper left corner of the image
+    mask: Callable[[], np.ndarray] | None = None  # gives (h, w) bool, for an area that is no polygon
+    at: tuple[int, int] = (0, 0)  # left and top of the mask in the image
 
 
 @dataclass(frozen=True)
 class Sample:
-    """An image and what is labelled in it.
+    """An image and what is labelled in it."""
 
-    Attributes:
-        image: its file; None when there is none.
-        label: the file of labels, and the name of the image in it where it holds several; for messages.
-        shapes: to be drawn, the later ones over the earlier ones.
-        mask: the file of a label map, in place of shapes.
-        split: ``'train'``, ``'val'`` or ``'test'``, where the folder says so.
-        size: width and height of the image as the labels have it, where they do.
-    """
-
-    image: Path | None
-    label: str
-    shapes: tuple[Shape, ...] = ()
-    mask: Path | None = None
-    split: str | None = None
-    size: tuple[int, int] | None = None
+    image: Path | None  # its file; None when there is none
+    label: str  # the file of labels, and the name of the image in it where it holds several; for messages
+    shapes: tuple[Shape, ...] = ()  # to be drawn, the later ones over the earlier ones
+    mask: Path | None = None  # the file of a label map, in place of shapes
+    split: str | None = None  # 'train', 'val' or 'test', where the folder says so
+    size: tuple[int, int] | None = None  # width and height of the image as the labels have it, where they do
 
 
 @dataclass
