@@ -11,7 +11,8 @@ from effseg.engine.config import _KINDS, DATALOADERS, load_config
 from effseg.errors import ConfigError
 
 KINDS = [None, [], {}, 'x', -1, float('nan'), [None], True, 10**30]
-PARTS = {key.format(loader=loader) for key in _KINDS for loader in DATALOADERS}
+KINDS_OF = {key: kinds for kinds, keys in _KINDS.items() for key in keys}
+PARTS = {key.format(loader=loader) for key in KINDS_OF for loader in DATALOADERS}
 
 
 @pytest.fixture(scope='module')
@@ -29,8 +30,7 @@ def read_once(tiny, monkeypatch):
 @pytest.mark.parametrize('name', sorted(part for part in PARTS if not part.startswith('test_dataloader')))
 def test_a_part_of_a_wrong_kind_is_named(name):
     pattern = name.replace(name.split('_dataloader')[0], '{loader}', 1).replace('}_dataloader', '}')
-    kinds = _KINDS.get(name, _KINDS.get(pattern))
-    kinds = kinds if isinstance(kinds, tuple) else (kinds,)
+    kinds = KINDS_OF.get(name) or KINDS_OF[pattern]
     # a dict is merged into what a base config has there, by MMEngine
     for value in (None, [], 'x', -1, 0.5, True):
         fits = isinstance(value, kinds) and not isinstance(value, bool)
