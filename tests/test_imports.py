@@ -27,9 +27,8 @@ ROOMS = (
 )
 # single files beside the rooms that all of them may import
 SHARED = {'errors', 'files', 'outputs', 'stack', 'timing', '__version__'}
-# the imports from below: fuse() of a block returns the layers of fusion, a backbone loads its ImageNet weights, and
-# predict hands videos on
-UPWARDS = {('models', 'fusion'), ('models', 'checkpoint'), ('apis', 'video')}
+# the imports from below: fuse() of a block returns the layers of fusion, and a backbone loads its ImageNet weights
+UPWARDS = {('models', 'fusion'), ('models', 'checkpoint')}
 HOST = {'mmseg', 'mmengine', 'mmcv', 'timm'}
 
 

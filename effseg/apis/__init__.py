@@ -2,5 +2,5 @@
 
 ``opening`` is the one way to a segmenter, for the tools, the side rooms and ``effseg.open``.
 
-May import: ``checkpoint``, ``fusion``, ``deploy``, ``segmentors``, ``datasets``, ``engine``, ``video``.
+May import: ``checkpoint``, ``fusion``, ``deploy``, ``segmentors``, ``datasets``, ``engine``.
 """

@@ -15,8 +15,8 @@ from ..datasets.images import IMAGE_SUFFIXES, read_image
 from ..errors import ConfigError, DataError, EffsegError, FuseError
 from ..files import write
 from ..outputs import OutputFolder
-from ..video import VIDEO_SUFFIXES, label_video
 from .opening import Segmenter, open_segmenter
+from .video import VIDEO_SUFFIXES, label_video
 
 SHARES = 'shares.json'
 

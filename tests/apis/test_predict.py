@@ -11,7 +11,7 @@ import pytest
 from networks import TINY
 from PIL import Image
 
-from effseg import video
+from effseg.apis import video
 from effseg.apis.opening import check_classes
 from effseg.apis.predict import output_names, predict
 from effseg.errors import ArtifactError

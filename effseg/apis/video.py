@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from .apis.opening import Segmenter
-from .errors import ConfigError, DataError
-from .files import check_name
+from ..errors import ConfigError, DataError
+from ..files import check_name
+from .opening import Segmenter
 
 VIDEO_SUFFIXES = ('.mp4', '.mov', '.m4v', '.mkv', '.avi', '.webm')
 MP4 = ('.mp4', '.mov', '.m4v')  # their sound fits into .mp4 as it is; Matroska takes any
