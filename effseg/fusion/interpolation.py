@@ -2,10 +2,19 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+
+class Windows(NamedTuple):
+    """Stretches of a source that consecutive positions read alike."""
+
+    first: Tensor  # (W,) the first source position of each
+    spans: Tensor  # (W,) how many source positions each has
+    of: Tensor  # (L,) the window of each position
+    counts: Tensor  # (W,) how many positions read each
 
 
 @dataclass
@@ -55,61 +64,37 @@ class Axis:
         return Axis(self.start + lead, weights, self.length)
 
     @cached_property
-    def _windows(self) -> tuple[Tensor, Tensor, Tensor]:
-        reach = ((self.weights > 0).long() * torch.arange(1, self.weights.shape[1] + 1, device=self.start.device)).amax(
-            1
-        )
+    def windows(self) -> Windows:
+        """The windows, in order."""
+        places = torch.arange(1, self.weights.shape[1] + 1, device=self.start.device)
+        reach = ((self.weights > 0) * places).amax(1)
         begins = torch.ones_like(self.start, dtype=torch.bool)
         begins[1:] = (self.start[1:] != self.start[:-1]) | (reach[1:] != reach[:-1])
         window = begins.long().cumsum(0) - 1
-        kinds, counts = torch.stack([self.start, reach], 1)[begins], window.bincount()
-        return kinds, window, counts
-
-    @property
-    def window(self) -> Tensor:
-        """(L,) the window of each position."""
-        return self._windows[1]
-
-    @property
-    def counts(self) -> Tensor:
-        """(W,) the number of positions of each window."""
-        return self._windows[2]
-
-    @property
-    def first(self) -> Tensor:
-        """(W,) the first source position of each window."""
-        return self._windows[0][:, 0]
-
-    @property
-    def spans(self) -> Tensor:
-        """(W,) the number of source positions of each window."""
-        return self._windows[0][:, 1]
-
-    @cached_property
-    def _begin(self) -> Tensor:
-        return self.counts.cumsum(0) - self.counts
+        return Windows(self.start[begins], reach[begins], window, window.bincount())
 
     def members(self, windows: Tensor) -> tuple[Tensor, Tensor]:
         """All positions of each of ``windows`` (M,): the index into ``windows`` and the position, one after the
         other."""
-        counts = self.counts.index_select(0, windows)
+        every = self.windows.counts
+        counts = every.index_select(0, windows)
         owner = torch.arange(len(windows), device=windows.device).repeat_interleave(counts)
-        shift = self._begin.index_select(0, windows) - (counts.cumsum(0) - counts)
+        shift = (every.cumsum(0) - every).index_select(0, windows) - (counts.cumsum(0) - counts)
         return owner, shift.index_select(0, owner) + torch.arange(len(owner), device=windows.device)
 
     def sources(self, windows: Tensor, count: int) -> Tensor:
         """Gives the positions on the source axis that each of ``windows`` (M,) reads: (M, count); a window that reads
         fewer repeats its last."""
-        first = self.first.index_select(0, windows)[:, None]
-        last = first + self.spans.index_select(0, windows)[:, None] - 1
+        first = self.windows.first.index_select(0, windows)[:, None]
+        last = first + self.windows.spans.index_select(0, windows)[:, None] - 1
         return torch.minimum(first + torch.arange(count, device=windows.device), last)
 
     def over_windows(self, values: Tensor, axis: int, combine) -> Tensor:
         """``combine`` (such as ``torch.minimum``) of all values that each window reads, in place of the source axis."""
-        last = self.first + self.spans - 1
-        result = values.index_select(axis, self.first)
-        for k in range(1, int(self.spans.max())):
-            result = combine(result, values.index_select(axis, torch.minimum(self.first + k, last)))
+        first, spans, *_ = self.windows
+        result = values.index_select(axis, first)
+        for k in range(1, int(spans.max())):
+            result = combine(result, values.index_select(axis, torch.minimum(first + k, first + spans - 1)))
         return result
 
     def mix(self, values: Tensor, axis: int) -> Tensor:

@@ -71,10 +71,10 @@ def label_map(
             plan.over_windows(highest, axis, torch.maximum),
         )
     undecided = lowest != highest
-    area = (undecided * (rows.counts[:, None] * columns.counts)).sum()
-    if area > DENSE * len(logits) * len(rows.window) * len(columns.window):
+    area = (undecided * (rows.windows.counts[:, None] * columns.windows.counts)).sum()
+    if area > DENSE * len(logits) * len(rows.windows.of) * len(columns.windows.of):
         return _dense(pixels, rows, columns)
-    labels = lowest.long().index_select(2, columns.window).index_select(1, rows.window)
+    labels = lowest.long().index_select(2, columns.windows.of).index_select(1, rows.windows.of)
     for row_span, of_rows in _by_span(rows):
         for column_span, of_columns in _by_span(columns):
             windows = (undecided & of_rows[:, None] & of_columns).nonzero()
@@ -86,10 +86,10 @@ def label_map(
 def _by_span(axis: Axis) -> list[tuple[int, Tensor]]:
     """The usual windows and the longest, so that the latter do not burden the former: how many positions, and which
     windows."""
-    longest = int(axis.spans.max())
+    longest = int(axis.windows.spans.max())
     if longest <= USUAL_SPAN:
-        return [(longest, torch.ones_like(axis.spans, dtype=torch.bool))]
-    return [(USUAL_SPAN, axis.spans <= USUAL_SPAN), (longest, axis.spans > USUAL_SPAN)]
+        return [(longest, torch.ones_like(axis.windows.spans, dtype=torch.bool))]
+    return [(USUAL_SPAN, axis.windows.spans <= USUAL_SPAN), (longest, axis.windows.spans > USUAL_SPAN)]
 
 
 def axes(
@@ -157,7 +157,7 @@ def _decide(labels: Tensor, pixels: Tensor, windows: Tensor, rows: Axis, columns
             .gather(2, classes[:, None].expand(-1, values.shape[1], -1))
             .unflatten(1, span)
         )
-        pixels_each = int(rows.counts.max()) * int(columns.counts.max()) * limit
+        pixels_each = int(rows.windows.counts.max()) * int(columns.windows.counts.max()) * limit
         for start in range(0, len(chosen), max(1, CHUNK // pixels_each)):
             part = slice(start, start + max(1, CHUNK // pixels_each))
             _mix(labels, left[part], classes[part], windows[chosen[part]], rows, columns)

@@ -105,7 +105,7 @@ def test_axes_are_the_resizes(steps, align_corners):
     for axis in (rows, columns):
         assert (axis.weights >= 0).all()
         torch.testing.assert_close(axis.weights.sum(1), torch.ones(len(axis.start)).double())
-        assert int(axis.counts.sum()) == len(axis.start)
+        assert int(axis.windows.counts.sum()) == len(axis.start)
 
 
 def test_little_memory():
