@@ -19,21 +19,15 @@ _BLOCK = re.compile(r'backbone\.stages\.(\d)\.blocks\.(\d+)\.(.*)')
 
 @dataclass(frozen=True)
 class Action:
-    """One thing to take out of a network.
+    """One thing to take out of a network."""
 
-    Attributes:
-        kind: ``'block'`` leaves a block out, ``'attention'`` takes the attention out of a block, ``'hidden'`` narrows
-            a block's MLP, ``'width'`` a stage, ``'head'`` the decode head and ``'neck'`` the FPN in front of it.
-        stage: for a block or a stage, counted from 0.
-        block: its place in the stage, counted from 0 in the network that the action is applied to.
-        to: channels that stay, where channels go.
-    """
-
+    # 'block' leaves a block out, 'attention' takes the attention out of a block, 'hidden' narrows a block's
+    # MLP, 'width' a stage, 'head' the decode head and 'neck' the FPN in front of it
     kind: str
     # numbers, or None where the kind has none; `_check` says which
-    stage: Any = None
-    block: Any = None
-    to: Any = None
+    stage: Any = None  # for a block or a stage, counted from 0
+    block: Any = None  # its place in the stage, counted from 0 in the network that the action is applied to
+    to: Any = None  # channels that stay, where channels go
 
     def __str__(self):
         where = '' if self.stage is None else f' stage {self.stage + 1}'
@@ -79,31 +73,21 @@ class Shape:
 
 @dataclass(frozen=True)
 class TokenStats:
-    """What a block that attends to tokens saw, for its MLP to become one of convs with BatchNorm.
+    """What a block that attends to tokens saw, for its MLP to become one of convs with BatchNorm."""
 
-    Attributes:
-        spread: the mean over tokens of the standard deviation over channels in front of the MLP.
-        hidden: mean and variance (hidden,) of the first layer's centred products, before division by the spread.
-        out: mean and variance (C,) of what the second layer gives.
-    """
-
-    spread: float
+    spread: float  # the mean over tokens of the standard deviation over channels in front of the MLP
+    # mean and variance (hidden,) of the first layer's centred products, before division by the spread
     hidden: tuple[Tensor, Tensor]
-    out: tuple[Tensor, Tensor]
+    out: tuple[Tensor, Tensor]  # mean and variance (C,) of what the second layer gives
 
 
 @dataclass(frozen=True)
 class Network:
-    """A segmenter, or a backbone alone, as data.
+    """A segmenter, or a backbone alone, as data."""
 
-    Attributes:
-        model: the config of the segmenter; for a backbone alone ``dict(backbone=...)``.
-        arch: of the backbone.
-        state: weights by name; those of a backbone alone have the prefix ``backbone.`` as well.
-    """
-
-    model: dict
-    arch: Arch
+    model: dict  # the config of the segmenter; for a backbone alone dict(backbone=...)
+    arch: Arch  # of the backbone
+    # weights by name; those of a backbone alone have the prefix backbone. as well
     state: dict[str, Tensor] = field(repr=False)
 
     @property

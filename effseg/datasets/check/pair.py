@@ -26,24 +26,15 @@ THUMBNAIL = (8, 8)  # of an image that is compared with those of another split
 
 @dataclass(frozen=True)
 class Rules:
-    """What a split's config makes of raw label values.
+    """What a split's config makes of raw label values."""
 
-    Attributes:
-        classes: their names, by number.
-        ignored: values (after the mapping) that stand for no class.
-        reduce_zero_label: whether 0 is ignored and the others count from 1.
-        label_map: raw to new values, for a subset of classes; None for all.
-        palette: (r, g, b) by class number; may be empty.
-        crop: (height, width) of RandomCrop, None without.
-        scale: the largest (long, short) edge that RandomResize or Resize gives; None without.
-    """
-
-    classes: tuple[str, ...]
-    ignored: tuple[int, ...] = (255,)
-    reduce_zero_label: bool = False
-    label_map: dict[int, int] | None = None
-    palette: tuple[tuple[int, int, int], ...] = ()
-    crop: tuple[int, int] | None = None
+    classes: tuple[str, ...]  # their names, by number
+    ignored: tuple[int, ...] = (255,)  # values (after the mapping) that stand for no class
+    reduce_zero_label: bool = False  # whether 0 is ignored and the others count from 1
+    label_map: dict[int, int] | None = None  # raw to new values, for a subset of classes; None for all
+    palette: tuple[tuple[int, int, int], ...] = ()  # (r, g, b) by class number; may be empty
+    crop: tuple[int, int] | None = None  # (height, width) of RandomCrop, None without
+    # the largest (long, short) edge that RandomResize or Resize gives; None without
     scale: tuple[float, float] | None = None
 
     @cached_property

@@ -48,29 +48,18 @@ class Sample:
 
 @dataclass
 class Source:
-    """A folder of labels.
+    """A folder of labels."""
 
-    Attributes:
-        form: the name of the format.
-        samples: with labels.
-        classes: names in the order of the format; of shapes and of label maps.
-        colors: RGB by name, where the format has them.
-        values: class name by pixel value, for label maps; a color counts as 65536 R + 256 G + B.
-        colored: whether the label maps are of colors.
-        unlabelled: images without labels.
-        odd: per kind of mistake, what is affected by it.
-        notes: decisions to be said.
-    """
-
-    form: str
-    samples: list[Sample]
-    classes: list[str] = field(default_factory=list)
-    colors: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    form: str  # the name of the format
+    samples: list[Sample]  # with labels
+    classes: list[str] = field(default_factory=list)  # names in the order of the format; of shapes and of label maps
+    colors: dict[str, tuple[int, int, int]] = field(default_factory=dict)  # RGB by name, where the format has them
+    # class name by pixel value, for label maps; a color counts as 65536 R + 256 G + B
     values: dict[int, str] = field(default_factory=dict)
-    colored: bool = False
-    unlabelled: list[Path] = field(default_factory=list)
-    odd: dict[str, list[str]] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    colored: bool = False  # whether the label maps are of colors
+    unlabelled: list[Path] = field(default_factory=list)  # images without labels
+    odd: dict[str, list[str]] = field(default_factory=dict)  # per kind of mistake, what is affected by it
+    notes: list[str] = field(default_factory=list)  # decisions to be said
 
     def mistake(self, kind: str, where: str) -> None:
         """Notes what cannot be used, by its kind."""
