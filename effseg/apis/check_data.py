@@ -21,11 +21,10 @@ def check_data(
     """Reads every image and label map of a config's data sets, and prints what is wrong with them.
 
     Args:
-        config: path, or ``effseg::NAME.py``.
+        config, cfg_options: path, or ``effseg::NAME.py``, and overrides of it.
         split: ``'train'``, ``'val'`` or ``'test'``; all of them when None.
         workers: processes; one per core when None.
         json_file: where to write the report for programs.
-        cfg_options: overrides of the config.
 
     Returns:
         Whether training would go right; warnings do not count.

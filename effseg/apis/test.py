@@ -71,14 +71,13 @@ def test(
     """Scores a trained segmenter on its config's test data; returns the metrics by name, in percent.
 
     Args:
-        config: path, or ``effseg::NAME.py``.
+        config, cfg_options: path, or ``effseg::NAME.py``, and overrides of it.
         checkpoint: a file this project or MMSegmentation trained, an original ADE20K checkpoint, or an exported
             artifact.
         work_dir: for the log.
         out: a folder for the predicted label maps.
         show_dir: a folder for overlay images.
         tta: average over the scales and flips of the config's ``tta_pipeline``.
-        cfg_options: overrides of the config.
         launcher: see :func:`effseg.engine.runner.build_runner`.
         fused: score the fused form of the model.
         protection: see :func:`effseg.apis.train.train`.

@@ -28,11 +28,10 @@ def train(
     """Trains the segmenter of a config.
 
     Args:
-        config: path, or ``effseg::NAME.py``.
+        config, cfg_options: path, or ``effseg::NAME.py``, and overrides of it.
         work_dir: for logs and checkpoints, see :func:`effseg.engine.config.load_config`.
         resume: continue from the newest checkpoint of ``work_dir``.
         amp: train in mixed precision; on a CPU in bfloat16, where it has that.
-        cfg_options: overrides of the config.
         launcher: see :func:`effseg.engine.runner.build_runner`.
         skip_bad_samples: how many different samples that cannot be used may be left out, by name.
         data_check: read a few pairs of every data set first, see :mod:`effseg.datasets.check.quick`.

@@ -13,10 +13,9 @@ def export_weights(config: str, checkpoint: str, path: str | None = None, cfg_op
     Every tool takes the file where it takes a checkpoint; nothing in it can run.
 
     Args:
-        config: path, or ``effseg::NAME.py``.
+        config, cfg_options: path, or ``effseg::NAME.py``, and overrides of it.
         checkpoint: trained weights.
         path: of the file, ending in ``.safetensors``; beside the checkpoint when left out.
-        cfg_options: overrides of the config.
 
     Returns:
         Where it is.

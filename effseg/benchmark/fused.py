@@ -35,7 +35,7 @@ def compare_fused(
     """Prints how the fused segmenter of a config compares with MMSegmentation's own.
 
     Args:
-        config: path, or ``effseg::NAME.py``.
+        config, cfg_options: path, or ``effseg::NAME.py``, and overrides of it.
         checkpoint: trained weights; random ones when left out.
         image: a file; a drawn scene when left out.
         label_map: a PNG of class numbers to make the logits of the label step from; when left out they are the model's,
@@ -44,7 +44,6 @@ def compare_fused(
         runs: of everything that is timed.
         threads: each of these thread counts in turn.
         compiled: also the fused network under torch.compile.
-        cfg_options: overrides of the config.
     """
     size = check_size(size)
     check_counts(runs, threads)

@@ -59,11 +59,10 @@ def save(
     """Writes a trained model into a folder that can be pushed as it is; returns the folder.
 
     Args:
-        config: path, or ``effseg::NAME.py``.
+        config, cfg_options: path, or ``effseg::NAME.py``, and overrides of it.
         checkpoint: trained weights.
         folder: made if missing; the three files of an earlier call are replaced.
         metrics: for the card, in percent by name; scored on the config's test data when left out.
-        cfg_options: overrides of the config.
         license: for the card, by the hub's name for it (``apache-2.0``, ``cc-by-nc-4.0``, ...).
 
     Raises:

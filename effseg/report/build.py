@@ -36,13 +36,12 @@ def report(
     """Scores every candidate on the config's test data and writes one HTML file about them; returns the file.
 
     Args:
-        config: path, or ``effseg::NAME.py``.
+        config, cfg_options: path, or ``effseg::NAME.py``, and overrides of it.
         weights: checkpoints and artifacts; the first one is shown in full, the others are compared with it.
         out: folder for ``report.html``; ``report/`` beside the first candidate when left out.
         fused: adds the fused form of every checkpoint.
         work_dir: of the training, for its curve; the first candidate's folder when left out.
         shown: how many of the worst and how many of the best.
-        cfg_options: overrides of the config.
         unknown_below: pixels whose label has a smaller probability are shown as unknown, and counted; the metrics are
             of all pixels.
     """

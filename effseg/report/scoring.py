@@ -49,10 +49,9 @@ def score(config: str, segmenter: Segmenter, folder: Path, cfg_options: dict | N
     """Scores a segmenter on the config's test data.
 
     Args:
-        config: path, or ``effseg::NAME.py``.
+        config, cfg_options: path, or ``effseg::NAME.py``, and overrides of it.
         segmenter: from :func:`effseg.apis.opening.open_segmenter`.
         folder: empty; for the label maps and the log.
-        cfg_options: overrides of the config.
     """
     cfg = read_config(config, cfg_options)
     cfg.work_dir, cfg.load_from, cfg.launcher = str(folder), None, 'none'

@@ -52,13 +52,12 @@ def measure(
     goes on where it was.
 
     Args:
-        config: path, or ``effseg::NAME.py``.
+        config, cfg_options: path, or ``effseg::NAME.py``, and overrides of it.
         runtime: one of :data:`RUNTIMES`.
         size: (H, W) of the images, multiples of 32.
         path: of the table.
         threads: for the runtime.
         runs: of each file; the fastest counts.
-        cfg_options: overrides of the config.
     """
     _check(runtime, size, threads, runs)
     network = original(config, cfg_options)

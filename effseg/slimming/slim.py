@@ -40,7 +40,7 @@ def slim(
     The search is saved behind every step; the same call goes on where it was interrupted.
 
     Args:
-        config: path, or ``effseg::NAME.py``.
+        config, cfg_options: path, or ``effseg::NAME.py``, and overrides of it.
         checkpoint: trained weights.
         table: of ``tools/latency.py``; the first of several, of which the others are reported as well.
         budget: share of the original's time, between 0 and 1.
@@ -48,7 +48,6 @@ def slim(
         search: ``'gradual'`` takes the best single action again and again; ``'exhaustive'`` is the optimum of the
             whole space if what single actions cost adds up; ``'depths'`` judges every combination of depths.
         images: how many training images judge a candidate, and as many others measure BatchNorm's statistics.
-        cfg_options: overrides of the config.
 
     Returns:
         The config.
