@@ -37,7 +37,7 @@ class ParityError(EffsegError, RuntimeError):
 
 
 class FuseError(EffsegError, ValueError):
-    """A network that has no exact fused form, or a fused file that does not fit."""
+    """A network that has no exact fused form."""
 
 
 class DiskError(EffsegError, OSError):

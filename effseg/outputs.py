@@ -54,7 +54,7 @@ class OutputFolder:
                 )
 
     def claim(self, names: Iterable[str]) -> None:
-        """Puts names on the list, before they are written.
+        """Records names as effseg's, before they are written.
 
         Raises:
             ConfigError: see :meth:`check`.

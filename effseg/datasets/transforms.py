@@ -96,7 +96,7 @@ class Unlabelled(BaseTransform):
 
 @TRANSFORMS.register_module()
 class RareClassCrop(RandomCrop):
-    """MMSegmentation's RandomCrop; some of the crops are drawn where a rare class is.
+    """MMSegmentation's RandomCrop, except that some crops are drawn around a rare class.
 
     Args:
         classes: the numbers of the rare classes.

@@ -228,7 +228,7 @@ def labels_of(result: np.ndarray, spec: Spec) -> np.ndarray:
 def check_rounding(
     run: Callable[[np.ndarray], np.ndarray], rounded: Sequence[np.ndarray], reference: Reference, spec: Spec
 ) -> None:
-    """Compares a file with the network in its precision: what rounding does not explain is another network.
+    """Refuses a file whose labels differ from the rounded network's by more than rounding explains.
 
     Args:
         run: of the file, see :func:`compare`.

@@ -107,7 +107,7 @@ class SafeCheckpointHook(CheckpointHook):
             checkpoint['gradients'] = {name: value.grad.cpu() for name, value in named if value.grad is not None}
 
     def _go_on(self, runner: Runner, checkpoint: dict, source: str) -> None:
-        """Takes over what MMEngine's resuming leaves out, and compares the recipe of then with that of the config."""
+        """Restores what MMEngine's resuming leaves out, and warns of what the config has changed since."""
         meta = checkpoint.get('meta') or {}
         compare(meta.get('training') or {}, recipe(runner.cfg), source, runner.logger.warning)
         loop = runner.train_loop

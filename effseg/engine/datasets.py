@@ -1,4 +1,4 @@
-"""What stands between a data set and the network: every sample has its own seed, and a bad one has a name."""
+"""The data set of a training: every sample has a seed of its own, and an error names the sample's files."""
 
 import contextlib
 import multiprocessing

@@ -14,7 +14,7 @@ _DATA = (*_CONTAINERS, *_ATOMS, HistoryBuffer, np.ndarray, np.generic, torch.Ten
 
 
 def plain(value, name: str = ''):
-    """The same data without classes of anybody's: arrays and logged histories become tensors, named numbers plain ones.
+    """The same data in plain types: arrays and logged histories become tensors, numbers of other classes plain ones.
 
     What is no data is left out and named in the log.
     """

@@ -89,7 +89,7 @@ def report(
 
 
 def setting(cfg: Config) -> dict[str, str]:
-    """The variables of the environment that the config reads and that are set."""
+    """The environment variables that the config reads, as far as they are set."""
     return {name: os.environ[name] for name in sorted(cfg.env_variables) if name in os.environ}
 
 

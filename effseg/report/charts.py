@@ -112,7 +112,7 @@ def class_bars(classes: Sequence[str], confusions: dict[str, np.ndarray]) -> dic
 
 
 def confusion_map(classes: Sequence[str], confusion: np.ndarray) -> dict:
-    """Of the pixels of each true class (row), the share of each predicted class (column); zoomed into by dragging."""
+    """A heatmap of the shares that each predicted class (column) has of the pixels of each true class (row)."""
     import plotly.graph_objects as go
 
     shares, classes = row_shares(confusion), _as_text(classes)

@@ -125,7 +125,7 @@ def never_predicted(content: Content) -> list[str]:
 
 
 def commands(content: Content) -> list[str]:
-    """What prints these numbers again."""
+    """The commands that print these numbers again."""
     setting = ''.join(f'{name}={shlex.quote(value)} ' for name, value in content.setting.items())
     pairs = [shlex.quote(f'{key}={_text(value)}') for key, value in content.options.items()]
     options = f' --cfg-options {" ".join(pairs)}' if pairs else ''

@@ -164,7 +164,7 @@ def gradients(network: Network, batches: Batches) -> tuple[dict[str, Tensor], di
 
 
 class _Seen:
-    """Collects, over the forward passes of a block, what :class:`TokenStats` is made of."""
+    """Watches the forward passes of a block for what :class:`TokenStats` is made of."""
 
     def __init__(self, block: MetaBlock1d):
         self.block = block

@@ -1,4 +1,4 @@
-"""From a config, a checkpoint and a table to a smaller config and checkpoint."""
+"""Makes a smaller config and checkpoint out of a config, a checkpoint and a latency table."""
 
 import json
 from collections.abc import Sequence

@@ -223,7 +223,8 @@ def _rows(path: Path) -> list[tuple[str, int | tuple[int, int, int]]]:
 
 
 def _rows_of_json(content) -> list[tuple[str, int | tuple[int, int, int]]]:
-    """Of ``{name: color or number}``, ``{number: name}``, a list of names, or one of ``{name, color}``."""
+    """Names and values of the classes: in ``{name: color or number}``, ``{number: name}``, a list of names, or a list
+    of ``{name, color}``."""
     rows: list = []
     if isinstance(content, list):
         for number, entry in enumerate(content):

@@ -161,7 +161,7 @@ def _delegation(interpreter) -> Delegation:
 
 
 def _describe(path: Path, spec: Spec) -> None:
-    """Writes the spec into a file, and the names of its image and its result, which the converter numbers."""
+    """Writes the spec into a file, and names its image and results, which the converter only numbers."""
     from ai_edge_litert import schema_py_generated as schema
     from ai_edge_litert.tools import flatbuffer_utils
 
