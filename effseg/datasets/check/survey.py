@@ -86,7 +86,7 @@ def _in_processes(pairs: list[tuple[str, str]], rules: Rules, count: int) -> Ite
     done = 0
     try:
         with ProcessPoolExecutor(count) as pool:
-            for result in pool.map(partial(check_pair, rules=rules), *zip(*pairs), chunksize=CHUNK):
+            for result in pool.map(partial(_check, rules=rules), pairs, chunksize=CHUNK):
                 done += 1
                 yield result
     except BrokenProcessPool as error:
@@ -95,6 +95,10 @@ def _in_processes(pairs: list[tuple[str, str]], rules: Rules, count: int) -> Ite
             f'first pair without an answer is {pairs[done][0]}. Fewer --workers need less memory; with --workers 0 the '
             'check runs in this process'
         ) from error
+
+
+def _check(pair: tuple[str, str], rules: Rules) -> PairResult:
+    return check_pair(*pair, rules)
 
 
 def _add_values(found: Survey, histograms: np.ndarray, rules: Rules) -> None:
