@@ -27,6 +27,7 @@ from .train import train
 CONFIG = 'config.py'
 VALIDATIONS = 10
 RARE = 0.05  # the share of the pixels below which a class is rare
+FPN_RATE = 5e-4  # of Semantic FPN from random weights; lighter decoders learn best at the recipe's
 WEIGHTS = (0.5, 4.0)  # bounds of a class's weight in the loss
 RUNTIMES = {
     'onnx': 'onnxruntime',
@@ -92,7 +93,7 @@ val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
 test_evaluator = val_evaluator
 
 model = {model}
-{amp}param_scheduler = [
+{wrapper}param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, begin=0, end={warmup}, by_epoch=False),
     dict(type='PolyLR', power=0.9, eta_min=0.0, begin={warmup}, end=iterations, by_epoch=False),
 ]
@@ -263,7 +264,9 @@ def _decide(leaf: Config, dataset: Dataset, weights: str | None) -> tuple[dict, 
         # avg_non_ignore fails in MMSegmentation 1.4.2 beside class_weight
         loss_decode=dict(class_weight=weighted),
     )
-    wrapper = _mixed_precision()
+    amp = _mixed_precision()
+    slower = not start and leaf.model.get('neck') is not None
+    wrapper = amp | (dict(optimizer=dict(lr=FPN_RATE)) if slower else {})
     values = dict(
         base=base,
         recipe='small_data' if start else 'small_data_from_scratch',
@@ -275,12 +278,16 @@ def _decide(leaf: Config, dataset: Dataset, weights: str | None) -> tuple[dict, 
         scale=scale,
         crop_step=crop if rare else "dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75)",
         model=pformat(model, width=110, sort_dicts=False).replace('{{', r'{\x7b'),  # see literal()
-        amp=f'optim_wrapper = {wrapper}\n' if wrapper else '',
+        wrapper=f'optim_wrapper = {wrapper}\n' if wrapper else '',
     )
     names = ', '.join(dataset.classes[label] for label in rare)
     rows = [
         ('weights', start or 'random', why),
-        ('recipe', values['recipe'], 'averaged weights, warm-up, early stopping'),
+        (
+            'recipe',
+            values['recipe'],
+            'averaged weights, warm-up, early stopping' + f'; learning rate {FPN_RATE}' * slower,
+        ),
         ('scale', f'shorter side {shorter}', f'images are {long} x {short} in the middle of all'),
         (
             'crop',
@@ -291,18 +298,18 @@ def _decide(leaf: Config, dataset: Dataset, weights: str | None) -> tuple[dict, 
         ('class weights', f'{min(weighted)} to {max(weighted)}', f'root of the rarity, bounded to {WEIGHTS}'),
         (
             'precision',
-            'bfloat16' if wrapper else 'float32',
-            'mixed, as the device has it' if wrapper else 'of a device without bfloat16',
+            'bfloat16' if amp else 'float32',
+            'mixed, as the device has it' if amp else 'of a device without bfloat16',
         ),
     ]
     return values, rows
 
 
-def _mixed_precision() -> str | None:
-    """The config's optimizer wrapper on a device that multiplies in bfloat16, None elsewhere."""
+def _mixed_precision() -> dict:
+    """The config's optimizer wrapper on a device that multiplies in bfloat16, nothing elsewhere."""
     if torch.cuda.is_available():
-        return "dict(type='AmpOptimWrapper', dtype='bfloat16')" if torch.cuda.is_bf16_supported() else None
-    return "dict(type='CPUAmpOptimWrapper')" if cpu_has_bfloat16() else None
+        return dict(type='AmpOptimWrapper', dtype='bfloat16') if torch.cuda.is_bf16_supported() else {}
+    return dict(type='CPUAmpOptimWrapper') if cpu_has_bfloat16() else {}
 
 
 def _start(name: str, weights: str | None) -> tuple[str | None, str]:

@@ -40,6 +40,10 @@ def test_a_dry_run_ends_with_a_config_that_is_read_as_any_other(tool, masks, tmp
     assert any(step.type == 'RareClassCrop' for step in cfg.train_dataloader.dataset.pipeline)
     assert {hook.type for hook in cfg.custom_hooks} == {'ResumableEMAHook', 'EarlyStoppingHook'}
     assert not (tmp_path / 'out/run').exists()
+    assert cfg.optim_wrapper.optimizer.lr == 2e-3 and cfg.optim_wrapper.clip_grad
+    tool('fit', masks, '--out', tmp_path / 'fpn', '--budget', '3', '--dry-run', '--model', 'fpn_effformerv2_s0')
+    wrapper = load_config(str(tmp_path / 'fpn/config.py')).optim_wrapper
+    assert wrapper.optimizer == dict(type='AdamW', lr=5e-4, weight_decay=1e-2) and wrapper.clip_grad
 
 
 def test_what_there_is_not_is_said_before_anything_is_written(tool, masks, tmp_path):
