@@ -12,6 +12,7 @@ from types import ModuleType
 import numpy as np
 
 from ...errors import ArtifactError, ConfigError, MissingRuntimeError, first_line
+from ..quiet import quiet
 
 SUFFIXES = {'onnx': '.onnx', 'executorch': '.pte', 'coreml': '.mlpackage', 'litert': '.tflite', 'torch': '.pt2'}
 
@@ -90,7 +91,8 @@ def require(extra: str, *modules: str) -> None:
     """
     for module in modules:
         try:
-            importlib.import_module(module)
+            with quiet():  # coremltools warns of everything that it lacks off macOS
+                importlib.import_module(module)
         except ImportError as error:
             raise MissingRuntimeError(
                 f'{module} cannot be imported ({first_line(error)}); install the runtime with: '
