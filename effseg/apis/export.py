@@ -13,7 +13,7 @@ from ..deploy.backends import SUFFIXES, backend
 from ..deploy.exporting import Export
 from ..deploy.program import Unfused
 from ..deploy.reference import check_classes
-from ..deploy.spec import PRECISIONS, Spec
+from ..deploy.spec import PRECISIONS, Spec, normalisation
 from ..engine.optim import check_bfloat16
 from ..errors import ConfigError
 from ..fusion.segmentor import check_model, threshold_of
@@ -146,6 +146,7 @@ def _opened(config: str, checkpoint: str, to: str, precision: str, asked: Option
         raise ConfigError(
             'the model was trained on BGR images; artifacts take RGB, so data_preprocessor.bgr_to_rgb must be True'
         )
+    mean, std = normalisation(preprocessor)
     height, width = asked.size or preprocessor.get('size') or (512, 512)
     assert asked.output and asked.fit  # settled
     spec = Spec(
@@ -154,8 +155,8 @@ def _opened(config: str, checkpoint: str, to: str, precision: str, asked: Option
         width=width,
         output=asked.output,
         precision=precision,
-        mean=preprocessor.mean,
-        std=preprocessor.std,
+        mean=mean,
+        std=std,
         classes=model.dataset_meta['classes'],
         palette=model.dataset_meta['palette'],
         checkpoint_sha256=files.digest(Path(checkpoint)),

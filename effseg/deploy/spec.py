@@ -8,9 +8,10 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import ArtifactError, ConfigError
 from ..files import digest, files_of
@@ -219,6 +220,13 @@ class Spec:
             raise ArtifactError(
                 f'{origin} is not the spec of an effseg artifact ({error}); export the model again'
             ) from error
+
+
+def normalisation(preprocessor: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Mean and std of a config's data preprocessor; without a mean it leaves the numbers of images as they are."""
+    if preprocessor.get('mean') is None:
+        return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    return preprocessor['mean'], preprocessor.get('std')
 
 
 def lost_seal(text: str) -> bool:

@@ -208,8 +208,8 @@ ARGUMENTS: dict[str, dict[str, Check]] = {
     'EncoderDecoder': dict(_SEGMENTER, decode_head=_HEADS),
     'CascadeEncoderDecoder': dict(_SEGMENTER, decode_head=sequence(_HEADS, 1, 4), num_stages=integer(1, 4)),
     'SegDataPreProcessor': dict(
-        mean=sequence(number(-1000, 1000), 3, 3),
-        std=sequence(number(1e-6, 1000), 3, 3),
+        mean=optional(sequence(number(-1000, 1000), 3, 3)),
+        std=optional(sequence(number(1e-6, 1000), 3, 3)),
         size=optional(_SHAPE),
         size_divisor=optional(integer(1, SIDE)),
         pad_val=number(-1000, 1000),

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..deploy import Artifact, load
 from ..deploy.backends import SUFFIXES
+from ..deploy.spec import normalisation
 from ..errors import ArtifactError, ConfigError
 from ..fusion.labels import label_map
 from .network import resize_steps, say_windows, unflipped
@@ -50,7 +51,9 @@ def artifact_segmentor(cfg: Config, path: str, fit: str | None = None) -> 'Fitte
     artifact = load(path)
     spec = artifact.spec
     preprocessor = dict(cfg.model.data_preprocessor)
-    came = preprocessor.pop('mean', None), preprocessor.pop('std', None)
+    came = normalisation(preprocessor)
+    for inside in ('mean', 'std'):
+        preprocessor.pop(inside, None)
     if not all(
         value is not None and np.allclose(value, own, atol=1e-6) for value, own in zip(came, (spec.mean, spec.std))
     ):

@@ -55,6 +55,13 @@ def test_every_class_that_occurs_is_seen(proof):
         assert aligned.mean() > 0.95, 'an image and its label map show different things'
 
 
+def test_a_network_that_reads_images_as_they_are_keeps_doing_so(checkpoint, scenes, monkeypatch):
+    monkeypatch.setattr(deploy, 'export', lambda *arguments: arguments[2])
+    options = {'model.data_preprocessor.mean': None, 'model.data_preprocessor.std': None}
+    spec = effseg.export(TINY, checkpoint, 'onnx', size=SIZE, cfg_options=options)
+    assert (spec.mean, spec.std) == ((0, 0, 0), (1, 1, 1))
+
+
 def test_no_image_is_added_where_all_is_seen(proof):
     images, shown = proof([np.full(SIZE, number % 2, np.uint8) for number in range(20)])
     assert seen(np.stack(shown)) == {0, 1} and len(images) == 4

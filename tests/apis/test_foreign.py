@@ -87,8 +87,11 @@ def test_scores(tool, foreign, exported, tmp_path):
     assert score(done(tool('test', config, checkpoint, '--work-dir', tmp_path, '--fused'))) == pytest.approx(
         own, abs=0.02
     )
-    for name in ('logits-fp32', 'labels-fp32'):
-        assert 0 <= score(done(tool('test', config, exported[name], '--work-dir', tmp_path))) <= 100
+    logits, labels = (
+        score(done(tool('test', config, exported[name], '--work-dir', tmp_path)))
+        for name in ('logits-fp32', 'labels-fp32')
+    )
+    assert logits == pytest.approx(labels, abs=0.02) and logits > 0
 
 
 def test_predicts(tool, foreign, exported, scenes, tmp_path):

@@ -89,6 +89,8 @@ def test_smaller_images_are_padded_with_the_mean(artifact):
     'changes, error',
     [
         (dict(data_preprocessor=dict(mean=[0, 0, 0])), ArtifactError),
+        (dict(data_preprocessor=dict(mean=None, std=None)), ArtifactError),
+        (dict(data_preprocessor=dict(std=None)), ArtifactError),
         (dict(data_preprocessor=dict(bgr_to_rgb=False)), ConfigError),
         (dict(data_preprocessor=dict(test_cfg=dict(size_divisor=32))), ConfigError),
     ],
