@@ -50,7 +50,8 @@ def check_counts(runs: int, threads: Sequence[int]) -> None:
 
 def spec_of(model: nn.Module, runtime: str, size: tuple[int, int]) -> Spec:
     """The spec of a file of logits that is timed and thrown away."""
-    mean, std = (getattr(model.data_preprocessor, name).flatten().tolist() for name in ('mean', 'std'))
+    unchanged = dict(mean=torch.zeros(3), std=torch.ones(3))  # images of a preprocessor that has none
+    mean, std = (getattr(model.data_preprocessor, name, own).flatten().tolist() for name, own in unchanged.items())
     spec = Spec.unnamed(runtime, size, model.num_classes, mean, std)
     align_corners = bool(deciding_head(model).align_corners)
     return dataclasses.replace(spec, align_corners=align_corners, threshold=threshold_of(model))
