@@ -2,7 +2,7 @@
 measured.
 
 What comes from a hub is data: weights in a format that holds no code, and a config in which
-:mod:`effseg.hub_schema` knows every type, every argument and the values it may have.
+:mod:`effseg.hub.schema` knows every type, every argument and the values it may have.
 """
 
 import contextlib
