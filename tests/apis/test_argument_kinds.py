@@ -111,7 +111,7 @@ def quick(monkeypatch):
 
     monkeypatch.setattr(backends.backend('onnx'), 'export', no_runtime)
     monkeypatch.setattr(huggingface_hub, 'HfApi', Api)
-    monkeypatch.setattr(hub, '_read_config', lambda path: path.is_file())
+    monkeypatch.setattr('effseg.hub.model._read_config', lambda path: path.is_file())
     monkeypatch.setattr(fused, 'PHOTO', (64, 96))
     monkeypatch.setattr(fused, '_print_rates', lambda runs: 1.0)
     monkeypatch.setattr(latency, 'export', no_runtime)
