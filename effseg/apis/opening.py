@@ -201,7 +201,14 @@ def dataset_meta(cfg: Config) -> dict:
 
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     with of_config('test_dataloader.dataset'):
-        return DATASETS.build(dict(dataset_of(cfg, 'test_dataloader'), lazy_init=True, pipeline=[])).metainfo
+        meta = DATASETS.build(dict(dataset_of(cfg, 'test_dataloader'), lazy_init=True, pipeline=[])).metainfo
+    missing = [name for name in ('classes', 'palette') if not meta.get(name)]
+    if missing:
+        raise ConfigError(
+            f'test_dataloader.dataset names no {" and no ".join(missing)}: give it metainfo=dict(classes=("sky", ...), '
+            'palette=[[110, 180, 230], ...])'
+        )
+    return meta
 
 
 def check_classes(came: Sequence[str], expected: Sequence[str], weights: str, config: str) -> None:

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -76,6 +77,15 @@ def test_a_wrong_suffix_is_named(tool):
 
 def test_classes_of_data_and_head_must_agree(tool):
     assert_refused(tool('train', TINY, '--cfg-options', 'model.decode_head.num_classes=5'), '8 classes', '5')
+
+
+@pytest.mark.parametrize('name', ['train', 'predict'])
+def test_a_data_set_without_classes_is_asked_for_them(tool, scenes, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    nameless = 'dict(dataset=dict(metainfo=dict(_delete_=True)))'
+    Path('nameless.py').write_text(f'_base_ = {TINY!r}\nval_dataloader = test_dataloader = {nameless}\n')
+    call = dict(train=['--no-data-check'], predict=['weights.pth', scenes / 'images' / 'val', '--out-dir', 'out'])
+    assert_refused(tool(name, 'nameless.py', *call[name]), 'classes', 'metainfo=dict(classes=')
 
 
 def test_an_unknown_arch_is_answered_with_the_known(tool, tmp_path):

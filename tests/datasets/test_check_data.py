@@ -367,6 +367,13 @@ DEFECTS = {
         '0001_image.png',
         {},
     ),
+    'classes have no names': (
+        lambda r: None,
+        'config: no class names',
+        ERROR,
+        'val',
+        {'val_dataloader.dataset.metainfo': dict(_delete_=True)},
+    ),
     'one class of a sigmoid': (
         lambda r: None,
         'config: one class',

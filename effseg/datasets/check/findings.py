@@ -7,6 +7,10 @@ _REPLACE = 'replace the file, or delete the pair'
 # kind: (severity, what to do); an error is what training would go wrong by
 KINDS = {
     'config: number of classes': (ERROR, 'make model.decode_head.num_classes and metainfo agree'),
+    'config: no class names': (
+        ERROR,
+        "name them in the data set: metainfo=dict(classes=('sky', ...), palette=[[110, 180, 230], ...])",
+    ),
     'config: one class': (
         ERROR,
         'name the background as a class too: two classes in metainfo, decode_head.num_classes=2; for one sigmoid '

@@ -8,7 +8,10 @@ from .split import find_splits
 from .survey import survey
 
 QUICK = 32  # pairs of a split that the quick look reads
-_ALWAYS = ('config: one', 'config: number', 'folder: missing', 'folder: no', 'image: missing', 'label map: missing')
+_ALWAYS = (
+    *('config: no class', 'config: one', 'config: number', 'folder: missing', 'folder: no', 'image: missing'),
+    'label map: missing',
+)
 
 
 def check_datasets(cfg: Config, loaders: tuple[str, ...], sample: int = 0) -> None:

@@ -83,6 +83,8 @@ def _split(name: str, number: str, dataset_cfg: Config, cfg: Config) -> Split:
 def _rules(name: str, dataset, dataset_cfg: Config, cfg: Config, findings: list[Finding]) -> Rules:
     head = cfg.model.decode_head[0] if isinstance(cfg.model.decode_head, list) else cfg.model.decode_head
     classes = tuple(dataset.metainfo.get('classes') or (str(number) for number in range(head.num_classes)))
+    if name != 'train' and not dataset.metainfo.get('classes'):
+        findings.append(finding('config: no class names', name, 'the data set names no classes to score'))
     if head.num_classes == 1:
         message = 'decode_head.num_classes is 1, and with one class every pixel is of it'
         findings.append(finding('config: one class', name, message))
