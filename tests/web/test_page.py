@@ -230,6 +230,22 @@ def test_where_webgpu_fails_webassembly_computes(gpu, artifacts, package, images
         assert (labels_of(gpu)[0] == expected(artifacts['labels'], images[0])).mean() >= AGREEMENT
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize('output', ['labels', 'logits'])
+def test_windows_go_over_a_photo_at_its_own_size(browser, model, fused, artifacts, package, images, tmp_path, output):
+    artifact, path = tmp_path / 'model.onnx', tmp_path / 'photo.png'
+    deploy.export(model, fused, spec_of('onnx', output, fit='windows'), artifact, images[:1])
+    photo = np.concatenate([np.concatenate(images[:3], 1), np.concatenate(images[3:], 1)])[:101, :251]
+    Image.fromarray(photo).save(path)
+    middles = load(artifacts['labels']).labels(photo, 'windows')
+    assert (load(artifacts['labels']).labels(photo) == middles).mean() < 0.95  # by letterbox
+    with served(write_site(str(artifact), str(tmp_path / 'site'), package)) as (address, _):
+        open_page(browser, address)
+        choose(browser, path)
+        labels, size = labels_of(browser)
+        assert size == list(photo.shape[:2]) and (labels == middles).mean() >= AGREEMENT
+
+
 PAINTED = """
 const {canvas} = document.getElementById("overlay").getContext("2d"), {width, height} = canvas;
 const {data} = canvas.getContext("2d").getImageData(0, 0, width, height);
