@@ -13,7 +13,7 @@ def main(argv: list[str]) -> None:
     from effseg.apis.weights import export_weights
     from effseg.checkpoint.read import trusted
     from effseg.deploy.backends import SUFFIXES
-    from effseg.deploy.presets import PRESETS
+    from effseg.deploy.presets import PRESETS, settle
     from effseg.deploy.spec import FITS, OUTPUTS, PRECISIONS
 
     parser = cli.Parser(description=__doc__)
@@ -84,6 +84,7 @@ def main(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     with trusted(args.trust_checkpoint):
         if args.to == 'safetensors':
+            settle(args.preset, args.to, args.output, args.fit)
             print(export_weights(args.config, args.checkpoint, args.out, args.cfg_options))
             return
         options = dict(

@@ -221,12 +221,11 @@ def _check(
     path: Path, writer: ModuleType, spec: Spec, images: Sequence[np.ndarray], calibration: Sequence[np.ndarray]
 ) -> None:
     delegates = {None: writer.PRECISIONS, **getattr(writer, 'DELEGATES', {})}
-    if spec.delegate not in delegates:
-        raise ConfigError(f'--backend {spec.delegate} is for --to executorch; {spec.backend} has no choice of backends')
     if spec.precision not in delegates[spec.delegate]:
         why = getattr(writer, 'MISSING', {}).get(spec.precision) if spec.delegate is None else None
+        owner = f'{spec.backend}, --backend {spec.delegate}' if spec.delegate else spec.backend
         raise ConfigError(
-            f'--precision {spec.precision} does not exist for {spec.backend}{f" ({why})" if why else ""}; use one of '
+            f'--precision {spec.precision} does not exist for {owner}{f" ({why})" if why else ""}; use one of '
             f'{", ".join(delegates[spec.delegate])}'
         )
     if path.suffix != SUFFIXES[spec.backend]:

@@ -87,6 +87,10 @@ class Spec:
                 raise ConfigError(f'{name}={getattr(self, name)!r} is unknown; use one of {options}')
         if presets.PRESETS[self.preset].whole:
             object.__setattr__(self, 'grid', (self.height, self.width))
+        if self.delegate is not None and (self.backend, self.delegate) != ('executorch', 'coreml'):
+            raise ConfigError(
+                f'--backend {self.delegate} is for --to executorch; {self.backend} has no choice of backends'
+            )
         if min(self.height, self.width) < MULTIPLE or self.height % MULTIPLE or self.width % MULTIPLE:
             raise ConfigError(
                 f'size {self.height}x{self.width} (height x width) cannot be exported: both sides must be '

@@ -1,5 +1,3 @@
-import dataclasses
-
 import pytest
 import torch
 
@@ -45,13 +43,16 @@ def test_what_other_partitioners_would_leave_is_named():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('precision, output', [('fp32', 'logits'), ('fp16', 'labels')])
-def test_core_ml_computes_it_in_one_piece(trained, scenes, tmp_path, precision, output):
+@pytest.mark.parametrize(
+    'precision, output, preset',
+    [('fp32', 'logits', 'raw'), ('fp16', 'labels', 'raw'), ('fp16', 'logits', 'react-native-executorch')],
+)
+def test_core_ml_computes_it_in_one_piece(trained, scenes, tmp_path, precision, output, preset):
     need('executorch')
     need('coreml')
     with torch.no_grad():
         network = effseg.fuse(trained, size=SIZE).exportable()
-    spec = spec_of('executorch', output, precision, classes=8, delegate='coreml')
+    spec = spec_of('executorch', output, precision, classes=8, delegate='coreml', preset=preset)
     images, path = [image for image, _ in scenes[:4]], tmp_path / 'm.pte'
     done = deploy.export(trained, network, spec, path, images)
     assert done.delegation.delegates == 1 and not done.delegation.left and done.parity.agreement > 0.999
@@ -65,11 +66,13 @@ def test_core_ml_computes_it_in_one_piece(trained, scenes, tmp_path, precision, 
 
 
 def test_other_runtimes_have_no_core_ml_inside(model, fused, images, tmp_path):
-    spec = spec_of('onnx', delegate='coreml')
-    with pytest.raises(ConfigError, match='--backend coreml is for --to executorch'):
-        deploy.export(model, fused, spec, tmp_path / 'm.onnx', images)
-    with pytest.raises(ConfigError, match='int8 does not exist .* use one of fp32, fp16'):
-        spec = dataclasses.replace(spec, backend='executorch', precision='int8')
+    for others in (dict(), dict(preset='transformers.js')):
+        with pytest.raises(ConfigError, match='--backend coreml is for --to executorch; onnx has no choice'):
+            spec_of('onnx', delegate='coreml', **others)
+    with pytest.raises(
+        ConfigError, match='int8 does not exist for executorch, --backend coreml; use one of fp32, fp16'
+    ):
+        spec = spec_of('executorch', precision='int8', delegate='coreml')
         deploy.export(model, fused, spec, tmp_path / 'm.pte', images, images)
 
 
