@@ -5,8 +5,10 @@ import copy
 import numpy as np
 import pytest
 import torch
+from networks import MEAN, STD, segmenter
 
 import effseg
+from effseg.demo.scenes import draw_scene
 from effseg.deploy.half import HalfProgram, _HalfMode
 from effseg.deploy.program import Program, Unfused, largest
 from effseg.fusion import norms
@@ -42,6 +44,35 @@ def test_large_maps_keep_their_labels(trained, scenes, factor, compare):
     for sums in (False, True):
         kept, overflow = agreement(model, network, scenes, compare, sums)
         assert kept > 0.995 and overflow is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('side', [512, 1024])
+@torch.no_grad()
+def test_maps_of_five_thousand_and_150_classes_are_held(random_stats, side, capsys):
+    """EfficientFormer-L1 with the all-MLP head, the last map brought to 5,000."""
+    model = random_stats(segmenter('l1', 150, channels=256, head=dict(type='SegformerHead'), resolution=16)).float()
+    image = draw_scene((side, side), np.random.default_rng(0))[0]
+    pixels = (torch.from_numpy(image).float() - torch.tensor(MEAN)) / torch.tensor(STD)
+    last = []
+    for goal in (None, 5000):
+        large = with_large_map(model, 1e4 * goal / last[0] if goal else 1e4)
+        hook = large.backbone.stages[3].register_forward_hook(
+            lambda module, given, x: last.append(float(x.abs().max()))
+        )
+        large.extract_feat(pixels.permute(2, 0, 1)[None])
+        hook.remove()
+    network = effseg.fuse(large, size=(side, side)).exportable()
+    spec = spec_of('onnx', size=(side, side), classes=150)
+    expected = Program(network, spec)(torch.from_numpy(image)[None])[0]
+    for sums in (False, True):
+        half = HalfProgram(Program(network, spec), sums)
+        found = torch.from_numpy(half(image))
+        error = float((found - expected).abs().mean() / expected.std())
+        kept = float((found.argmax(0) == expected.argmax(0)).float().mean())
+        with capsys.disabled():
+            print(f'\n{side}: maps to {last[1]:,.0f}, sums {sums}: logits off by {error:.5f}, {kept:.4f} of labels')
+        assert half.overflow is None and error < 0.005 and kept > 0.999
 
 
 @torch.no_grad()
