@@ -63,7 +63,7 @@ def main(argv: list[str]) -> None:
         type=int,
         default=64,
         metavar='N',
-        help='training images that choose the ranges of int8; 0: of weights alone',
+        help='training images that choose the ranges of int8; 0: of weights alone, ExecuTorch finds them in every run',
     )
     parser.add_argument(
         '--images', nargs='+', help="files and folders to compare and calibrate on (default: the config's data)"

@@ -41,7 +41,7 @@ class Options:
         images: files and folders to compare and calibrate on, instead of the config's data sets.
         proof_images: how many to compare on; more where a class that occurs in the data would not be seen.
         calibration: how many training images, through the validation pipeline, choose the ranges of int8; with 0, or
-            where the config's training data are missing, int8 is of weights alone.
+            where the config's training data are missing, int8 is of weights alone, or of ranges found in every run.
         keep_inaccurate: write fp16 and int8 that cost more accuracy than they may, and say so.
         cfg_options: overrides of the config.
     """

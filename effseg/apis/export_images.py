@@ -36,7 +36,7 @@ class ExportImages:
         try:
             return self._read('train_dataloader', self.calibration_count, cover=False)[0]
         except DataError as error:
-            print(f'nothing to calibrate int8 on, so it is of weights alone: {error}', flush=True)
+            print(f'nothing to calibrate int8 on, so no image chooses its ranges: {error}', flush=True)
             return []
 
     def _read(self, loader: str, count: int, cover: bool) -> tuple[list[np.ndarray], list[np.ndarray]]:

@@ -18,7 +18,7 @@ import numpy as np
 from torch import nn
 
 from .. import files
-from ..errors import ArtifactError, ConfigError, DataError, EffsegError
+from ..errors import ArtifactError, ConfigError, DataError, EffsegError, ParityError
 from . import parity, presets
 from .accelerator import Accelerated, accelerated, check_file
 from .artifact import load
@@ -26,6 +26,8 @@ from .backends import SUFFIXES, Delegation, backend
 from .quantize import attempts, quality, survived, unlike
 from .reference import Reference
 from .spec import Spec, beside, seal, write_beside
+
+WEIGHTS_ALONE = 'INT8 OF WEIGHTS ALONE: the maps stay in float'
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Export:
             runtimes that no phone's accelerator runs.
         interpreted: whether the proof evaluated the file's program in torch, since its runtime does not run here.
         inaccuracy: what of its aim the file misses, and was kept all the same; None where it misses nothing.
-        calibrated: how many images chose the ranges of int8; with 0 it is of weights alone.
+        calibrated: how many images chose the ranges of int8.
         floats: layers that int8 leaves in float: the norms, and where it was seen to hurt.
         unlike: how the images that int8 was calibrated on differ from those it was compared on; None where they do not.
         delegation: what its runtime accelerates.
@@ -74,7 +76,7 @@ class Export:
         if self.spec.precision == 'int8':
             proof = f'kept in float, as measured: {", ".join(self.floats) or "nothing"}\n{proof}'
             if not self.calibrated:
-                proof = f'INT8 OF WEIGHTS ALONE: the maps stay in float\n{proof}'
+                proof = f'{getattr(backend(self.spec.backend), "UNCALIBRATED", WEIGHTS_ALONE)}\n{proof}'
         if self.unlike:
             proof += f'\nWARNING, calibrated on other images than it was compared on: {self.unlike}'
         return (
@@ -120,7 +122,7 @@ def export(
 
     Raises:
         ConfigError: for a combination that the runtime has not, and a head of other classes than the spec's.
-        DataError: without images to compare on, or to calibrate on where the runtime needs them.
+        DataError: without images to compare on.
         MissingRuntimeError: naming the extra to install.
         ParityError: when the artifact does not reach the threshold of its precision.
     """
@@ -142,6 +144,11 @@ def export(
             seal(draft)
             return _Draft(draft, parity.compare(run(draft), reference, spec), delegation)
 
+        def halved(draft: Path) -> Accelerated | None:
+            if not hasattr(writer, 'in_half') or spec.precision not in ('fp32', *writer.HALF):
+                return None
+            return accelerated(functools.partial(writer.in_half, network, spec, draft), reference, spec)
+
         if spec.precision != 'fp32' and not proven:
             twin = dataclasses.replace(spec, precision='fp32')
             parity.judge(drafted(twin, 'fp32', []).proof, 'fp32')
@@ -151,14 +158,17 @@ def export(
             if spec.precision != 'int8' or survived(tried[-1][0].proof):
                 break
         (draft, proof, delegation), floats = max(tried, key=lambda one: quality(one[0].proof))
-        parity.judge(proof, spec.precision, keep_inaccurate)
+        try:
+            parity.judge(proof, spec.precision, keep_inaccurate)
+        except ParityError:
+            if spec.precision == 'fp16' and (half := halved(draft)) and half.overflow:
+                half.judge()  # names the layer
+            raise
         if spec.precision in ('fp16', 'bf16'):
             check_file(run(draft), network, reference, spec)
         missed = parity.inaccuracy(proof, spec.precision)
         calibrated = 0 if spec.backend == 'coreml' else len(calibration)
-        half = None
-        if hasattr(writer, 'in_half') and spec.precision in ('fp32', *writer.HALF):
-            half = accelerated(functools.partial(writer.in_half, network, spec, draft), reference, spec)
+        half = halved(draft)
         if half and spec.precision != 'fp32':
             half.judge(keep_inaccurate)
             missed = missed or half.shortfall
@@ -234,11 +244,6 @@ def _check(
         raise ConfigError(f'{path} is a folder of yours, which would be deleted: give another name')
     if not len(images):
         raise DataError('there is no image to compare the artifact with its source on; without one no file is written')
-    if spec.precision == 'int8' and not len(calibration) and hasattr(writer, 'UNCALIBRATED'):
-        raise DataError(
-            f'int8 of {spec.backend} takes images to calibrate on ({writer.UNCALIBRATED}): --calibration N with N of 1 '
-            "or more, from the config's training data or --images"
-        )
     for image in (*images, *calibration):
         if image.shape != spec.image_shape or image.dtype != np.uint8:
             raise DataError(f'an image of {image.dtype} {image.shape} came where uint8 {spec.image_shape} was expected')

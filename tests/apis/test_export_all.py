@@ -75,6 +75,8 @@ def test_without_images_to_calibrate_on_int8_is_of_weights_alone(monkeypatch, ca
     monkeypatch.setattr(export_images, '_images', missing)
     images = export_images.ExportImages(None, Spec.unnamed('onnx', (64, 96)), None, 30, 64)
     assert images.calibration == images.calibration == []
-    assert capsys.readouterr().out == 'nothing to calibrate int8 on, so it is of weights alone: there is no folder\n'
+    assert (
+        capsys.readouterr().out == 'nothing to calibrate int8 on, so no image chooses its ranges: there is no folder\n'
+    )
     with pytest.raises(DataError):
         _ = images.proof

@@ -8,7 +8,7 @@ import torch
 
 import effseg
 from effseg import deploy
-from effseg.deploy import accelerator
+from effseg.deploy import accelerator, exporting
 from effseg.deploy.program import Unfused
 from effseg.deploy.reference import Reference
 from effseg.errors import ParityError
@@ -72,6 +72,20 @@ def test_fp16_of_a_norm_that_squares_is_refused(large, images, in_torch, tmp_pat
         deploy.export(large, fused(large), spec, tmp_path / 'm.onnx', images, keep_inaccurate=keep)
     assert '--keep-inaccurate' not in str(raised.value) and len(str(raised.value).splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_an_overflow_is_named_where_the_labels_are_lost_already(large, images, in_torch, tmp_path, monkeypatch):
+    judge = exporting.parity.judge
+
+    def judged(proof, precision, *keep):
+        if precision == 'fp16':
+            raise ParityError('the same label at 80 %')
+        judge(proof, precision, *keep)
+
+    monkeypatch.setattr(exporting.parity, 'judge', judged)
+    spec = spec_of('onnx', 'labels', 'fp16', classes=8)
+    with pytest.raises(ParityError, match='norms.3 reaches'):
+        deploy.export(large, fused(large), spec, tmp_path / 'm.onnx', images[:1])
 
 
 @pytest.mark.slow

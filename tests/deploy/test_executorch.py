@@ -104,3 +104,36 @@ def test_parts_of_one_tensor_keep_their_numbers(separate, images, tmp_path, monk
     batch = torch.from_numpy(images[0][None].astype('float32'))
     (came,), expected = backend.load(tmp_path / 'model.pte').run(batch.numpy()), Program(network, spec)(batch)
     assert torch.allclose(torch.from_numpy(came), expected, atol=1e-4) == separate
+
+
+class Folds(torch.nn.Module):
+    """A conv behind a reshape, whose map has its channels first."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = torch.nn.Conv2d(3, 8, 16, 16), torch.nn.Conv2d(8, 3, 1)
+
+    def logits(self, x):
+        x = self.first(x)
+        return self.second(x.reshape(1, 8, x.shape[3], x.shape[2]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('left', [True, False])
+@torch.no_grad()
+def test_convs_behind_a_reshape_stay_in_float_without_images(left, images, tmp_path, monkeypatch):
+    need('executorch')
+    from effseg.deploy.backends import executorch as backend
+
+    torch.manual_seed(0)
+    network, spec = Folds().eval(), spec_of('executorch', precision='int8')
+    if not left:  # were this to pass, _channels_last could go
+        monkeypatch.setattr(backend, '_channels_last', lambda graph: {node.name for node in graph.nodes})
+    backend.export(network, spec, tmp_path / 'model.pte', [])
+    batch = torch.from_numpy(images[0][None].astype('float32'))
+    try:
+        (came,) = backend.load(tmp_path / 'model.pte').run(batch.numpy())
+    except RuntimeError:  # of the runtime, which refuses the shapes
+        assert not left
+    else:
+        assert torch.allclose(torch.from_numpy(came), Program(network, spec)(batch), atol=0.05) == left

@@ -238,7 +238,7 @@ def test_windows_go_over_a_photo_at_its_own_size(browser, model, fused, artifact
     photo = np.concatenate([np.concatenate(images[:3], 1), np.concatenate(images[3:], 1)])[:101, :251]
     Image.fromarray(photo).save(path)
     middles = load(artifacts['labels']).labels(photo, 'windows')
-    assert (load(artifacts['labels']).labels(photo) == middles).mean() < 0.95  # by letterbox
+    assert (load(artifacts['labels']).labels(photo) == middles).mean() < 0.99  # by letterbox
     with served(write_site(str(artifact), str(tmp_path / 'site'), package)) as (address, _):
         open_page(browser, address)
         choose(browser, path)
