@@ -12,6 +12,7 @@ from torch import nn
 
 from ..datasets.check.quick import check_datasets
 from ..engine.config import dataset_of, load_config
+from ..engine.ema import without_average
 from ..engine.protect import protect
 from ..engine.runner import build_runner, named_errors
 from ..errors import ConfigError
@@ -107,6 +108,7 @@ def test(
     if exported and fit != AS_CONFIG:
         cfg = of_photos(cfg)
     cfg.load_from = None
+    cfg.custom_hooks = without_average(cfg.get('custom_hooks') or [])
 
     def opened() -> nn.Module:
         segmenter = open_segmenter(cfg, checkpoint, fused, fit=fit, precision=precision)

@@ -7,6 +7,17 @@ from mmengine.registry import HOOKS, MODELS
 from mmengine.runner import Runner
 
 
+def without_average(hooks: list) -> list:
+    """A config's hooks without MMEngine's EMAHook and those that are made of it, for a test: a checkpoint holds the
+    mean as its weights, and the hook would copy and exchange those of a fused network or an exported file."""
+    return [hook for hook in hooks if not (isinstance(hook, dict) and _averages(hook.get('type')))]
+
+
+def _averages(kind: object) -> bool:
+    found = HOOKS.get(kind) if isinstance(kind, str) else kind
+    return isinstance(found, type) and issubclass(found, EMAHook)
+
+
 @MODELS.register_module()
 class WarmAverage(ExponentialMovingAverage):
     """MMEngine's exponential moving average that forgets faster at first: otherwise a short training would end near the
