@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 from ..datasets.check.quick import check_datasets
-from ..engine.config import dataset_of, load_config
+from ..engine.config import dataset_of, load_config, of_config
 from ..engine.ema import without_average
 from ..engine.protect import protect
 from ..engine.runner import build_runner, named_errors
@@ -108,7 +108,8 @@ def test(
     if exported and fit != AS_CONFIG:
         cfg = of_photos(cfg)
     cfg.load_from = None
-    cfg.custom_hooks = without_average(cfg.get('custom_hooks') or [])
+    with of_config('custom_hooks'):
+        cfg.custom_hooks = without_average(cfg.get('custom_hooks') or [])
 
     def opened() -> nn.Module:
         segmenter = open_segmenter(cfg, checkpoint, fused, fit=fit, precision=precision)

@@ -25,7 +25,7 @@ from .artifact import load
 from .backends import SUFFIXES, Delegation, backend
 from .quantize import attempts, quality, survived, unlike
 from .reference import Reference
-from .spec import Spec, beside, seal, write_beside
+from .spec import Spec, beside, read_beside, seal, write_beside
 
 WEIGHTS_ALONE = 'INT8 OF WEIGHTS ALONE: the maps stay in float'
 
@@ -115,7 +115,8 @@ def export(
         spec: of the artifact; its ``grid`` is measured.
         path: where to, with the runtime's suffix; the folder, where the spec's preset has one.
         images: (H, W, 3) uint8 RGB of the spec's size, real ones, to compare on.
-        calibration: likewise, to choose the ranges of int8 on; without any, int8 is of weights alone.
+        calibration: likewise, to choose the ranges of int8 on; without any, int8 is of weights alone, or the
+            ranges are found in every run (ExecuTorch).
         masks: (H, W) uint8 labels of the first ``images``, to score both networks on.
         keep_inaccurate: keep fp16 and int8 that miss their aim (:func:`effseg.deploy.parity.inaccuracy`).
         proven: the fp32 file of the same network and runtime passed on the same images, and is not made again.
@@ -129,7 +130,7 @@ def export(
     out, writer, started = Path(path), backend(spec.backend), time.perf_counter()
     path = presets.artifact_path(spec, out)
     _check(path, writer, spec, images, calibration)
-    presets.check_place(spec, out, again=beside(path).is_file())
+    presets.check_place(spec, out, again=_written_for(path, spec.preset))
     path.parent.mkdir(parents=True, exist_ok=True)
     runs_here = getattr(writer, 'runs_here', lambda spec: True)(spec)
     reference = Reference(model, spec, images, masks)
@@ -198,6 +199,15 @@ def export(
         files.size(path) / 1e6,
         time.perf_counter() - started,
     )
+
+
+def _written_for(path: Path, preset: str) -> bool:
+    """Whether an earlier export for the same library lies at a path, unchanged."""
+    try:
+        earlier = read_beside(path)
+    except (ArtifactError, OSError):
+        return False
+    return earlier is not None and earlier.preset == preset
 
 
 def _convert(writer: ModuleType, network: nn.Module, *arguments: Any) -> Delegation:

@@ -154,7 +154,7 @@ def check_place(spec, out: Path, again: bool) -> None:
     Args:
         spec: of the file.
         out: what ``--out`` names.
-        again: the artifact of an earlier export lies there, and the text files beside it are its own.
+        again: an earlier export for the same library lies there, and the text files beside it are its own.
 
     Raises:
         ConfigError: for a file where a folder is expected, and when a text file that the library expects is there, and

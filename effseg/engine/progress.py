@@ -47,7 +47,6 @@ class ProgressHook(Hook):
     def before_train(self, runner) -> None:
         self.start, self.first = time.monotonic(), runner.iter
         self.interval = logging_interval(runner)
-
         if runner.iter >= runner.max_iters:
             self._show(f'{runner.iter} of {runner.max_iters} iterations are done: nothing is left to train', True)
 

@@ -38,6 +38,13 @@ def test_scores_of_both_forms_agree_to_the_last_digit(tool, checkpoint, tmp_path
     assert all(np.array_equal(fused[name], unfused[name]) for name in fused)
 
 
+def test_a_hook_that_cannot_be_looked_up_is_one_line(tool, checkpoint, tmp_path):
+    config = tmp_path / 'odd.py'
+    config.write_text(f"_base_ = [{str(TINY)!r}]\ncustom_hooks = [dict(type='.')]\n")
+    outcome = tool('test', config, checkpoint, '--work-dir', tmp_path)
+    assert outcome.status == 2 and "the config's custom_hooks cannot be built" in outcome.err, outcome
+
+
 def test_images_are_labelled_alike(tool, checkpoint, scenes, tmp_path):
     for name, options in (('unfused', []), ('fused', ['--fused'])):
         outcome = tool(

@@ -118,17 +118,32 @@ class Folds(torch.nn.Module):
         return self.second(x.reshape(1, 8, x.shape[3], x.shape[2]))
 
 
+class Splits(torch.nn.Module):
+    """A map that two convs read, one of them behind others."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = torch.nn.Conv2d(3, 8, 3, 2, 1), torch.nn.Conv2d(8, 8, 3, 2, 1)
+        self.beside, self.behind = torch.nn.Conv2d(8, 3, 1), torch.nn.Conv2d(8, 3, 1)
+
+    def logits(self, x):
+        x = torch.nn.functional.gelu(self.first(x))
+        y = self.behind(torch.nn.functional.gelu(self.second(x)))
+        return self.beside(x) + torch.nn.functional.interpolate(y, size=x.shape[2:], mode='bilinear')
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('left', [True, False])
+@pytest.mark.parametrize('network', [Folds, Splits])
 @torch.no_grad()
-def test_convs_behind_a_reshape_stay_in_float_without_images(left, images, tmp_path, monkeypatch):
+def test_convs_that_would_be_wrong_stay_in_float_without_images(network, left, images, tmp_path, monkeypatch):
     need('executorch')
     from effseg.deploy.backends import executorch as backend
 
     torch.manual_seed(0)
-    network, spec = Folds().eval(), spec_of('executorch', precision='int8')
-    if not left:  # were this to pass, _channels_last could go
-        monkeypatch.setattr(backend, '_channels_last', lambda graph: {node.name for node in graph.nodes})
+    network, spec = network().eval(), spec_of('executorch', precision='int8')
+    if not left:  # were this to pass, _found_in_every_run could go
+        monkeypatch.setattr(backend, '_found_in_every_run', lambda graph: {node.name for node in graph.nodes})
     backend.export(network, spec, tmp_path / 'model.pte', [])
     batch = torch.from_numpy(images[0][None].astype('float32'))
     try:

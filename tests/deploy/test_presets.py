@@ -86,6 +86,11 @@ def test_names_of_somebody_else_stay_and_those_of_an_earlier_export_are_replaced
         deploy.export(model, fused, spec_for('litert'), out, images[:2])
     assert names.read_text() == 'mine' and not out.exists()
     names.unlink()
+    deploy.export(model, fused, dataclasses.replace(spec_for('litert'), preset='raw'), out, images[:2])
+    names.write_text('mine, beside a raw file, which has none')
+    with pytest.raises(ConfigError, match='did not write it'):
+        deploy.export(model, fused, spec_for('litert'), out, images[:2])
+    names.unlink()
     deploy.export(model, fused, spec_for('litert'), out, images[:2])
     names.write_text('of an earlier export')
     deploy.export(model, fused, spec_for('litert'), out, images[:2])

@@ -162,12 +162,12 @@ def _to_int8(program, inputs: list[np.ndarray], floats: tuple[str, ...], spec: S
 
     keep = {f'network.{layer}' for layer in floats}
     convs = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=not inputs)
-    quantizer, last = XNNPACKQuantizer(), _channels_last(program.graph)
+    quantizer, found = XNNPACKQuantizer(), _found_in_every_run(program.graph)
     quantizer.set_operator_type(torch.ops.aten.conv2d.default, convs)
     quantizer.set_filter_function(
         lambda node: (
             not keep & {path for path, _ in node.meta.get('nn_module_stack', {}).values()}
-            and (inputs or node.op == 'get_attr' or node.args[0].name in last)
+            and (inputs or node.op == 'get_attr' or node.args[0].name in found)
         )
     )
     prepared = prepare_pt2e(program, quantizer)
@@ -176,19 +176,21 @@ def _to_int8(program, inputs: list[np.ndarray], floats: tuple[str, ...], spec: S
     return convert_pt2e(prepared)
 
 
-def _channels_last(graph) -> set[str]:
-    """The maps that XNNPACK's partitioner has with their channels last, by name. Of others executorch 1.5 quantizes no
-    conv in every run: it gives another order to the graph's own input instead, and the file does not run
-    (channels_last_tagged_reshape_pass.py, input_to_nhwc)."""
-    found: set[str] = set()
+def _found_in_every_run(graph) -> set[str]:
+    """The maps, by name, that executorch 1.5 quantizes right where their ranges are found in every run: those that have
+    their channels last, and that one conv reads. For others it gives another order to the graph's own input, and the
+    file does not run (channels_last_tagged_reshape_pass.py, input_to_nhwc); of a map that several convs read, it gives
+    some of them wrong numbers."""
+    last: set[str] = set()
     for node in graph.nodes:
         name = getattr(node.target, '__name__', '')
         if name.startswith(('view', 'reshape', 'flatten', 'squeeze', 'unsqueeze', 'linear', 'matmul')):
             continue
-        given = any(one.name in found for one in node.all_input_nodes)
+        given = any(one.name in last for one in node.all_input_nodes)
         if given or name.startswith(('conv2d', 'upsample', 'avg_pool2d', 'max_pool2d', 'mean')):
-            found.add(node.name)
-    return found
+            last.add(node.name)
+    readers = Counter(node.args[0].name for node in graph.nodes if getattr(node.target, '__name__', '')[:6] == 'conv2d')
+    return {name for name in last if readers[name] == 1}
 
 
 def _delegation(module, spec: Spec) -> Delegation:
