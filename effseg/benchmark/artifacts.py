@@ -42,7 +42,7 @@ def compare_artifacts(
         image: a file, which goes through each by its fit; a drawn scene of the artifacts' size when left out.
         runs: of each.
         engines: of :mod:`effseg.benchmark.engines`, each of which runs every .onnx file as well.
-        threads: for ONNX Runtime, LiteRT and torch; ExecuTorch's Python runtime takes as many as there are cores.
+        threads: each of these thread counts in turn.
     """
     check_counts(runs, threads)
     if engines and not any(path.endswith('.onnx') for path in paths):
@@ -64,6 +64,7 @@ def compare_artifacts(
             differences = _load_engines(loaded, engines, Path(scratch), count, seen)
             # MMSegmentation's predict takes the pixels that the files see
             _compare(loaded, model, photo, photo if spec.fit == 'windows' else seen, runs, differences)
+            loaded.clear()  # ExecuTorch changes its threads only while no file is open
 
 
 @dataclass(frozen=True)

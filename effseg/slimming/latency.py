@@ -3,7 +3,6 @@
 import csv
 import json
 import math
-import os
 import random
 import statistics
 import tempfile
@@ -295,7 +294,3 @@ def _check(runtime: str, size: tuple[int, int], threads: int | None = None, runs
         return
     if threads < 1 or runs < 1:
         raise ConfigError(f'{threads} threads and {runs} runs were asked for; each takes a number of 1 or more')
-    if runtime == 'executorch' and threads != os.cpu_count():
-        raise ConfigError(
-            f"ExecuTorch's Python runtime takes as many threads as there are cores: give --threads {os.cpu_count()}"
-        )

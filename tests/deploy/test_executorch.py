@@ -1,8 +1,12 @@
+import weakref
+
+import numpy as np
 import pytest
 import torch
 
 import effseg
 from effseg import deploy
+from effseg.deploy.backends import executorch as backend
 from effseg.deploy.program import Program
 from effseg.errors import ConfigError, MissingRuntimeError, ParityError
 
@@ -25,6 +29,22 @@ class TestExecuTorch(BackendContract):
         ports = meta.input_tensor_meta(0), meta.output_tensor_meta(0)
         types = {6: 'float32'}  # of executorch.exir.schema.ScalarType
         return [(None, types[int(port.dtype())], tuple(port.sizes())) for port in ports]
+
+    def test_it_has_the_threads_asked_for(self, exported, images, monkeypatch):
+        """Which are those of all files of a process, so that they change only while none is open."""
+        from executorch.extension.pybindings import portable_lib
+
+        monkeypatch.setattr(backend, '_open', weakref.WeakSet())
+        before = portable_lib._threadpool_get_thread_count()
+        expected = deploy.load(exported.path)(images[0])
+        for count in (before + 1, 1):
+            artifact = deploy.load(exported.path, count)
+            assert portable_lib._threadpool_get_thread_count() == count
+            np.testing.assert_array_equal(artifact(images[0]), expected)
+            with pytest.raises(ConfigError, match=f'{count + 1} threads were asked for.* run on {count}'):
+                deploy.load(exported.path, count + 1)
+            del artifact
+        deploy.load(exported.path, before)
 
 
 def test_what_other_partitioners_would_leave_is_named():
@@ -94,8 +114,6 @@ class Attends(torch.nn.Module):
 @torch.no_grad()
 def test_parts_of_one_tensor_keep_their_numbers(separate, images, tmp_path, monkeypatch):
     need('executorch')
-    from effseg.deploy.backends import executorch as backend
-
     torch.manual_seed(0)
     network, spec = Attends().eval(), spec_of('executorch')
     if not separate:  # were this to pass, _separate could go
@@ -138,8 +156,6 @@ class Splits(torch.nn.Module):
 @torch.no_grad()
 def test_convs_that_would_be_wrong_stay_in_float_without_images(network, left, images, tmp_path, monkeypatch):
     need('executorch')
-    from effseg.deploy.backends import executorch as backend
-
     torch.manual_seed(0)
     network, spec = network().eval(), spec_of('executorch', precision='int8')
     if not left:  # were this to pass, _found_in_every_run could go

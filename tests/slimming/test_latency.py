@@ -1,7 +1,6 @@
 """The parts of a network add up to it, and the table says what it is of."""
 
 import json
-import os
 import random
 
 import pytest
@@ -76,7 +75,7 @@ def test_every_kind_of_chain_runs(random_stats, backbone, runtime, tmp_path):
         paths = [tmp_path / f'{length}{SUFFIXES[runtime]}' for length in LENGTHS]
         for length, path in zip(LENGTHS, paths):
             export(chain_of(part, network, SIZE, length), runtime, SIZE, path)
-        short, long = milliseconds(paths, runtime, SIZE, os.cpu_count() if runtime == 'executorch' else 1, 20)
+        short, long = milliseconds(paths, runtime, SIZE, 1, 20)
         assert 0 < short < long, part
 
 
@@ -203,7 +202,7 @@ def test_a_manifest_of_somebody_else_is_one_line(emitted, tmp_path, change):
     with pytest.raises(ConfigError, match='give no table'):
         read(change if isinstance(change, str) else {**manifest, **change})
     with pytest.raises(ConfigError, match='was not written by effseg'):
-        latency.emit(TINY, 'executorch', (64, 64), str(tmp_path))  # whose threads are the phone's
+        latency.emit(TINY, 'executorch', (64, 64), str(tmp_path))
 
 
 def test_what_is_measured_stands_beside_the_prediction(random_stats, monkeypatch):
@@ -262,7 +261,6 @@ def test_missing_rows_are_named(network):
     [
         (('--size', 64, 65), 'multiples of 32'),
         (('--threads', 0), '0 threads'),
-        (('--runtime', 'executorch', '--threads', 999), 'as many threads as there are cores'),
     ],
 )
 def test_what_cannot_be_measured_is_said(scenes, tool, tmp_path, arguments, said):

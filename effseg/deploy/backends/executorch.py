@@ -10,6 +10,7 @@ import operator
 import re
 import sys
 import tempfile
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import ArtifactError, EffsegError, MissingRuntimeError, first_line
+from ...errors import ArtifactError, ConfigError, EffsegError, MissingRuntimeError, first_line
 from ..interface import axes, given, input_port
 from ..quiet import quiet
 from ..spec import Spec
@@ -33,6 +34,7 @@ UNCALIBRATED = 'INT8 WITHOUT IMAGES: the ranges of the maps are found in every r
 # what a pass for Qualcomm's NPU takes out before the partitioner looks: _passes/remove_redundancy.py
 REDUNDANT = {'dim_order_ops._clone_dim_order.default', 'aten.alias_copy.default', 'aten.lift_fresh_copy.default'}
 METHOD = 'effseg_spec'
+_open: weakref.WeakSet = weakref.WeakSet()  # the runtime's methods that run on its threads
 
 
 def runs_here(spec: Spec) -> bool:
@@ -126,6 +128,8 @@ def load(path: Path, threads: int | None = None) -> Session:
     import torch
     from executorch.runtime import Runtime, Verification
 
+    if threads:
+        _give_threads(threads)
     try:
         with quiet():
             program = Runtime.get().load_program(path, verification=Verification.InternalConsistency)
@@ -139,6 +143,7 @@ def load(path: Path, threads: int | None = None) -> Session:
         raise ArtifactError(
             f'ExecuTorch cannot read {path}: {first_line(error)}; it is cut or not a .pte file'
         ) from error
+    _open.add(method)
     meta = method.metadata
     return Session(
         spec=spec,
@@ -148,6 +153,22 @@ def load(path: Path, threads: int | None = None) -> Session:
         ),
         run=lambda array: [result.numpy() for result in method.execute([torch.from_numpy(array)])],
     )
+
+
+def _give_threads(count: int) -> None:
+    """Sets the number of threads, of which a process has one pool; methods keep a pointer to the one they were loaded
+    with."""
+    from executorch.extension.pybindings.portable_lib import _threadpool_get_thread_count, _unsafe_reset_threadpool
+
+    now = _threadpool_get_thread_count()
+    if count == now:
+        return
+    if _open:
+        raise ConfigError(
+            f'{count} threads were asked for, and .pte files that are open in this process run on {now}: ExecuTorch '
+            'has one number for all; close them first'
+        )
+    _unsafe_reset_threadpool(count)
 
 
 def _to_int8(program, inputs: list[np.ndarray], floats: tuple[str, ...], spec: Spec):
