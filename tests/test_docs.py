@@ -45,7 +45,7 @@ def test_own_data_from_masks_to_the_phone(tool, tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     write_demo_data('my_data', train=4, val=2, size=(64, 96))
-    page_config, taught = blocks(DOCS / 'own_data.md', 'python')
+    page_config, *taught = blocks(DOCS / 'own_data.md', 'python')
     Path('page_config.py').write_text(page_config.replace('(512, 512)', '(64, 64)').replace('(2048, 512)', '(96, 64)'))
     Path('my_config.py').write_text(SMALL)
     run = [call for call in tool_calls(DOCS / 'own_data.md') if call[:2] != ['hub', 'push']]  # which takes an account
@@ -89,9 +89,13 @@ def test_own_data_from_masks_to_the_phone(tool, tmp_path, monkeypatch):
     ):
         assert (mine / file).is_file(), file
     assert tool('test', 'my_config.py', mine / 'best.pth', '--tta').status == 0
-    Path('taught.py').write_text(taught.replace('large_config.py', 'my_config.py').replace('large/', 'mine/'))
-    outcome = tool('train', 'taught.py')
-    assert outcome.status == 0 and tool('test', 'my_config.py', 'work_dirs/taught/best.pth').status == 0, outcome
+    for name, config in zip(('taught', 'taught_once'), taught, strict=True):
+        Path(f'{name}.py').write_text(config.replace('large_config.py', 'my_config.py').replace('large/', 'mine/'))
+        outcome = tool('train', f'{name}.py')
+        (log,) = Path('work_dirs', name).glob('*/*.log')
+        assert ('the teacher sees whole images' in log.read_text()) == (name == 'taught_once')
+        assert outcome.status == 0, outcome
+        assert tool('test', 'my_config.py', f'work_dirs/{name}/best.pth').status == 0
     assert (mine / 'site' / 'index.html').is_file() or not find('npm')
 
 

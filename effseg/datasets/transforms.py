@@ -95,6 +95,22 @@ class Unlabelled(BaseTransform):
 
 
 @TRANSFORMS.register_module()
+class TrackPixels(BaseTransform):
+    """Notes where in the loaded image each pixel is, for what is known of the whole image to be found again behind
+    resizes, crops, flips and rotations, which take these places along as they take label maps.
+
+    ``PackSegInputs`` hands them on where ``pixels`` is among its ``meta_keys``.
+    """
+
+    def transform(self, results: dict) -> dict:
+        """Adds ``pixels``, (H, W, 2) float32: x and y, each from -1 at one edge of the image to 1 at the other."""
+        columns, rows = ((np.arange(size) * 2 + 1) / size - 1 for size in results['img'].shape[1::-1])
+        results['pixels'] = np.stack(np.meshgrid(columns, rows), -1).astype(np.float32)
+        results.setdefault('seg_fields', []).append('pixels')
+        return results
+
+
+@TRANSFORMS.register_module()
 class RareClassCrop(RandomCrop):
     """MMSegmentation's RandomCrop, except that some crops are drawn around a rare class.
 

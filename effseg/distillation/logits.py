@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..checkpoint.load import load_segmentor
 from ..engine.config import build_model, load_config
 from ..errors import ConfigError
+from .whole_images import WholeImages
 
 
 class Teacher:
@@ -21,13 +22,17 @@ class Teacher:
     Args:
         config: of the teacher, path or ``effseg::NAME.py``.
         checkpoint: its trained weights.
+        cache_gb: GB of logits of whole images kept, as :class:`~effseg.distillation.whole_images.WholeImages` does;
+            None for a teacher that sees each crop.
     """
 
-    def __init__(self, config: str, checkpoint: str):
+    def __init__(self, config: str, checkpoint: str, cache_gb: float | None = None):
         self.checkpoint = checkpoint
-        self.model = build_model(load_config(config))
+        cfg = load_config(config)
+        self.model = build_model(cfg)
         load_segmentor(self.model, checkpoint)
         self.model.eval().requires_grad_(False)
+        self.whole_images = None if cache_gb is None else WholeImages(self.model, cfg, cache_gb)
 
     @torch.no_grad()
     def logits(self, inputs: Tensor, preprocessor: nn.Module) -> Tensor:
@@ -61,7 +66,9 @@ class DistilledEncoderDecoder(EncoderDecoder):
     an ordinary one, and testing opens no teacher.
 
     Args:
-        teacher: ``config`` and ``checkpoint`` of any segmenter of MMSegmentation.
+        teacher: ``config`` and ``checkpoint`` of any segmenter of MMSegmentation. With ``cache_gb`` too it sees each
+            image whole and once, as far as that many GB of logits reach, and no crop; the training pipeline then has
+            :class:`~effseg.datasets.transforms.TrackPixels`.
         distill_weight: of the loss, beside the heads' own losses.
         temperature: T; above 1 the teacher's lesser guesses count for more.
         options: EncoderDecoder's.
@@ -72,8 +79,13 @@ class DistilledEncoderDecoder(EncoderDecoder):
 
     def __init__(self, teacher: dict, distill_weight: float = 1.0, temperature: float = 1.0, **options):
         super().__init__(**options)
-        if set(teacher) != {'config', 'checkpoint'}:
-            raise ConfigError(f'teacher takes config and checkpoint; {", ".join(teacher) or "nothing"} came')
+        if set(teacher) - {'cache_gb'} != {'config', 'checkpoint'}:
+            raise ConfigError(
+                f'teacher takes config, checkpoint and perhaps cache_gb; {", ".join(teacher) or "nothing"} came'
+            )
+        cache_gb = teacher.get('cache_gb')
+        if cache_gb is not None and not (isinstance(cache_gb, (int, float)) and cache_gb >= 0):
+            raise ConfigError(f'teacher.cache_gb={cache_gb!r} must be a number of GB, or None')
         if distill_weight < 0 or temperature <= 0:
             raise ConfigError(
                 f'distill_weight={distill_weight} must be 0 or more, and temperature={temperature} more than 0'
@@ -123,18 +135,25 @@ class DistilledEncoderDecoder(EncoderDecoder):
         losses = add_prefix(self.decode_head.loss_by_feat(logits, data_samples), 'decode')
         if self.with_auxiliary_head:
             losses.update(self._auxiliary_head_forward_train(maps, data_samples))
-        expected = self.teacher().logits(inputs, self.data_preprocessor)
-        expected = resize(expected, logits.shape[2:], mode='bilinear', align_corners=self.align_corners)
-        losses['distill.loss_kl'] = self.distill_weight * divergence(logits, expected, self.temperature)
+        teacher = self.teacher()
+        if teacher.whole_images is None:
+            expected = teacher.logits(inputs, self.data_preprocessor)
+            expected = resize(expected, logits.shape[2:], mode='bilinear', align_corners=self.align_corners)
+            inside = torch.ones_like(logits[:, 0], dtype=torch.bool)
+        else:
+            expected, inside = teacher.whole_images.at(data_samples, inputs, (logits.shape[2], logits.shape[3]))
+        losses['distill.loss_kl'] = self.distill_weight * divergence(logits, expected, self.temperature, inside)
         return losses
 
 
-def divergence(logits: Tensor, expected: Tensor, temperature: float) -> Tensor:
-    """T^2 KL(expected / T, logits / T), in float32, the mean over pixels.
+def divergence(logits: Tensor, expected: Tensor, temperature: float, inside: Tensor) -> Tensor:
+    """T^2 KL(expected / T, logits / T), in float32, the mean over the pixels inside.
 
     Args:
         logits, expected: (N, classes, h, w).
         temperature: T.
+        inside: (N, h, w) bool, the pixels that count.
     """
     ours, theirs = (F.log_softmax(x.float() / temperature, 1) for x in (logits, expected))
-    return temperature**2 * F.kl_div(ours, theirs, reduction='none', log_target=True).sum(1).mean()
+    per_pixel = F.kl_div(ours, theirs, reduction='none', log_target=True).sum(1)
+    return temperature**2 * (per_pixel * inside).sum() / inside.sum().clamp(min=1)

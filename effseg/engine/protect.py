@@ -41,7 +41,7 @@ def protect(cfg: Config) -> Config:
             _protect_sampler(cfg[name], name, said)
             _protect_dataset(cfg[name], head, name, said)
     if cfg.get('tta_pipeline'):
-        cfg.tta_pipeline = _protect_transforms(cfg.tta_pipeline, 'tta_pipeline', said)
+        cfg.tta_pipeline = protect_transforms(cfg.tta_pipeline, 'tta_pipeline', said)
     if os.environ.get('RANK', '0') == '0':
         for line in dict.fromkeys(said):
             say(f'protected: {line}')
@@ -79,7 +79,7 @@ def _protect_sampler(loader: dict, name: str, said: list[str]) -> None:
 
 
 def _protect_dataset(loader: dict, head: dict, name: str, said: list[str]) -> None:
-    loader['dataset'] = dataset = _protect_transforms(loader['dataset'], f'{name}.dataset', said)
+    loader['dataset'] = dataset = protect_transforms(loader['dataset'], f'{name}.dataset', said)
     if _name(dataset) in ('', 'GuardedDataset'):
         return
     ignored = {head.get('ignore_index', 255), _innermost(dataset).get('ignore_index', 255)}
@@ -93,10 +93,10 @@ def _protect_dataset(loader: dict, head: dict, name: str, said: list[str]) -> No
     said.append(f'{name}.dataset is a GuardedDataset around {_name(dataset)}')
 
 
-def _protect_transforms(value, name: str, said: list[str]):
+def protect_transforms(value, name: str, said: list[str]):
     """The same config with LoadLabelMap for every LoadAnnotations, and ``on_white`` for every LoadImageFromFile."""
     if isinstance(value, dict):
-        value = type(value)({key: _protect_transforms(item, name, said) for key, item in value.items()})
+        value = type(value)({key: protect_transforms(item, name, said) for key, item in value.items()})
         kind = _name(value)
         if kind == 'LoadAnnotations':
             value['type'] = 'LoadLabelMap'
@@ -106,7 +106,7 @@ def _protect_transforms(value, name: str, said: list[str]):
             value['backend_args'] = dict(ON_WHITE)
             said.append(f'{name} loads transparent images on white')
     elif isinstance(value, (list, tuple)):
-        value = type(value)(_protect_transforms(item, name, said) for item in value)
+        value = type(value)(protect_transforms(item, name, said) for item in value)
     return value
 
 

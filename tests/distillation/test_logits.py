@@ -96,15 +96,21 @@ def test_the_divergence_is_that_of_the_definition():
     ours, theirs = torch.randn(2, 2, 5, 3, 4, generator=generator).double()
     p, q = (theirs / 2).softmax(1), (ours / 2).softmax(1)
     expected = 4 * (p * (p / q).log()).sum(1).mean()
-    torch.testing.assert_close(divergence(ours, theirs, 2.0).double(), expected, atol=1e-5, rtol=1e-5)
-    assert float(divergence(ours, ours, 2.0)) == pytest.approx(0, abs=1e-6)
+    everywhere = torch.ones(2, 3, 4, dtype=torch.bool)
+    torch.testing.assert_close(divergence(ours, theirs, 2.0, everywhere).double(), expected, atol=1e-5, rtol=1e-5)
+    assert float(divergence(ours, ours, 2.0, everywhere)) == pytest.approx(0, abs=1e-6)
+    first = torch.tensor([True, False]).view(2, 1, 1).expand(2, 3, 4)
+    torch.testing.assert_close(
+        divergence(ours, theirs, 2.0, first), divergence(ours[:1], theirs[:1], 2.0, everywhere[:1])
+    )
 
 
 @pytest.mark.parametrize(
     'wrong, options, error, message',
     [
-        (dict(config=TINY), {}, ConfigError, 'takes config and checkpoint'),
-        (dict(weights='a'), {}, ConfigError, 'takes config and checkpoint; config, checkpoint, weights came'),
+        (dict(config=TINY), {}, ConfigError, 'takes config, checkpoint'),
+        (dict(weights='a'), {}, ConfigError, 'and perhaps cache_gb; config, checkpoint, weights came'),
+        (dict(cache_gb='much'), {}, ConfigError, "cache_gb='much' must be a number of GB"),
         ({}, {'decode_head.num_classes': 5}, ConfigError, 'gives 8 classes and this model 5'),
         (dict(checkpoint='nowhere.pth'), {}, WeightsError, 'nowhere.pth'),
         ({}, dict(temperature=0.0), ConfigError, 'temperature'),

@@ -1,0 +1,127 @@
+"""What a teacher makes of whole images, once for each, found again behind the crops and flips of a training."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.logging import print_log
+from mmengine.registry import init_default_scope
+from mmseg.utils import SampleList
+from torch import Tensor, nn
+
+from ..engine.config import of_config
+from ..engine.protect import protect_transforms
+from ..errors import ConfigError, DataError, first_line
+
+
+class WholeImages:
+    """The logits of a segmenter for the images of a training, through the segmenter's own test pipeline; float16 on the
+    CPU.
+
+    Which images are kept changes how long a training takes, not what it learns: it resumes to the same weights.
+
+    Args:
+        model: the segmenter, in eval mode.
+        cfg: its config.
+        cache_gb: of logits kept, in GB; those of further images are computed at every visit.
+    """
+
+    def __init__(self, model: nn.Module, cfg: Config, cache_gb: float):
+        steps = cfg.test_pipeline if 'test_pipeline' in cfg else cfg.test_dataloader.dataset.pipeline
+        init_default_scope(cfg.get('default_scope', 'mmseg'))
+        with of_config('test pipeline'):
+            self.pipeline = Compose(protect_transforms(steps, 'the teacher', []))  # which asks for no label maps
+        self.model, self.free = model, int(cache_gb * 1e9)
+        self._kept: dict[str, Tensor] = {}
+
+    def logits(self, path: str) -> Tensor:
+        """What the segmenter makes of an image file: (classes, h, w), float16, over the whole image.
+
+        Raises:
+            ConfigError: where the segmenter's test pipeline pads images.
+            DataError: for a file that cannot be read.
+        """
+        if path in self._kept:
+            return self._kept[path]
+        logits = self._computed(path)
+        if not self._kept:
+            print_log(f'the teacher sees whole images, {logits.nbytes / 1e6:.1f} MB of logits each', logger='current')
+        if logits.nbytes <= self.free:
+            self.free -= logits.nbytes
+            self._kept[path] = logits
+        return logits
+
+    @torch.no_grad()
+    def _computed(self, path: str) -> Tensor:
+        try:
+            sample = self.pipeline(dict(img_path=path))
+        except (OSError, ValueError, AttributeError) as error:  # the last of what cv2 could not read
+            raise DataError(f"{path} cannot be read for the teacher's test pipeline: {first_line(error)}") from error
+        batch = dict(inputs=[sample['inputs']], data_samples=[sample['data_samples']])
+        with torch.autocast('cpu', enabled=False), torch.autocast('cuda', enabled=False):
+            inputs = self.model.data_preprocessor(batch)['inputs']
+            if inputs.shape[2:] != sample['inputs'].shape[1:] or 'Pad' in map(_name, self.pipeline.transforms):
+                raise ConfigError(
+                    "the teacher's test pipeline or data_preprocessor.test_cfg pads images, whose logits then do not "
+                    'lie over the image; ResizeToMultiple in the place of padding, or a teacher without cache_gb'
+                )
+            return self.model(inputs, mode='tensor')[0].half().cpu()
+
+    def at(self, samples: SampleList, inputs: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """The logits at the cells of a grid over each of a batch's crops.
+
+        Args:
+            samples: with ``img_path``, ``img_shape`` and TrackPixels' ``pixels``.
+            inputs: (N, 3, H, W), the crops, the smaller ones padded at the right and below.
+            size: (h, w) of the grid.
+
+        Returns:
+            (N, classes, h, w) float32, and (N, h, w) bool: where the image is.
+
+        Raises:
+            ConfigError: for a pipeline that does not track pixels, or in which a step loses track.
+        """
+        found = [self._at(sample, inputs, size) for sample in samples]
+        logits, inside = (torch.stack(part).to(inputs.device) for part in zip(*found))
+        return logits, inside
+
+    def _at(self, sample, inputs: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        pixels = tracked(sample.metainfo)
+        height, width = pixels.shape[:2]
+        places = torch.from_numpy(pixels).permute(2, 0, 1)
+        places = F.pad(places, (0, inputs.shape[3] - width, 0, inputs.shape[2] - height), value=np.nan)
+        grid = F.adaptive_avg_pool2d(places, size).permute(1, 2, 0)  # the middle of each cell
+        inside = (grid.abs() <= 1).all(-1)
+        grid = grid.where(inside[..., None], torch.zeros(()))
+        whole = self.logits(sample.metainfo['img_path']).float()
+        # border: half a cell at the edge of the map lies outside of its outermost centers
+        return F.grid_sample(whole[None], grid[None], padding_mode='border', align_corners=False)[0], inside
+
+
+def tracked(meta: dict) -> np.ndarray:
+    """The places (H, W, 2) of a sample's pixels in its image, as :class:`~effseg.datasets.transforms.TrackPixels` notes
+    them.
+
+    Args:
+        meta: the sample's metainfo.
+
+    Raises:
+        ConfigError: where there are none, or of another size than the crop.
+    """
+    if 'pixels' not in meta:
+        raise ConfigError(
+            "teacher.cache_gb needs dict(type='TrackPixels') behind the loading of the training pipeline, and 'pixels' "
+            "and 'img_path' in the meta_keys of its PackSegInputs"
+        )
+    if meta['pixels'].shape[:2] != tuple(meta['img_shape'][:2]):
+        raise ConfigError(
+            f'a step of the training pipeline made an image of {tuple(meta["img_shape"][:2])} and left pixels of '
+            f'{meta["pixels"].shape[:2]}: it cannot be tracked (mosaics and paddings cannot); a teacher without '
+            'cache_gb sees each crop'
+        )
+    return meta['pixels']
+
+
+def _name(step) -> str:
+    return type(step).__name__
