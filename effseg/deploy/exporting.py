@@ -8,11 +8,11 @@ import shutil
 import tempfile
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -86,12 +86,6 @@ class Export:
         )
 
 
-class _Draft(NamedTuple):
-    path: Path
-    proof: parity.Parity
-    delegation: Delegation
-
-
 def export(
     model: nn.Module,
     network: nn.Module,
@@ -132,73 +126,106 @@ def export(
     _check(path, writer, spec, images, calibration)
     presets.check_place(spec, out, again=_written_for(path, spec.preset))
     path.parent.mkdir(parents=True, exist_ok=True)
-    runs_here = getattr(writer, 'runs_here', lambda spec: True)(spec)
     reference = Reference(model, spec, images, masks)
     spec = dataclasses.replace(spec, grid=reference.grid)
-    run = load if runs_here else functools.partial(writer.interpret, spec=spec)
     with tempfile.TemporaryDirectory(prefix=f'.{path.name}.', dir=path.parent) as folder:
-
-        def drafted(spec: Spec, place: str, *given: Any) -> _Draft:
-            draft = Path(folder) / place / path.name
-            draft.parent.mkdir()
-            delegation = _convert(writer, network, spec, draft, *given)
-            seal(draft)
-            return _Draft(draft, parity.compare(run(draft), reference, spec), delegation)
-
-        def halved(draft: Path) -> Accelerated | None:
-            if not hasattr(writer, 'in_half') or spec.precision not in ('fp32', *writer.HALF):
-                return None
-            return accelerated(functools.partial(writer.in_half, network, spec, draft), reference, spec)
-
+        drafts = _Drafts(writer, network, spec, reference, Path(folder), path.name)
         if spec.precision != 'fp32' and not proven:
-            twin = dataclasses.replace(spec, precision='fp32')
-            parity.judge(drafted(twin, 'fp32', []).proof, 'fp32')
-        tried: list[tuple[_Draft, tuple[str, ...]]] = []
-        for floats in attempts(network.eval(), spec, calibration or images):
-            tried.append((drafted(spec, str(len(tried)), list(calibration), floats), floats))
-            if spec.precision != 'int8' or survived(tried[-1][0].proof):
-                break
-        (draft, proof, delegation), floats = max(tried, key=lambda one: quality(one[0].proof))
-        try:
-            parity.judge(proof, spec.precision, keep_inaccurate)
-        except ParityError:
-            if spec.precision == 'fp16' and (half := halved(draft)) and half.overflow:
-                half.judge()  # names the layer
-            raise
-        if spec.precision in ('fp16', 'bf16'):
-            check_file(run(draft), network, reference, spec)
-        missed = parity.inaccuracy(proof, spec.precision)
-        calibrated = 0 if spec.backend == 'coreml' else len(calibration)
-        half = halved(draft)
+            parity.judge(drafts.write('fp32').proof, 'fp32')
+        draft = drafts.best(calibration, images)
+        drafts.judge(draft, keep_inaccurate)
+        half = drafts.in_half(draft)
+        missed = parity.inaccuracy(draft.proof, spec.precision)
         if half and spec.precision != 'fp32':
             half.judge(keep_inaccurate)
             missed = missed or half.shortfall
-        other = unlike(network, spec, calibration, images) if calibrated and spec.precision == 'int8' else None
-        numbers = dict(
-            proof.as_dict(),
-            calibrated=calibrated,
-            calibration_unlike=other,
+        calibrated = 0 if spec.backend == 'coreml' else len(calibration)
+        done = Export(
+            path=path,
+            spec=spec,
+            parity=draft.proof,
+            accelerated=half,
+            interpreted=not drafts.run_here,
             inaccuracy=missed,
-            fp16_accelerator=half and half.as_dict(),
+            delegation=draft.delegation,
+            calibrated=calibrated,
+            floats=draft.floats,
+            unlike=unlike(network, spec, calibration, images) if calibrated and spec.precision == 'int8' else None,
+            megabytes=files.size(draft.path) / 1e6,
+            seconds=time.perf_counter() - started,
         )
-        write_beside(beside(draft), spec, draft, numbers)
-        presets.write_beside(spec, out)
-        _replace(draft, path)
-        _replace(beside(draft), beside(path))
-    return Export(
-        path,
-        spec,
-        proof,
-        half,
-        not runs_here,
-        missed,
-        delegation,
-        calibrated,
-        floats,
-        other,
-        files.size(path) / 1e6,
-        time.perf_counter() - started,
-    )
+        _keep(done, draft.path, out)
+    return done
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """A file that may be kept."""
+
+    path: Path
+    proof: parity.Parity
+    delegation: Delegation
+    floats: tuple[str, ...]  # layers that int8 leaves in float
+
+
+class _Drafts:
+    """Writes files of one network and proves them, in a folder where none is kept.
+
+    Args:
+        writer: of :mod:`effseg.deploy.backends`.
+        network, spec: see :func:`export`; the spec's precision is that of the file to be kept.
+        reference: what the files are proved against.
+        folder: empty.
+        name: of the files.
+
+    Attributes:
+        run_here: whether this machine has what runs the files; otherwise they are interpreted.
+    """
+
+    def __init__(
+        self, writer: ModuleType, network: nn.Module, spec: Spec, reference: Reference, folder: Path, name: str
+    ):
+        self.writer, self.network, self.spec, self.reference = writer, network.eval(), spec, reference
+        self.folder, self.name = folder, name
+        self.run_here = getattr(writer, 'runs_here', lambda spec: True)(spec)
+
+    def write(self, precision: str, calibration: Sequence[np.ndarray] = (), floats: tuple[str, ...] = ()) -> _Draft:
+        """Writes a file and proves it."""
+        spec = dataclasses.replace(self.spec, precision=precision)
+        path = Path(tempfile.mkdtemp(dir=self.folder), self.name)
+        delegation = _convert(self.writer, self.network, spec, path, list(calibration), floats)
+        seal(path)
+        return _Draft(path, parity.compare(self._opened(path), self.reference, spec), delegation, floats)
+
+    def best(self, calibration: Sequence[np.ndarray], images: Sequence[np.ndarray]) -> _Draft:
+        """The file, of int8 the best of several: more and more layers stay in float until one survives."""
+        drafts: list[_Draft] = []
+        for floats in attempts(self.network, self.spec, calibration or images):
+            drafts.append(self.write(self.spec.precision, calibration, floats))
+            if self.spec.precision != 'int8' or survived(drafts[-1].proof):
+                break
+        return max(drafts, key=lambda draft: quality(draft.proof))
+
+    def judge(self, draft: _Draft, keep_inaccurate: bool) -> None:
+        """Refuses a file that does not compute what the model does, or what the network does in its precision."""
+        try:
+            parity.judge(draft.proof, self.spec.precision, keep_inaccurate)
+        except ParityError:
+            if self.spec.precision == 'fp16' and (half := self.in_half(draft)) and half.overflow:
+                half.judge()  # names the layer
+            raise
+        if self.spec.precision in ('fp16', 'bf16'):
+            check_file(self._opened(draft.path), self.network, self.reference, self.spec)
+
+    def in_half(self, draft: _Draft) -> Accelerated | None:
+        """The figures of a file on an fp16 accelerator; None of int8, and where no such device runs it."""
+        if not hasattr(self.writer, 'in_half') or self.spec.precision not in ('fp32', *self.writer.HALF):
+            return None
+        in_half = functools.partial(self.writer.in_half, self.network, self.spec, draft.path)
+        return accelerated(in_half, self.reference, self.spec)
+
+    def _opened(self, path: Path) -> Callable[[np.ndarray], Any]:
+        return load(path) if self.run_here else self.writer.interpret(path, self.spec)
 
 
 def _written_for(path: Path, preset: str) -> bool:
@@ -257,6 +284,21 @@ def _check(
     for image in (*images, *calibration):
         if image.shape != spec.image_shape or image.dtype != np.uint8:
             raise DataError(f'an image of {image.dtype} {image.shape} came where uint8 {spec.image_shape} was expected')
+
+
+def _keep(done: Export, draft: Path, out: Path) -> None:
+    """Puts a proven file and its spec in their places, beside what its preset wants in ``out``."""
+    numbers = dict(
+        done.parity.as_dict(),
+        calibrated=done.calibrated,
+        calibration_unlike=done.unlike,
+        inaccuracy=done.inaccuracy,
+        fp16_accelerator=done.accelerated and done.accelerated.as_dict(),
+    )
+    write_beside(beside(draft), done.spec, draft, numbers)
+    presets.write_beside(done.spec, out)
+    _replace(draft, done.path)
+    _replace(beside(draft), beside(done.path))
 
 
 def _replace(source: Path, target: Path) -> None:
