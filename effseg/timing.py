@@ -18,9 +18,13 @@ MB = 1e6
 
 @dataclass(frozen=True)
 class Timing:
-    """Durations of one thing, in seconds."""
+    """Durations of one thing, in seconds.
 
-    seconds: tuple[float, ...]  # one per run, in order
+    Attributes:
+        seconds: one per run, in order.
+    """
+
+    seconds: tuple[float, ...]
 
     @property
     def median(self) -> float:

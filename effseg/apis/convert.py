@@ -35,17 +35,29 @@ _NAMED = 8  # of what is wrong, in a message
 
 @dataclass(frozen=True)
 class Dataset:
-    """A folder that a config can name."""
+    """A folder that a config can name.
 
-    root: Path  # holds images/SPLIT, annotations/SPLIT and dataset.json
-    form: str  # the format it was read from
-    classes: list[str]  # by number
-    palette: list[list[int]]  # RGB of each class
-    shares: list[float]  # of each class in the labelled pixels, 0 to 1
-    images: dict[str, int]  # how many, by split
-    suffix: str  # what the images end in
-    sizes: np.ndarray  # (images, 2) width and height
-    said: list[str]  # what was decided, a line each
+    Attributes:
+        root: holds images/SPLIT, annotations/SPLIT and dataset.json.
+        form: the format it was read from.
+        classes: names, by number.
+        palette: RGB of each class.
+        shares: of each class in the labelled pixels, 0 to 1.
+        images: how many, by split.
+        suffix: what the images end in.
+        sizes: (images, 2) width and height.
+        said: what was decided, a line each.
+    """
+
+    root: Path
+    form: str
+    classes: list[str]
+    palette: list[list[int]]
+    shares: list[float]
+    images: dict[str, int]
+    suffix: str
+    sizes: np.ndarray
+    said: list[str]
 
 
 def convert(

@@ -19,11 +19,17 @@ HEADER = ('file', 'MB', 'ms here', 'same labels', 'on an fp16 accelerator', 'mIo
 
 @dataclass(frozen=True)
 class Exports:
-    """What an export of several files did."""
+    """What an export of several files did.
 
-    done: tuple[Export, ...]  # the files that were written
-    seconds: dict[Path, float]  # median of a run on this machine, by path, of those that run here
-    failed: dict[tuple[str, str], str]  # why there is no file, by runtime and precision
+    Attributes:
+        done: the files that were written.
+        seconds: median of a run on this machine, by path, of those that run here.
+        failed: why there is no file, by runtime and precision.
+    """
+
+    done: tuple[Export, ...]
+    seconds: dict[Path, float]
+    failed: dict[tuple[str, str], str]
 
     def __str__(self):
         rows = [HEADER, *(self._row(one) for one in self.done)]

@@ -17,13 +17,21 @@ from .predict import find_images
 
 @dataclasses.dataclass(frozen=True)
 class ExportImages:
-    """What an export is proven and calibrated on, read when it is first asked for."""
+    """What an export is proven and calibrated on, read when it is first asked for.
 
-    cfg: Any  # of the segmenter
-    spec: Spec  # of the file, whose size the images get
-    sources: list[str] | None  # files and folders, instead of the config's data sets
-    proof_count: int  # how many to compare on; more where a class that occurs in the data would not be seen
-    calibration_count: int  # how many to choose the ranges of int8 on
+    Attributes:
+        cfg: of the segmenter.
+        spec: of the file, whose size the images get.
+        sources: files and folders, instead of the config's data sets.
+        proof_count: how many to compare on; more where a class that occurs in the data would not be seen.
+        calibration_count: how many to choose the ranges of int8 on.
+    """
+
+    cfg: Any
+    spec: Spec
+    sources: list[str] | None
+    proof_count: int
+    calibration_count: int
 
     @functools.cached_property
     def proof(self) -> tuple[list[np.ndarray], list[np.ndarray]]:

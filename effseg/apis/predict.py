@@ -23,12 +23,19 @@ SHARES = 'shares.json'
 
 @dataclass(frozen=True)
 class Predictions:
-    """What was written."""
+    """What was written.
 
-    overlays: list[Path]  # images and videos
-    shares: Path  # the JSON file: share of the pixels of each class, by image or video
-    images: int  # how many images and frames were labelled
-    seconds: float  # for all of it, reading and writing included
+    Attributes:
+        overlays: images and videos.
+        shares: the JSON file with the share of the pixels of each class, by image or video.
+        images: how many images and frames were labelled.
+        seconds: for all of it, reading and writing included.
+    """
+
+    overlays: list[Path]
+    shares: Path
+    images: int
+    seconds: float
 
 
 def find_images(sources: Iterable[str]) -> list[Path]:

@@ -26,11 +26,17 @@ TIMED_FRAMES = 5  # a camera's video runs at the rate that its first frames were
 
 @dataclass(frozen=True)
 class VideoResult:
-    """What was written."""
+    """What was written.
 
-    overlay: Path  # the video
-    frames: int  # how many
-    counts: np.ndarray  # (classes + 1,) pixels of each class in all of them, and of what is unknown
+    Attributes:
+        overlay: the video.
+        frames: how many.
+        counts: (classes + 1,) pixels of each class in all of them, and of what is unknown.
+    """
+
+    overlay: Path
+    frames: int
+    counts: np.ndarray
 
 
 def label_video(

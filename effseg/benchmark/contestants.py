@@ -16,13 +16,21 @@ COLUMNS = ('name', 'config', 'options', 'iterations', 'lr', 'seed', 'mIoU')
 
 @dataclass(frozen=True)
 class Contestant:
-    """A segmenter of a comparison."""
+    """A segmenter of a comparison.
 
-    name: str  # short, for a table
-    config: str  # path, or effseg::NAME.py
-    options: dict  # {'key.subkey': value} merged over the config
-    scores: tuple[float, ...] = ()  # mIoU in percent: the published one, or one per seed; empty where nothing is known
-    ours: bool = True  # whether the backbone is of this package
+    Attributes:
+        name: short, for a table.
+        config: path, or effseg::NAME.py.
+        options: {'key.subkey': value} merged over the config.
+        scores: mIoU in percent: the published one, or one per seed; empty where nothing is known.
+        ours: whether the backbone is of this package.
+    """
+
+    name: str
+    config: str
+    options: dict
+    scores: tuple[float, ...] = ()
+    ours: bool = True
 
     @property
     def score(self) -> float | None:

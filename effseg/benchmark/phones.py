@@ -15,17 +15,29 @@ HEADER = ('output', 'runtime', 'ms', 'of', 'runs', '90 % under', 'first', 'load'
 
 @dataclass(frozen=True)
 class Measured:
-    """One file on one phone. Times are in milliseconds; what a program does not print is None."""
+    """One file on one phone. Times are in milliseconds; what a program does not print is None.
 
-    name: str  # of the output
-    runtime: str  # that printed it
-    milliseconds: float  # of a run
-    statistic: str  # what that is of all runs, 'median' or 'mean'
-    runs: int | None = None  # how many
-    tail: float | None = None  # what 90 % of the runs stay below
-    first: float | None = None  # run, warm-up included
-    load: float | None = None  # of the file
-    delegate: str | None = None  # what the accelerator took of the graph, in the program's words
+    Attributes:
+        name: of the output.
+        runtime: that printed it.
+        milliseconds: of a run.
+        statistic: what that is of all runs, 'median' or 'mean'.
+        runs: how many.
+        tail: what 90 % of the runs stay below.
+        first: run, warm-up included.
+        load: of the file.
+        delegate: what the accelerator took of the graph, in the program's words.
+    """
+
+    name: str
+    runtime: str
+    milliseconds: float
+    statistic: str
+    runs: int | None = None
+    tail: float | None = None
+    first: float | None = None
+    load: float | None = None
+    delegate: str | None = None
 
     def row(self) -> tuple[str, ...]:
         times = ('-' if time is None else f'{time:.1f}' for time in (self.tail, self.first, self.load))

@@ -23,16 +23,23 @@ _COUNTER = '.num_batches_tracked'  # BatchNorm's own count, unused with a fixed 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of every tensor, of the file and of the network."""
+    """What became of every tensor, of the file and of the network.
 
-    source: str  # the checkpoint's name
-    matched: tuple[str, ...] = ()  # the network's tensors that the file gave, as they are
-    # those of them that were carried over to another resolution (attention bias tables)
+    Attributes:
+        source: the checkpoint's name.
+        matched: the network's tensors that the file gave, as they are.
+        interpolated: those of them that were carried over to another resolution (attention bias tables).
+        missing: the network's tensors that are new, and keep the values they had.
+        unexpected: the file's tensors that were left out on purpose (a classifier's head); anything else is an error.
+        dataset_meta: classes and palette, as far as the file names them.
+    """
+
+    source: str
+    matched: tuple[str, ...] = ()
     interpolated: tuple[str, ...] = ()
-    missing: tuple[str, ...] = ()  # the network's tensors that are new, and keep the values they had
-    # the file's tensors that were left out on purpose (a classifier's head); anything else is an error
+    missing: tuple[str, ...] = ()
     unexpected: tuple[str, ...] = ()
-    dataset_meta: dict = field(default_factory=dict)  # classes and palette, as far as the file names them
+    dataset_meta: dict = field(default_factory=dict)
 
     def __str__(self) -> str:
         parts = [f'{len(self.matched)} tensors loaded from {self.source}']

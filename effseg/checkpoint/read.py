@@ -65,11 +65,17 @@ def trusted(trust: bool = True) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint file holds that can be used."""
+    """What a checkpoint file holds that can be used.
 
-    source: str  # the name it was asked for by
-    state_dict: dict[str, Tensor]  # tensors by name, on the CPU, names as they are in the file
-    meta: dict = field(default_factory=dict)  # what the file says of itself; untrusted data
+    Attributes:
+        source: the name it was asked for by.
+        state_dict: tensors by name, on the CPU, names as they are in the file.
+        meta: what the file says of itself; untrusted data.
+    """
+
+    source: str
+    state_dict: dict[str, Tensor]
+    meta: dict = field(default_factory=dict)
 
     @property
     def dataset_meta(self) -> dict:

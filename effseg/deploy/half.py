@@ -23,11 +23,17 @@ aten = torch.ops.aten
 
 @dataclass(frozen=True)
 class Overflow:
-    """The first result that half precision cannot hold."""
+    """The first result that half precision cannot hold.
 
-    layer: str  # the module that computes it, as in named_modules() of the program, or what a file calls it
-    operation: str  # what it does there
-    largest: float  # the absolute value that came out
+    Attributes:
+        layer: the module that computes it, as in named_modules() of the program, or what a file calls it.
+        operation: what it does there.
+        largest: the absolute value that came out.
+    """
+
+    layer: str
+    operation: str
+    largest: float
 
     def __str__(self):
         reached = f'reaches {self.largest:,.0f}' if math.isfinite(self.largest) else 'leaves the range'

@@ -62,12 +62,19 @@ FEW = 10  # pixels that all may differ by where rounding changes none
 
 @dataclass(frozen=True)
 class ClassParity:
-    """One class on the images of a proof."""
+    """One class on the images of a proof.
 
-    name: str  # of the class
-    expected: int  # how many pixels the trained model gives it
-    found: int  # how many the artifact gives it
-    iou: float  # of these two sets of pixels, 0 to 1
+    Attributes:
+        name: of the class.
+        expected: how many pixels the trained model gives it.
+        found: how many the artifact gives it.
+        iou: of these two sets of pixels, 0 to 1.
+    """
+
+    name: str
+    expected: int
+    found: int
+    iou: float
 
     def __str__(self):
         return f'{self.name!r} IoU {100 * self.iou:.2f} ({self.expected} pixels of the model, {self.found} of the file)'

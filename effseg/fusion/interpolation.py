@@ -9,12 +9,19 @@ from torch import Tensor
 
 
 class Windows(NamedTuple):
-    """Stretches of a source that consecutive positions read alike."""
+    """Stretches of a source that consecutive positions read alike.
 
-    first: Tensor  # (W,) the first source position of each
-    spans: Tensor  # (W,) how many source positions each has
-    of: Tensor  # (L,) the window of each position
-    counts: Tensor  # (W,) how many positions read each
+    Attributes:
+        first: (W,) the first source position of each.
+        spans: (W,) how many source positions each has.
+        of: (L,) the window of each position.
+        counts: (W,) how many positions read each.
+    """
+
+    first: Tensor
+    spans: Tensor
+    of: Tensor
+    counts: Tensor
 
 
 @dataclass
@@ -22,11 +29,16 @@ class Axis:
     """Output position p is ``sum over k of weights[p, k] * source[start[p] + k]``.
 
     Consecutive positions that read the same stretch of the source form a *window*.
+
+    Attributes:
+        start: (L,) int64, the first source position with a weight.
+        weights: (L, K), not negative, each row summing to one; K is the longest stretch.
+        length: of the source.
     """
 
-    start: Tensor  # (L,) int64, the first source position with a weight
-    weights: Tensor  # (L, K), not negative, each row summing to one; K is the longest stretch
-    length: int  # of the source
+    start: Tensor
+    weights: Tensor
+    length: int
 
     @classmethod
     def identity(cls, length: int, dtype: torch.dtype, device: torch.device) -> 'Axis':

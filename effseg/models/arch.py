@@ -11,12 +11,19 @@ MLP_RATIO = 4  # hidden channels per channel where an arch says nothing
 
 @dataclass(frozen=True)
 class Arch:
-    """An architecture, every number written out."""
+    """An architecture, every number written out.
 
-    depths: tuple[int, ...]  # blocks per stage
-    embed_dims: tuple[int, ...]  # channels per stage
-    num_vit: tuple[int, ...]  # how many of each stage's last blocks attend
-    hidden_dims: tuple[tuple[int, ...], ...]  # channels inside each block's MLP, a tuple per stage
+    Attributes:
+        depths: blocks per stage.
+        embed_dims: channels per stage.
+        num_vit: how many of each stage's last blocks attend.
+        hidden_dims: channels inside each block's MLP, a tuple per stage.
+    """
+
+    depths: tuple[int, ...]
+    embed_dims: tuple[int, ...]
+    num_vit: tuple[int, ...]
+    hidden_dims: tuple[tuple[int, ...], ...]
 
     def attends(self, stage: int, block: int) -> bool:
         """Whether a block has attention, by its place in its stage."""

@@ -23,30 +23,49 @@ FOLDED = ('BatchNorm', 'SyncBatchNorm', 'LayerScale', 'Dropout')  # what a fused
 
 @dataclass(frozen=True)
 class Candidate:
-    """What is scored."""
+    """What is scored.
 
-    name: str  # for people, such as 'best.pth' or 'best.pth, fused'
-    path: Path  # the checkpoint or artifact
-    fused: bool = False  # whether a checkpoint is fused first
+    Attributes:
+        name: for people, such as 'best.pth' or 'best.pth, fused'.
+        path: the checkpoint or artifact.
+        fused: whether a checkpoint is fused first.
+    """
+
+    name: str
+    path: Path
+    fused: bool = False
 
 
 @dataclass(frozen=True)
 class Row:
-    """A candidate and its numbers."""
+    """A candidate and its numbers.
 
-    candidate: Candidate  # what it is
-    metrics: dict[str, float]  # see Score
-    agreement: float  # share of all pixels with the first candidate's label, in percent
-    milliseconds: float  # from image to label map, median
-    megabytes: float  # of the file; of a fused network, of its numbers
-    parameters: int | None  # of a torch network; None for an artifact
-    gmacs: float | None  # of a torch network; None for an artifact
-    size: tuple[int, int]  # (H, W) the work was counted at, or that an artifact takes
-    sha256: str  # of the file
-    notes: list[str]  # what it is made of
-    classes: list[str]  # by label
-    palette: list[tuple[int, int, int]]  # by label
-    unknown: str | None = None  # see Score
+    Attributes:
+        candidate: what it is.
+        metrics, unknown: see :class:`~effseg.report.scoring.Score`.
+        agreement: share of all pixels with the first candidate's label, in percent.
+        milliseconds: from image to label map, median.
+        megabytes: of the file; of a fused network, of its numbers.
+        parameters, gmacs: of a torch network; None for an artifact.
+        size: (H, W) the work was counted at, or that an artifact takes.
+        sha256: of the file.
+        notes: what it is made of.
+        classes, palette: by label.
+    """
+
+    candidate: Candidate
+    metrics: dict[str, float]
+    agreement: float
+    milliseconds: float
+    megabytes: float
+    parameters: int | None
+    gmacs: float | None
+    size: tuple[int, int]
+    sha256: str
+    notes: list[str]
+    classes: list[str]
+    palette: list[tuple[int, int, int]]
+    unknown: str | None = None
 
     @property
     def name(self) -> str:

@@ -9,10 +9,15 @@ from ..errors import DataError
 
 @dataclass(frozen=True)
 class Curve:
-    """Points over the iterations of a training."""
+    """Points over the iterations of a training.
 
-    loss: list[tuple[int, float]]  # (iteration, training loss)
-    miou: list[tuple[int, float]]  # (iteration, validation mIoU in percent)
+    Attributes:
+        loss: (iteration, training loss).
+        miou: (iteration, validation mIoU in percent).
+    """
+
+    loss: list[tuple[int, float]]
+    miou: list[tuple[int, float]]
 
 
 def read_curve(work_dir: Path, required: bool = False) -> Curve | None:

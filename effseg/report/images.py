@@ -17,20 +17,28 @@ IGNORED, WRONG = (128, 128, 128, 190), (225, 29, 72, 235)
 
 @dataclass(frozen=True)
 class Layers:
-    """A scene for the page; layers are data URLs of one size."""
+    """A scene for the page; layers are data URLs of one size.
 
-    name: str  # of the file
-    iou: float  # in percent
-    accuracy: float  # in percent
-    width: int  # of the layers, in pixels
-    height: int  # of the layers, in pixels
+    Attributes:
+        name: of the file.
+        iou, accuracy: in percent.
+        width, height: of the layers, in pixels.
+        photo, truth, prediction: the image, and the colors of its labels.
+        errors: transparent where the label is right.
+        missed: the largest confusions as (share of the pixels in percent, true class, predicted class).
+        classes: (name, color) of the classes that are in truth or prediction, the most frequent first.
+    """
+
+    name: str
+    iou: float
+    accuracy: float
+    width: int
+    height: int
     photo: str
     truth: str
     prediction: str
-    errors: str  # transparent where the label is right
-    # the largest confusions as (share of the pixels in percent, true class, predicted class)
+    errors: str
     missed: list[tuple[float, str, str]]
-    # (name, color) of the classes that are in truth or prediction, the most frequent first
     classes: list[tuple[str, str]]
 
 

@@ -21,22 +21,38 @@ WORST_PAIRS = 15
 
 @dataclass(frozen=True)
 class Content:
-    """What a report says."""
+    """What a report says.
 
-    config: str  # as given
-    data: str  # the data set's root
-    images: int  # how many were scored
-    classes: list[str]  # names
-    rows: list[Row]  # candidates; the first is shown in full
-    confusion: np.ndarray  # the first one's
-    confusions: dict[str, np.ndarray]  # all, by name
-    worst: list[Layers]  # images
-    best: list[Layers]  # images
-    curve: Curve | None  # of the training, if known
-    environment: dict[str, str]  # by name
-    command: str  # that made the report
-    setting: dict[str, str]  # variables of the environment that the config reads, by name
-    options: dict  # overrides of the config
+    Attributes:
+        config: as given.
+        data: the data set's root.
+        images: how many were scored.
+        classes: names, by label.
+        rows: candidates; the first is shown in full.
+        confusion: the first one's.
+        confusions: all, by name.
+        worst, best: images of lowest and of highest IoU.
+        curve: of the training, if known.
+        environment: versions and machine, by name.
+        command: that made the report.
+        setting: variables of the environment that the config reads, by name.
+        options: overrides of the config.
+    """
+
+    config: str
+    data: str
+    images: int
+    classes: list[str]
+    rows: list[Row]
+    confusion: np.ndarray
+    confusions: dict[str, np.ndarray]
+    worst: list[Layers]
+    best: list[Layers]
+    curve: Curve | None
+    environment: dict[str, str]
+    command: str
+    setting: dict[str, str]
+    options: dict
 
 
 def check_packages() -> None:

@@ -15,13 +15,21 @@ from ..segmentors.confidence import UNKNOWN, confidence_of
 
 @dataclass(frozen=True)
 class Scene:
-    """One test image."""
+    """One test image.
 
-    image: Path  # the file
-    labels: Path  # PNG of the predicted labels, 255 where unknown
-    truth: Path  # PNG of the true labels, 255 where ignored
-    iou: float  # mean IoU over the classes that are in the truth or the prediction, 0 to 1
-    accuracy: float  # share of the pixels that are right, 0 to 1
+    Attributes:
+        image: the file.
+        labels: PNG of the predicted labels, 255 where unknown.
+        truth: PNG of the true labels, 255 where ignored.
+        iou: mean IoU over the classes that are in the truth or the prediction, 0 to 1.
+        accuracy: share of the pixels that are right, 0 to 1.
+    """
+
+    image: Path
+    labels: Path
+    truth: Path
+    iou: float
+    accuracy: float
 
 
 @METRICS.register_module()

@@ -21,12 +21,19 @@ from .recorder import Scene, SceneRecorder
 
 @dataclass(frozen=True)
 class Score:
-    """What came out."""
+    """What came out.
 
-    metrics: dict[str, float]  # of MMSegmentation's metric, in percent, by name
-    confusion: np.ndarray  # (classes, classes), pixels by true label (row) and predicted label (column)
-    scenes: list[Scene]  # every image with its label maps
-    unknown: str | None = None  # what a bound on the labels' probability leaves unknown, in words; None without one
+    Attributes:
+        metrics: of MMSegmentation's metric, in percent, by name.
+        confusion: (classes, classes), pixels by true label (row) and predicted label (column).
+        scenes: every image with its label maps.
+        unknown: what a bound on the labels' probability leaves unknown, in words; None without one.
+    """
+
+    metrics: dict[str, float]
+    confusion: np.ndarray
+    scenes: list[Scene]
+    unknown: str | None = None
 
 
 def read_config(config: str, cfg_options: dict | None) -> Config:

@@ -72,13 +72,21 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing wrong."""
+    """One thing wrong.
 
-    kind: str  # one of KINDS
-    severity: str  # 'error' when training would go wrong, 'warning' when it is worth a look
-    path: str  # the file or folder
-    message: str  # what is wrong with it
-    remedy: str  # what to do
+    Attributes:
+        kind: one of KINDS.
+        severity: 'error' when training would go wrong, 'warning' when it is worth a look.
+        path: the file or folder.
+        message: what is wrong with it.
+        remedy: what to do.
+    """
+
+    kind: str
+    severity: str
+    path: str
+    message: str
+    remedy: str
 
 
 def finding(kind: str, path, message: str, remedy: str | None = None, severity: str | None = None) -> Finding:

@@ -26,15 +26,24 @@ THUMBNAIL = (8, 8)  # of an image that is compared with those of another split
 
 @dataclass(frozen=True)
 class Rules:
-    """What a split's config makes of raw label values."""
+    """What a split's config makes of raw label values.
 
-    classes: tuple[str, ...]  # their names, by number
-    ignored: tuple[int, ...] = (255,)  # values (after the mapping) that stand for no class
-    reduce_zero_label: bool = False  # whether 0 is ignored and the others count from 1
-    label_map: dict[int, int] | None = None  # raw to new values, for a subset of classes; None for all
-    palette: tuple[tuple[int, int, int], ...] = ()  # (r, g, b) by class number; may be empty
-    crop: tuple[int, int] | None = None  # (height, width) of RandomCrop, None without
-    # the largest (long, short) edge that RandomResize or Resize gives; None without
+    Attributes:
+        classes: their names, by number.
+        ignored: values (after the mapping) that stand for no class.
+        reduce_zero_label: whether 0 is ignored and the others count from 1.
+        label_map: raw to new values, for a subset of classes; None for all.
+        palette: (r, g, b) by class number; may be empty.
+        crop: (height, width) of RandomCrop, None without.
+        scale: the largest (long, short) edge that RandomResize or Resize gives; None without.
+    """
+
+    classes: tuple[str, ...]
+    ignored: tuple[int, ...] = (255,)
+    reduce_zero_label: bool = False
+    label_map: dict[int, int] | None = None
+    palette: tuple[tuple[int, int, int], ...] = ()
+    crop: tuple[int, int] | None = None
     scale: tuple[float, float] | None = None
 
     @cached_property
@@ -52,14 +61,22 @@ class Rules:
 
 @dataclass(frozen=True)
 class PairResult:
-    """What was found in one pair."""
+    """What was found in one pair.
 
-    image: str  # its path
-    label_map: str  # its path
-    findings: list[Finding] = field(default_factory=list)  # what is wrong
-    histogram: np.ndarray | None = None  # pixels by raw value, 256 numbers; None when the label map cannot be used
-    digest: str | None = None  # of the image's pixels as they are shown; None when there is nothing to see
-    thumbnail: np.ndarray | None = None  # (8, 8, 3) uint8, RGB, of the same; None like the digest
+    Attributes:
+        image, label_map: their paths.
+        findings: what is wrong.
+        histogram: pixels by raw value, 256 numbers; None when the label map cannot be used.
+        digest: of the image's pixels as they are shown; None when there is nothing to see.
+        thumbnail: (8, 8, 3) uint8, RGB, of the same; None like the digest.
+    """
+
+    image: str
+    label_map: str
+    findings: list[Finding] = field(default_factory=list)
+    histogram: np.ndarray | None = None
+    digest: str | None = None
+    thumbnail: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

@@ -24,12 +24,19 @@ _TRIED = 200  # label maps whose names are looked at for a suffix that fits
 
 @dataclass(frozen=True)
 class Split:
-    """A data set of the config."""
+    """A data set of the config.
 
-    name: str  # 'train', 'val' or 'test'; numbered when the dataloader joins several data sets
-    rules: Rules  # what becomes of its label values
-    pairs: list[tuple[str, str]]  # paths of image and label map; the latter is empty in a test split without labels
-    findings: list[Finding] = field(default_factory=list)  # what is wrong with the config and the folders
+    Attributes:
+        name: 'train', 'val' or 'test'; numbered when the dataloader joins several data sets.
+        rules: what becomes of its label values.
+        pairs: paths of image and label map; the latter is empty in a test split without labels.
+        findings: what is wrong with the config and the folders.
+    """
+
+    name: str
+    rules: Rules
+    pairs: list[tuple[str, str]]
+    findings: list[Finding] = field(default_factory=list)
 
 
 def find_splits(cfg: Config, names: tuple[str, ...] = ('train', 'val', 'test')) -> list[Split]:

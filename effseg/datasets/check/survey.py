@@ -22,14 +22,21 @@ EVEN = range(2, 16)  # steps that label maps are stretched over 0 to 255 in, to 
 
 @dataclass
 class Survey:
-    """What was found in one split."""
+    """What was found in one split.
 
-    split: str  # its name
-    pairs: int  # how many were read
-    findings: list[Finding] = field(default_factory=list)  # everything wrong, folders first
-    # per raw value: what it becomes, its pixels, and in how many label maps it occurs
+    Attributes:
+        split: its name.
+        pairs: how many were read.
+        findings: everything wrong, folders first.
+        values: a row for each raw value: what it becomes, its pixels, and in how many label maps it occurs.
+        results: of the pairs.
+    """
+
+    split: str
+    pairs: int
+    findings: list[Finding] = field(default_factory=list)
     values: list[dict] = field(default_factory=list)
-    results: list[PairResult] = field(default_factory=list)  # of the pairs
+    results: list[PairResult] = field(default_factory=list)
 
     def classes(self, seen: bool) -> list[str]:
         """The classes that label maps hold, or those that none holds."""

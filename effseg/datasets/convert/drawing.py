@@ -20,21 +20,34 @@ _BACK = {**TURN, 6: TURN[8], 8: TURN[6]}
 
 @dataclass(frozen=True)
 class Classes:
-    """The classes of the label maps, and what becomes of those of the source."""
+    """The classes of the label maps, and what becomes of those of the source.
 
-    names: list[str]  # by number
-    number: dict[str, int]  # of each class of the source; 255 for those that are dropped
-    unlabelled: int = IGNORED  # the number of pixels without a class: of the background, or 255
+    Attributes:
+        names: by number.
+        number: of each class of the source; 255 for those that are dropped.
+        unlabelled: the number of pixels without a class: of the background, or 255.
+    """
+
+    names: list[str]
+    number: dict[str, int]
+    unlabelled: int = IGNORED
 
 
 @dataclass
 class Drawn:
-    """An image and its label map."""
+    """An image and its label map.
 
-    sample: Sample  # what it was drawn from
-    image: Path  # the image's file
-    label_map: bytes  # PNG of class numbers, over the pixels as they are stored
-    counts: np.ndarray = field(repr=False)  # (256,) pixels of each number
+    Attributes:
+        sample: what it was drawn from.
+        image: the image's file.
+        label_map: PNG of class numbers, over the pixels as they are stored.
+        counts: (256,) pixels of each number.
+    """
+
+    sample: Sample
+    image: Path
+    label_map: bytes
+    counts: np.ndarray = field(repr=False)
 
 
 def classes_of(source: Source, mapping: dict[str, str], background: bool) -> Classes:

@@ -26,40 +26,67 @@ _MAX_BYTES = 2**31  # of one file of labels
 
 @dataclass(frozen=True)
 class Shape:
-    """An area of one class."""
+    """An area of one class.
 
-    name: str  # of the class
-    polygons: tuple[np.ndarray, ...] = ()  # (n, 2) each, x and y in pixels from the upper left corner of the image
-    mask: Callable[[], np.ndarray] | None = None  # gives (h, w) bool, for an area that is no polygon
-    at: tuple[int, int] = (0, 0)  # left and top of the mask in the image
+    Attributes:
+        name: of the class.
+        polygons: (n, 2) each, x and y in pixels from the upper left corner of the image.
+        mask: gives (h, w) bool, for an area that is no polygon.
+        at: left and top of the mask in the image.
+    """
+
+    name: str
+    polygons: tuple[np.ndarray, ...] = ()
+    mask: Callable[[], np.ndarray] | None = None
+    at: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """An image and what is labelled in it."""
+    """An image and what is labelled in it.
 
-    image: Path | None  # its file; None when there is none
-    label: str  # the file of labels, and the name of the image in it where it holds several; for messages
-    shapes: tuple[Shape, ...] = ()  # to be drawn, the later ones over the earlier ones
-    mask: Path | None = None  # the file of a label map, in place of shapes
-    split: str | None = None  # 'train', 'val' or 'test', where the folder says so
-    size: tuple[int, int] | None = None  # width and height of the image as the labels have it, where they do
+    Attributes:
+        image: its file; None when there is none.
+        label: the file of labels, and the name of the image in it where it holds several; for messages.
+        shapes: to be drawn, the later ones over the earlier ones.
+        mask: the file of a label map, in place of shapes.
+        split: 'train', 'val' or 'test', where the folder says so.
+        size: width and height of the image as the labels have it, where they do.
+    """
+
+    image: Path | None
+    label: str
+    shapes: tuple[Shape, ...] = ()
+    mask: Path | None = None
+    split: str | None = None
+    size: tuple[int, int] | None = None
 
 
 @dataclass
 class Source:
-    """A folder of labels."""
+    """A folder of labels.
 
-    form: str  # the name of the format
-    samples: list[Sample]  # with labels
-    classes: list[str] = field(default_factory=list)  # names in the order of the format; of shapes and of label maps
-    colors: dict[str, tuple[int, int, int]] = field(default_factory=dict)  # RGB by name, where the format has them
-    # class name by pixel value, for label maps; a color counts as 65536 R + 256 G + B
+    Attributes:
+        form: the name of the format.
+        samples: with labels.
+        classes: names in the order of the format; of shapes and of label maps.
+        colors: RGB by name, where the format has them.
+        values: class name by pixel value, for label maps; a color counts as 65536 R + 256 G + B.
+        colored: whether the label maps are of colors.
+        unlabelled: images without labels.
+        odd: per kind of mistake, what is affected by it.
+        notes: decisions to be said.
+    """
+
+    form: str
+    samples: list[Sample]
+    classes: list[str] = field(default_factory=list)
+    colors: dict[str, tuple[int, int, int]] = field(default_factory=dict)
     values: dict[int, str] = field(default_factory=dict)
-    colored: bool = False  # whether the label maps are of colors
-    unlabelled: list[Path] = field(default_factory=list)  # images without labels
-    odd: dict[str, list[str]] = field(default_factory=dict)  # per kind of mistake, what is affected by it
-    notes: list[str] = field(default_factory=list)  # decisions to be said
+    colored: bool = False
+    unlabelled: list[Path] = field(default_factory=list)
+    odd: dict[str, list[str]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def mistake(self, kind: str, where: str) -> None:
         """Notes what cannot be used, by its kind."""

@@ -16,12 +16,19 @@ BLOCKS = 10  # of a sequence, which are held out whole
 
 @dataclass
 class Division:
-    """The splits."""
+    """The splits.
 
-    by: str  # what was kept together, in words
-    seed: int | None  # that the scenes were drawn by; None where the folder was divided already
-    parts: dict[str, list[Drawn]]  # images by split
-    notes: list[str] = field(default_factory=list)  # classes that one of the splits lacks
+    Attributes:
+        by: what was kept together, in words.
+        seed: that the scenes were drawn by; None where the folder was divided already.
+        parts: images by split.
+        notes: classes that one of the splits lacks.
+    """
+
+    by: str
+    seed: int | None
+    parts: dict[str, list[Drawn]]
+    notes: list[str] = field(default_factory=list)
 
 
 def divide(drawn: list[Drawn], root: Path, names: list[str], seed: int = 0, share: float = 0.2) -> Division:
