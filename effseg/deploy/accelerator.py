@@ -80,7 +80,7 @@ class Accelerated:
 
 
 def shown(reference: Reference, spec: Spec) -> Reference:
-    """A reference of as many images as are worth their time in another precision."""
+    """The images of a reference that another precision is computed on: a few, since that is slow."""
     return reference.showing_most(max(1, min(IMAGES, PIXELS // (spec.height * spec.width))))
 
 
@@ -111,16 +111,17 @@ def check_file(run: Callable[[np.ndarray], np.ndarray], network: nn.Module, refe
         check_rounding(run, results, few, spec)
 
 
-def accelerated(in_half: Callable[[bool], HalfProgram], reference: Reference, spec: Spec) -> Accelerated:
+def accelerated(program: nn.Module, reference: Reference, spec: Spec) -> Accelerated:
     """Runs a file in half precision on a few images of a reference.
 
     Args:
-        in_half: makes what evaluates the file, True with rounded sums.
+        program: evaluates the file, see :class:`~effseg.deploy.half.HalfProgram`.
         reference: what is expected.
         spec: of the file.
     """
-    few, program = shown(reference, spec), in_half(False)
-    return Accelerated(_compared(program, few, spec), _compared(in_half(True), few.only([0]), spec), program.overflow)
+    few, half = shown(reference, spec), HalfProgram(program)
+    sums = _compared(HalfProgram(program, sums=True), few.only([0]), spec)
+    return Accelerated(_compared(half, few, spec), sums, half.overflow)
 
 
 def _compared(program: HalfProgram, reference: Reference, spec: Spec) -> Parity | None:

@@ -219,13 +219,14 @@ class _Drafts:
 
     def in_half(self, draft: _Draft) -> Accelerated | None:
         """The figures of a file on an fp16 accelerator; None of int8, and where no such device runs it."""
-        if not hasattr(self.writer, 'in_half') or self.spec.precision not in ('fp32', *self.writer.HALF):
+        if not hasattr(self.writer, 'in_torch') or self.spec.precision not in ('fp32', *self.writer.HALF):
             return None
-        in_half = functools.partial(self.writer.in_half, self.network, self.spec, draft.path)
-        return accelerated(in_half, self.reference, self.spec)
+        return accelerated(self.writer.in_torch(self.network, self.spec, draft.path), self.reference, self.spec)
 
     def _opened(self, path: Path) -> Callable[[np.ndarray], Any]:
-        return load(path) if self.run_here else self.writer.interpret(path, self.spec)
+        if self.run_here:
+            return load(path)
+        return functools.partial(self.writer.in_torch(self.network, self.spec, path).run, spec=self.spec)
 
 
 def _written_for(path: Path, preset: str) -> bool:

@@ -11,7 +11,6 @@ from networks import MEAN, STD, segmenter
 
 from effseg.deploy import backends, exporting
 from effseg.deploy.artifact import Artifact
-from effseg.deploy.half import HalfProgram
 from effseg.deploy.images import fit
 from effseg.deploy.interface import axes
 from effseg.deploy.program import Program
@@ -179,7 +178,7 @@ def in_torch(monkeypatch):
     for name in ('onnx', 'litert', 'executorch'):
         monkeypatch.setattr(backends.backend(name), 'export', export)
     # of ONNX it reads the file
-    monkeypatch.setattr(backends.backend('onnx'), 'in_half', lambda _, spec, path, sums: HalfProgram(files[path], sums))
+    monkeypatch.setattr(backends.backend('onnx'), 'in_torch', lambda network, spec, path: files[path])
     monkeypatch.setattr(exporting, 'load', load)
     return changes
 

@@ -133,6 +133,6 @@ def test_large_images_are_fewer(trained, monkeypatch):
     monkeypatch.setattr(accelerator, 'PIXELS', 2 * SIZE[0] * SIZE[1])
     spec = spec_of('onnx', 'labels', classes=8)
     reference = Reference(trained, spec, [np.zeros((*SIZE, 3), np.uint8)] * 4)
-    in_half = deploy.backends.backend('litert').in_half
-    half = accelerator.accelerated(lambda sums: in_half(fused(trained), spec, None, sums), reference, spec)
+    program = deploy.backends.backend('litert').in_torch(fused(trained), spec, None)
+    half = accelerator.accelerated(program, reference, spec)
     assert half.parity.images == 2

@@ -79,11 +79,8 @@ def test_the_proof_covers_confidence(play, network, images, tmp_path, monkeypatc
 def test_half_precision_sees_the_same_labels_and_their_confidence(network, images):
     model, fused, head = network
     spec = spec_of('litert', BOTH, **head)
-    proof = exporting.accelerated(
-        lambda sums: backends.backend('litert').in_half(fused, spec, None, sums),
-        Reference(model, spec, images[:1]),
-        spec,
-    )
+    program = backends.backend('litert').in_torch(fused, spec, None)
+    proof = exporting.accelerated(program, Reference(model, spec, images[:1]), spec)
     assert proof.parity.agreement > 0.95 and proof.parity.confidence[1] < 0.01
 
 

@@ -60,7 +60,7 @@ def assert_converted_right(network, size, folder):
     coreml.export(network, spec, folder / 'model.mlpackage', [])
     image = np.random.default_rng(0).integers(0, 256, spec.image_shape, np.uint8)
     expected = Program(network, spec).eval()(torch.from_numpy(image[None]))[0].numpy()
-    found = coreml.interpret(folder / 'model.mlpackage', spec)(image)
+    found = coreml.in_torch(network, spec, folder / 'model.mlpackage').run(image, spec)
     np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
 
 
@@ -194,7 +194,7 @@ def test_operators_of_other_networks_are_evaluated_as_torch_does(images, tmp_pat
     need('coreml')
     spec, network = spec_of('coreml', classes=42, grid=(SIZE[0] // 2, SIZE[1] // 2)), Operators().eval()
     coreml.export(network, spec, tmp_path / 'model.mlpackage', [])
-    result = coreml.interpret(tmp_path / 'model.mlpackage', spec)(images[0])
+    result = coreml.in_torch(network, spec, tmp_path / 'model.mlpackage').run(images[0], spec)
     with torch.no_grad():
         expected = Program(network, spec)(torch.from_numpy(images[0][None]))[0].numpy()
     assert result.shape == expected.shape == spec.result_shape

@@ -10,7 +10,8 @@ from effseg.deploy.half import HalfProgram
 onnx = required('onnx')
 
 from effseg.deploy.backends.graph import SCOPES  # noqa: E402
-from effseg.deploy.backends.onnx import graph, load  # noqa: E402
+from effseg.deploy.backends.onnx import in_torch, load  # noqa: E402
+from effseg.deploy.spec import Spec  # noqa: E402
 
 RNG = np.random.default_rng(0)
 SIZE = (8, 12)
@@ -77,6 +78,10 @@ def model(tmp_path, *nodes: str):
     return tmp_path / 'm.onnx'
 
 
+def opened(path):
+    return in_torch(None, Spec.unnamed('onnx', (32, 32)), path)
+
+
 def image(value=None):
     return RNG.integers(0, 256, (*SIZE, 3), np.uint8) if value is None else np.full((*SIZE, 3), value, np.uint8)
 
@@ -85,32 +90,32 @@ def image(value=None):
 def test_a_node_gives_what_the_runtime_gives(tmp_path, node):
     required('onnxruntime')
     path, pixels = model(tmp_path, f'y = {node}'), image()
-    found = graph(path)(torch.from_numpy(pixels[None])).numpy()
+    found = opened(path)(torch.from_numpy(pixels[None])).numpy()
     np.testing.assert_allclose(found, load(path).run(pixels[None])[0], rtol=1e-5, atol=1e-3)
 
 
 def test_what_the_file_multiplies_and_divides_again_overflows_by_name(tmp_path):
     path = model(tmp_path, 'large = Mul (x, thousand)', 'y = Div (large, thousand)')
-    program = HalfProgram(graph(path))
+    program = HalfProgram(opened(path))
     assert not np.isfinite(program(image(200))).all()
     assert program.overflow.layer == 'network.large' and program.overflow.operation == 'mul'
-    program = HalfProgram(graph(path))
+    program = HalfProgram(opened(path))
     assert (program(image(60)) == 60).all() and program.overflow is None
 
 
 def test_a_sum_of_the_file_stalls_where_sums_are_rounded(tmp_path):
     path = model(tmp_path, 'y = ReduceMean (x, axes)')
-    wide = {sums: HalfProgram(graph(path), sums)(image(255)) for sums in (False, True)}
+    wide = {sums: HalfProgram(opened(path), sums)(image(255)) for sums in (False, True)}
     assert (wide[False] == 255).all()
     path = model(tmp_path, 'z = Mul (x, high)', 'y = ReduceMean (z, axes)')
-    assert np.isfinite(HalfProgram(graph(path))(image(255))).all()
-    assert not np.isfinite(HalfProgram(graph(path), sums=True)(image(255))).all()
+    assert np.isfinite(HalfProgram(opened(path))(image(255))).all()
+    assert not np.isfinite(HalfProgram(opened(path), sums=True)(image(255))).all()
 
 
 def test_weights_in_half_precision_are_read(tmp_path):
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     path, pixels = model(tmp_path, 'y = Conv (x, conv, bias)'), image(3)
-    expected = graph(path)(torch.from_numpy(pixels[None])).numpy()
+    expected = opened(path)(torch.from_numpy(pixels[None])).numpy()
     onnx.save(convert_float_to_float16(onnx.load(path), keep_io_types=True), path)
-    np.testing.assert_allclose(HalfProgram(graph(path))(pixels), expected[0], rtol=2e-2, atol=2e-2)
+    np.testing.assert_allclose(HalfProgram(opened(path))(pixels), expected[0], rtol=2e-2, atol=2e-2)

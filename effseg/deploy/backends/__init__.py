@@ -1,6 +1,6 @@
 """One file per runtime: ``export(network, spec, path, images, floats)``, ``load(path, threads)``, and
-``in_half(network, spec, path, sums)``, which evaluates the file as half precision does, where a
-phone's accelerator runs such files. Importing them loads none.
+``in_torch(network, spec, path)``, the file as a torch module, where a phone's accelerator runs such files. Importing
+them loads none.
 """
 
 import importlib
@@ -25,8 +25,8 @@ class Delegation:
         backend: its name.
         delegates: the parts the graph was cut into; 1 is best.
         left: operators outside all of them, by name and count.
-        elsewhere: the same of accelerators that are not here, by their name and as their makers' own checks say it; an
-            accelerator without operators takes all.
+        elsewhere: operators that accelerators of phones would leave to the CPU, by accelerator, as the checks of their
+            makers say; none under the name of one that takes the whole graph.
     """
 
     backend: str

@@ -1,12 +1,10 @@
 """Core ML: an .mlpackage that takes an RGB image, mean and scale set. Converts anywhere, runs on macOS only.
 
-Off macOS the export checks what is declared (:func:`check`) and evaluates the program in torch (:func:`interpret`).
+Off macOS the export checks what is declared (:func:`check`) and evaluates the program in torch (:func:`in_torch`).
 """
 
-import functools
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -133,24 +131,12 @@ def check(path: Path, spec: Spec) -> None:
         )
 
 
-def interpret(path: Path, spec: Spec) -> Callable[[np.ndarray], Any]:
-    """A package evaluated in torch, off macOS: slow, and in float32 throughout, but with the operators, the weights and
-    the scaling of the image that are in the file.
-
-    Returns:
-        What gives for (H, W, 3) uint8 RGB what :class:`~effseg.deploy.artifact.Artifact` gives.
-    """
+def in_torch(network, spec: Spec, path: Path):
+    """As :func:`effseg.deploy.backends.onnx.in_torch`: slow, and in float32 throughout, but with the operators, the
+    weights and the scaling of the image that are in the package."""
     from .mil import Interpreted
 
-    return functools.partial(Interpreted(read(path)[1]).run, spec=spec)
-
-
-def in_half(network, spec: Spec, path: Path, sums: bool):
-    """The program in the package, in half precision; see :class:`~effseg.deploy.half.HalfProgram`."""
-    from ..half import HalfProgram
-    from .mil import Interpreted
-
-    return HalfProgram(Interpreted(read(path)[1]), sums)
+    return Interpreted(read(path)[1])
 
 
 def read(path: Path):

@@ -4,7 +4,6 @@ the delegate. Core ML's part is a package inside the file, which is taken out an
 Its Python runtime imports torch itself; the phone's runtimes do not need it.
 """
 
-import functools
 import importlib
 import operator
 import re
@@ -12,9 +11,7 @@ import sys
 import tempfile
 import weakref
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -85,13 +82,13 @@ def _partitioner(spec: Spec):
     return CoreMLPartitioner(compile_specs=CoreMLBackend.generate_compile_specs(**aim(spec)))
 
 
-def interpret(path: Path, spec: Spec) -> Callable[[np.ndarray], Any]:
-    """As :func:`effseg.deploy.backends.coreml.interpret`, of the package inside a file for Core ML."""
-    return functools.partial(_interpreted(path, spec).run, spec=spec)
+def in_torch(network, spec: Spec, path: Path):
+    """As :func:`effseg.deploy.backends.onnx.in_torch`: the package inside a file for Core ML; of others, which hold
+    XNNPACK's form, the program that they were made of."""
+    if not spec.delegate:
+        from ..program import Program
 
-
-def _interpreted(path: Path, spec: Spec):
-    """The program for Core ML in it, see :class:`~effseg.deploy.backends.mil.Interpreted`."""
+        return Program(network, spec, compare=True)
     from executorch.backends.apple.coreml import executorchcoreml
     from executorch.exir._serialize._program import deserialize_pte_binary
 
@@ -112,14 +109,6 @@ def _separate(exported) -> None:
     for name, tensor in exported.constants.items():
         if hasattr(tensor, 'untyped_storage') and tensor.untyped_storage().nbytes() != tensor.nbytes:
             exported.constants[name] = tensor.clone()
-
-
-def in_half(network, spec: Spec, path: Path, sums: bool):
-    """As :func:`effseg.deploy.backends.onnx.in_half`."""
-    from ..half import HalfProgram
-    from ..program import Program
-
-    return HalfProgram(_interpreted(path, spec) if spec.delegate else Program(network, spec, compare=True), sums)
 
 
 def load(path: Path, threads: int | None = None) -> Session:

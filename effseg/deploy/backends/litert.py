@@ -39,12 +39,11 @@ def export(network, spec: Spec, path: Path, images: list[np.ndarray], floats: tu
     return _delegation(_interpreter(path))
 
 
-def in_half(network, spec: Spec, path: Path, sums: bool):
-    """As :func:`effseg.deploy.backends.onnx.in_half`."""
-    from ..half import HalfProgram
+def in_torch(network, spec: Spec, path: Path):
+    """As :func:`effseg.deploy.backends.onnx.in_torch`: the program that the file was made of."""
     from ..program import Program
 
-    return HalfProgram(Program(network, spec, compare=True), sums)
+    return Program(network, spec, compare=True)
 
 
 def load(path: Path, threads: int | None = None) -> Session:

@@ -65,21 +65,19 @@ def export(network, spec: Spec, path: Path, images: list[np.ndarray], floats: tu
     return Delegation('ONNX Runtime CPU', 1)
 
 
-def in_half(network, spec: Spec, path: Path, sums: bool):
-    """The file, node by node in half precision; see :class:`~effseg.deploy.half.HalfProgram`."""
-    from ..half import HalfProgram
+def in_torch(network, spec: Spec, path: Path):
+    """A file as a torch module in float32: (1, H, W, 3) uint8 -> what it returns.
 
-    return HalfProgram(graph(path, axes(spec)[0]), sums)
-
-
-def graph(path: Path, layout: str = 'NHWC'):
-    """A file as a torch module, which evaluates it node by node; see :class:`~effseg.deploy.backends.graph.Graph`."""
+    Args:
+        network, spec: what it was made of.
+        path: of the file, which is evaluated node by node, see :class:`~effseg.deploy.backends.graph.Graph`.
+    """
     import onnx
     from onnx.reference import ReferenceEvaluator
 
     from .graph import Graph
 
-    return Graph(ReferenceEvaluator(onnx.load(path)), layout)
+    return Graph(ReferenceEvaluator(onnx.load(path)), axes(spec)[0])
 
 
 def load(path: Path, threads: int | None = None) -> Session:

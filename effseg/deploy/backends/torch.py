@@ -43,7 +43,8 @@ def export(network, spec: Spec, path: Path, images: list[np.ndarray], floats: tu
 
 
 def in_bf16(network, spec: Spec):
-    """What runs the program of a bf16 file in torch: (H, W, 3) uint8 to what the file returns, without the batch."""
+    """Gives a function that runs the program of a bf16 file in torch: (H, W, 3) uint8 -> what the file returns, without
+    the batch."""
     import torch
 
     from ..program import Program
