@@ -31,76 +31,63 @@ def class_bars(classes: Sequence[str], confusions: dict[str, np.ndarray]) -> dic
     matrix = confusions[first]
     shares = 100 * matrix.sum(1) / max(matrix.sum(), 1)
     order = sorted(range(len(classes)), key=lambda index: (-1 if np.isnan(values[index]) else values[index], -index))
+    names = [classes[index] for index in order]
     # places, not names: two classes of one name stay two bars
-    places, names = list(range(len(order))), [classes[index] for index in order]
-    figure = go.Figure(
-        go.Bar(
-            x=np.nan_to_num(values[order]).tolist(),
-            y=places,
-            orientation='h',
-            name=first,
-            marker_color=PALETTE[0],
-            customdata=names,
-            hovertemplate='%{customdata}: IoU %{x:.2f} %<extra></extra>',
-        )
-    )
-    for (name, other), color in zip(others, colors(len(scores))[1:]):
-        figure.add_scatter(
-            x=other[order].tolist(),
-            y=places,
-            mode='markers',
-            name=name,
-            customdata=names,
-            hovertemplate='%{customdata}: IoU %{x:.2f} %',
-            marker=dict(color=color, symbol='line-ns', line=dict(width=3, color=color), size=9),
-        )
+    rows = dict(y=list(range(len(order))), customdata=names)
+    hover = '%{customdata}: IoU %{x:.2f} %'
+    bar = dict(orientation='h', **rows)
     texts = [ABSENT if np.isnan(values[index]) else f'{values[index]:.1f}' for index in order]
-    figure.add_scatter(
-        x=[101] * len(order),
-        y=places,
-        mode='text',
-        text=texts,
-        textposition='middle right',
-        cliponaxis=False,
-        hoverinfo='skip',
+    figure = go.Figure(
+        [
+            go.Bar(
+                x=np.nan_to_num(values[order]).tolist(),
+                name=first,
+                marker_color=PALETTE[0],
+                hovertemplate=f'{hover}<extra></extra>',
+                **bar,
+            ),
+            *(
+                go.Scatter(
+                    x=other[order].tolist(),
+                    name=name,
+                    mode='markers',
+                    marker=dict(color=color, symbol='line-ns', line=dict(width=3, color=color), size=9),
+                    hovertemplate=hover,
+                    **rows,
+                )
+                for (name, other), color in zip(others, colors(len(scores))[1:])
+            ),
+            go.Scatter(
+                x=[101] * len(order),
+                y=rows['y'],
+                text=texts,
+                mode='text',
+                textposition='middle right',
+                cliponaxis=False,
+                hoverinfo='skip',
+            ),
+            go.Bar(
+                x=shares[order].tolist(),
+                name='pixels',
+                xaxis='x2',
+                marker_color=GREY,
+                hovertemplate='%{customdata}: %{x:.3g} % of the pixels<extra></extra>',
+                **bar,
+            ),
+        ]
     )
-    figure.add_bar(
-        x=shares[order].tolist(),
-        y=places,
-        orientation='h',
-        name='pixels',
-        xaxis='x2',
-        marker_color=GREY,
-        customdata=names,
-        hovertemplate='%{customdata}: %{x:.3g} % of the pixels<extra></extra>',
-    )
-    figure.update_layout(
-        height=54 + BAR * len(classes),
+    return _laid_out(
+        figure,
+        54 + BAR * len(classes),
         bargap=0.25,
         barmode='overlay',
         showlegend=False,
-        margin=dict(l=8, r=16, t=44, b=10),
-        xaxis=dict(
-            domain=[0, 0.76],
-            range=[0, 112],
-            tickvals=[0, 20, 40, 60, 80, 100],
-            side='top',
-            title=dict(text='IoU %', standoff=4),
-            fixedrange=True,
-        ),
-        xaxis2=dict(
-            domain=[0.79, 1],
-            side='top',
-            title=dict(text='pixels %', standoff=4),
-            fixedrange=True,
-            nticks=3,
-            anchor='y',
-            rangemode='tozero',
-        ),
+        margin=dict(r=16, t=44),
+        xaxis=_on_top('IoU %', [0, 0.76], range=[0, 112], tickvals=[0, 20, 40, 60, 80, 100]),
+        xaxis2=_on_top('pixels %', [0.79, 1], nticks=3, anchor='y', rangemode='tozero'),
         yaxis=dict(
-            automargin=True,
             tickmode='array',
-            tickvals=places,
+            tickvals=rows['y'],
             ticktext=names,
             range=[-0.5, len(order) - 0.5],
             fixedrange=True,
@@ -108,7 +95,12 @@ def class_bars(classes: Sequence[str], confusions: dict[str, np.ndarray]) -> dic
             zeroline=False,
         ),
     )
-    return _plain(figure)
+
+
+def _on_top(title: str, domain: list[float], **others) -> dict:
+    return dict(
+        domain=domain, side='top', title=dict(text=title, standoff=4), fixedrange=True, automargin=False, **others
+    )
 
 
 def confusion_map(classes: Sequence[str], confusion: np.ndarray) -> dict:
@@ -133,14 +125,14 @@ def confusion_map(classes: Sequence[str], confusion: np.ndarray) -> dict:
             hovertemplate='true %{y}<br>predicted %{x}<br>%{z:.1%}<extra></extra>',
         )
     )
-    axis = dict(type='category', labelalias=named, automargin=True, showgrid=False, showline=True, mirror=True)
-    figure.update_layout(
-        height=620,
-        margin=dict(l=8, r=8, t=44, b=8),  # the zoom bar lies above the cells
+    axis = dict(type='category', labelalias=named, showgrid=False, showline=True, mirror=True)
+    return _laid_out(
+        figure,
+        620,
+        margin_t=44,  # the zoom bar lies above the cells
         xaxis=dict(axis, title=dict(text='predicted', standoff=6), tickangle=-60),
         yaxis=dict(axis, title=dict(text='true', standoff=6), autorange='reversed'),
     )
-    return _plain(figure)
 
 
 def _cell_texts(shares: np.ndarray) -> list[list[str]]:
@@ -163,32 +155,21 @@ def training_curve(curve: Curve) -> dict:
     smooth = np.convolve(
         np.pad(losses, (window // 2, window - 1 - window // 2), mode='edge'), np.ones(window) / window, mode='valid'
     )
+    lines = dict(color=GREY, width=2)
     figure = go.Figure(
-        go.Scatter(
-            x=list(steps),
-            y=np.round(smooth, 5).tolist(),
-            name='training loss',
-            mode='lines',
-            line=dict(color=GREY, width=2),
-        )
+        go.Scatter(x=steps, y=np.round(smooth, 5).tolist(), name='training loss', mode='lines', line=lines)
     )
     if curve.miou:
         steps, scores = zip(*curve.miou)
-        figure.add_scatter(
-            x=list(steps),
-            y=list(scores),
-            name='validation mIoU %',
-            yaxis='y2',
-            mode='lines+markers',
-            line=dict(color=PALETTE[0], width=3),
-        )
-    figure.update_layout(
-        height=340,
-        margin=dict(l=8, r=8, t=10, b=8),
+        lines = dict(color=PALETTE[0], width=3)
+        figure.add_scatter(x=steps, y=scores, name='validation mIoU %', yaxis='y2', mode='lines+markers', line=lines)
+    return _laid_out(
+        figure,
+        340,
         legend=dict(orientation='h', y=1.12, x=0),
         hovermode='x unified',
-        xaxis=dict(title=dict(text='iteration'), automargin=True),
-        yaxis=dict(title=dict(text='loss'), rangemode='tozero', automargin=True),
+        xaxis_title_text='iteration',
+        yaxis=dict(title=dict(text='loss'), rangemode='tozero'),
         yaxis2=dict(
             title=dict(text='mIoU %'),
             overlaying='y',
@@ -196,11 +177,9 @@ def training_curve(curve: Curve) -> dict:
             rangemode='tozero',
             automargin=True,
             showgrid=False,
-            tickmode='auto',
             nticks=6,
         ),
     )
-    return _plain(figure)
 
 
 def path(ms: Sequence[float], accuracy: Sequence[float], texts: Sequence[str], target: float) -> dict:
@@ -215,8 +194,8 @@ def path(ms: Sequence[float], accuracy: Sequence[float], texts: Sequence[str], t
 
     figure = go.Figure(
         go.Scatter(
-            x=list(ms),
-            y=list(accuracy),
+            x=ms,
+            y=accuracy,
             mode='lines+markers',
             line=dict(color=PALETTE[0], width=2),
             marker=dict(size=9),
@@ -225,14 +204,13 @@ def path(ms: Sequence[float], accuracy: Sequence[float], texts: Sequence[str], t
         )
     )
     figure.add_vline(x=target, line=dict(color=PALETTE[1], dash='dot'))
-    figure.update_layout(
-        height=340,
+    return _laid_out(
+        figure,
+        340,
         showlegend=False,
-        margin=dict(l=8, r=8, t=10, b=8),
-        xaxis=dict(title=dict(text='predicted ms'), automargin=True, autorange='reversed'),
-        yaxis=dict(title=dict(text='pixels right, %'), automargin=True),
+        xaxis=dict(title=dict(text='predicted ms'), autorange='reversed'),
+        yaxis_title_text='pixels right, %',
     )
-    return _plain(figure)
 
 
 def _as_text(names: Iterable[str]) -> list[str]:
@@ -245,7 +223,11 @@ def colors(count: int) -> list[str]:
     return [PALETTE[0], *islice(cycle(PALETTE[1:]), count - 1)]
 
 
-def _plain(figure) -> dict:
+def _laid_out(figure, height: int, **layout) -> dict:
+    """A figure as plain data: transparent, with narrow margins and room for the labels of its axes."""
     # the default template is 7 KB of colors for light pages per chart
     figure.update_layout(template='none', paper_bgcolor='rgba(0,0,0,0)', plot_bgcolor='rgba(0,0,0,0)')
+    figure.update_layout(height=height, margin=dict(l=8, r=8, t=10, b=8))
+    figure.update_layout(xaxis_automargin=True, yaxis_automargin=True)
+    figure.update_layout(**layout)
     return figure.to_plotly_json()

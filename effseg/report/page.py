@@ -98,6 +98,7 @@ def render(template: str, path: Path, figures: dict[str, dict], **values) -> Non
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
     from plotly.offline import get_plotlyjs
+    from plotly.utils import PlotlyJSONEncoder
 
     templates = Environment(
         loader=PackageLoader('effseg', '.'),
@@ -106,8 +107,8 @@ def render(template: str, path: Path, figures: dict[str, dict], **values) -> Non
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    # inside a script element nothing may end it; nan is no JSON
-    data = json.dumps(_without_nan(figures), allow_nan=False, separators=(',', ':')).replace('<', '\\u003c')
+    # inside a script element nothing may end it
+    data = json.dumps(figures, cls=PlotlyJSONEncoder, separators=(',', ':')).replace('<', '\\u003c')
     text = templates.get_template(template).render(figures=data, plotly=get_plotlyjs(), **values)
     files.write(path, text)
 
@@ -158,13 +159,3 @@ def commands(content: Content) -> list[str]:
 def _text(value) -> str:
     # as MMEngine's DictAction reads it: no blanks, no quotes inside brackets
     return value if isinstance(value, str) else str(value).replace(' ', '').replace("'", '')
-
-
-def _without_nan(value):
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_nan(item) for item in value]
-    if isinstance(value, np.ndarray):
-        return _without_nan(value.tolist())
-    return None if isinstance(value, float) and not np.isfinite(value) else value
