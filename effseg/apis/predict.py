@@ -83,12 +83,12 @@ def predict(
     others = [source for source in sources if source not in cameras]
     files = _find(others, IMAGE_SUFFIXES + VIDEO_SUFFIXES, 'image or video') if others else []
     images = [file for file in files if file.suffix.lower() not in VIDEO_SUFFIXES]
-    videos = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
-    names = output_names(files)
-    folder = OutputFolder(out_dir)
+    videos = [*(file for file in files if file.suffix.lower() in VIDEO_SUFFIXES), *map(int, cameras)]
+    names = {**output_names(files), **{int(camera): f'camera{int(camera)}' for camera in cameras}}
+    kinds = ['overlay.mp4', 'overlay.mkv', *(['labels'] if frame_labels else [])]
     expected = [SHARES, *(f'{names[path]}_{kind}' for path in images for kind in ('overlay.jpg', 'labels.png'))]
-    for stem in [*(names[video] for video in videos), *(f'camera{camera}' for camera in cameras)]:
-        expected += [f'{stem}_overlay{suffix}' for suffix in ('.mp4', '.mkv')] + [f'{stem}_labels'] * frame_labels
+    expected += [f'{names[video]}_{kind}' for video in videos for kind in kinds]
+    folder = OutputFolder(out_dir)
     folder.check(expected)
     segmenter = open_segmenter(
         config, checkpoint, fused, cfg_options, device, precision=precision, unknown_below=unknown_below
@@ -105,9 +105,8 @@ def predict(
                 continue
             overlays.append(overlay)
             count += 1
-        for video in videos + [int(camera) for camera in cameras]:
-            to = out / (f'camera{video}' if isinstance(video, int) else names[video])
-            result = label_video(segmenter, video, to, opacity, frames, frame_labels, show)
+        for video in videos:
+            result = label_video(segmenter, video, out / names[video], opacity, frames, frame_labels, show)
             overlays.append(result.overlay)
             shares[str(video)] = class_shares(result.counts, segmenter.classes)
             count += result.frames

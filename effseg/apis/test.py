@@ -4,6 +4,7 @@ from numbers import Real
 from pathlib import Path
 
 import numpy as np
+from mmengine.config import Config
 from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
 from mmseg.registry import MODELS
@@ -93,18 +94,13 @@ def test(
         check_name(Path(show_dir).absolute())
         cfg.default_hooks.visualization.update(draw=True, interval=1)
         cfg.visualizer.save_dir = show_dir
-    if fused and tta:
-        raise ConfigError('--tta averages full-size logits, which --fused never makes; give one of them')
     exported = is_artifact(checkpoint)
     if fit and not exported:
         raise ConfigError(f'--fit {fit} is for exported files, and {checkpoint} is a checkpoint; leave it out')
-    if tta and fit not in (None, AS_CONFIG):
-        raise ConfigError(f'--tta resizes images by the config, and --fit {fit} by itself; give one of them')
-    fit = AS_CONFIG if tta else fit
     if tta:
-        if not (cfg.get('tta_pipeline') and cfg.get('tta_model')):
-            raise ConfigError(f"--tta needs 'tta_pipeline' and 'tta_model' in {config}")
+        _check_tta(cfg, fused, fit)
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+        fit = AS_CONFIG
     if exported and fit != AS_CONFIG:
         cfg = of_photos(cfg)
     cfg.load_from = None
@@ -132,3 +128,12 @@ def test(
     if protocol := getattr(getattr(runner.model, 'module', runner.model), 'protocol', ''):
         print(f'scored {protocol}')
     return metrics
+
+
+def _check_tta(cfg: Config, fused: bool, fit: str | None) -> None:
+    if fused:
+        raise ConfigError('--tta averages full-size logits, which --fused never makes; give one of them')
+    if fit not in (None, AS_CONFIG):
+        raise ConfigError(f'--tta resizes images by the config, and --fit {fit} by itself; give one of them')
+    if not (cfg.get('tta_pipeline') and cfg.get('tta_model')):
+        raise ConfigError(f"--tta needs 'tta_pipeline' and 'tta_model' in {cfg.filename}")

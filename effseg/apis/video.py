@@ -1,5 +1,6 @@
 """Videos and cameras, frame by frame; ffmpeg, where it is installed, writes the result and carries the sound over."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -86,23 +87,19 @@ def label_video(
         rate = capture.get(cv2.CAP_PROP_FPS)
         rate = 0.0 if camera else (rate if 0 < rate < 1000 else 25.0)
         writer = _Writer(stem, None if isinstance(source, int) else source, rate)
-        with writer, bar:
-            try:
-                for number, image in enumerate(stream):
-                    labels = segmenter(image)
-                    overlay = segmenter.overlay(image, labels, opacity)
-                    writer.add(overlay)
-                    counts += segmenter.count(labels)
-                    if frame_labels:
-                        folder = stem.with_name(f'{stem.name}_labels')
-                        folder.mkdir(exist_ok=True)
-                        segmenter.label_image(labels).save(folder / f'{number:06d}.png')
-                    bar.update()
-                    if show and _closed(overlay):
-                        break
-            except KeyboardInterrupt:
-                if not camera:
-                    raise
+        folder = stem.with_name(f'{stem.name}_labels')
+        with writer, bar, contextlib.suppress(*([KeyboardInterrupt] if camera else [])):
+            for number, image in enumerate(stream):
+                labels = segmenter(image)
+                overlay = segmenter.overlay(image, labels, opacity)
+                writer.add(overlay)
+                counts += segmenter.count(labels)
+                if frame_labels:
+                    folder.mkdir(exist_ok=True)
+                    segmenter.label_image(labels).save(folder / f'{number:06d}.png')
+                bar.update()
+                if show and _closed(overlay):
+                    break
     finally:
         capture.release()
     if not writer.frames:

@@ -3,6 +3,7 @@ what it must reach."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -81,7 +82,7 @@ class ClassParity:
 
     @property
     def differing(self) -> int:
-        """Pixels that only one of the two gives the class."""
+        """How many pixels only one of the two gives the class."""
         common = round((self.expected + self.found) * self.iou / (1 + self.iou))
         return self.expected + self.found - 2 * common
 
@@ -166,23 +167,13 @@ def compare(run: Callable[[np.ndarray], np.ndarray], reference: Reference, spec:
     values = 0
     both, confusion, own_confusion = np.zeros((3, classes, classes), dtype=np.int64)
     for number, (image, expected) in enumerate(zip(reference.images, reference.labels)):
-        result = run(image)
-        result, confidence = result if spec.confident else (result, None)
-        if result.shape != spec.result_shape:
-            raise ParityError(f'the artifact returned {result.shape} where {spec.result_shape} was expected')
-        if not np.isfinite(result).all() or (confidence is not None and not np.isfinite(confidence).all()):
-            raise ParityError('the artifact returned values that are not numbers')
+        result, labels, confidence = _checked(run(image), spec)
         if spec.output == 'logits':
             logits = _in_file(reference.logits(number), spec)
             difference = np.abs(result.astype(np.float64) - logits)
             largest, scale = max(largest, float(difference.max())), max(scale, float(np.abs(logits).max()))
             total, values = total + float(difference.sum()), values + difference.size
-        labels = labels_of(result, spec)
-        if not (0 <= labels.min() and labels.max() < classes):
-            raise ParityError(f'the artifact returned labels of {labels.min()} to {labels.max()} for {classes} classes')
         if confidence is not None:
-            if confidence.shape != spec.result_shape:
-                raise ParityError(f'confidence of {confidence.shape} came where {spec.result_shape} was expected')
             away = np.abs(confidence - reference.confidence[number])
             farthest, average = max(farthest, float(away.max())), average + float(away.mean()) / len(reference.images)
         both += _confusion(labels, expected, classes)
@@ -209,6 +200,26 @@ def compare(run: Callable[[np.ndarray], np.ndarray], reference: Reference, spec:
         unseen=tuple(name for name, want, get in zip(spec.classes, wanted, found) if not want + get),
         confidence=(farthest, average) if spec.confident else None,
     )
+
+
+def _checked(result: Any, spec: Spec) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """What a file returned, its labels (H, W), and their confidence where it returns that.
+
+    Raises:
+        ParityError: see :func:`compare`.
+    """
+    result, confidence = result if spec.confident else (result, None)
+    for came in (result,) if confidence is None else (result, confidence):
+        if came.shape != spec.result_shape:
+            raise ParityError(f'the artifact returned {came.shape} where {spec.result_shape} was expected')
+        if not np.isfinite(came).all():
+            raise ParityError('the artifact returned values that are not numbers')
+    labels = labels_of(result, spec)
+    if not (0 <= labels.min() and labels.max() < len(spec.classes)):
+        raise ParityError(
+            f'the artifact returned labels of {labels.min()} to {labels.max()} for {len(spec.classes)} classes'
+        )
+    return result, labels, confidence
 
 
 def _in_file(logits: np.ndarray, spec: Spec) -> np.ndarray:
