@@ -17,7 +17,7 @@ What the runtimes' programs printed on phones, as one table: python tools/benchm
 from effseg.apis import cli
 
 
-def main(argv: list[str]) -> None:
+def parser() -> cli.Parser:
     parser = cli.Parser(description=__doc__)
     parser.add_argument('config', nargs='?', help="config file, or 'effseg::NAME.py' for a shipped one")
     parser.add_argument('checkpoint', nargs='?', help='trained weights (default: random ones)')
@@ -78,9 +78,6 @@ def main(argv: list[str]) -> None:
     )
     parser.add_argument('--image', help='an image (default: a drawn scene)')
     parser.add_argument(
-        '--label-map', help="PNG of class numbers to time the label step on (default: the model's own labels)"
-    )
-    parser.add_argument(
         '--size',
         type=int,
         nargs=2,
@@ -96,7 +93,12 @@ def main(argv: list[str]) -> None:
     cli.add_trust_option(parser)
     cli.add_cfg_options(parser)
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str]) -> None:
+    arguments = parser()
+    args = arguments.parse_args(argv)
     from effseg.benchmark.artifacts import compare_artifacts
     from effseg.benchmark.contestants import of_runs
     from effseg.benchmark.engines import ENGINES
@@ -108,61 +110,40 @@ def main(argv: list[str]) -> None:
     from effseg.benchmark.zoo import score_zoo
     from effseg.checkpoint.read import trusted
 
-    if args.models:
-        compare_models(None, tuple(args.size), args.runs, tuple(args.threads))
-        return
-    if args.rivals:
-        contestants = of_runs(args.scores) if args.scores else None
-        compare_rivals(args.rivals, tuple(args.size), args.runs, tuple(args.threads), args.plot, contestants)
-        return
-    if args.phone:
-        table_of_phones(args.phone, args.plot)
-        return
-    if args.zoo:
-        score_zoo(args.zoo, tuple(args.size), args.runs)
-        return
     if (args.compare or args.loading) and not args.config:
-        parser.error('--compare and --loading take a config')
-    if args.loading:
-        time_loading(args.config, args.device or 'cpu', cfg_options=args.cfg_options)
-        return
+        arguments.error('--compare and --loading take a config')
+    size, timed = tuple(args.size), (args.runs, tuple(args.threads))
     with trusted(args.trust_checkpoint):
-        if args.compare and args.device:
+        if args.models:
+            compare_models(None, size, *timed)
+        elif args.rivals:
+            contestants = of_runs(args.scores) if args.scores else None
+            compare_rivals(args.rivals, size, *timed, args.plot, contestants)
+        elif args.phone:
+            table_of_phones(args.phone, args.plot)
+        elif args.zoo:
+            score_zoo(args.zoo, size, args.runs)
+        elif args.loading:
+            time_loading(args.config, args.device or 'cpu', cfg_options=args.cfg_options)
+        elif args.artifacts:
+            engines = () if args.engines is None else args.engines or tuple(ENGINES)
+            given = (args.config, args.checkpoint, args.image)
+            compare_artifacts(args.artifacts, *given, *timed, args.cfg_options, engines)
+        elif args.device:
             compare_on_device(
                 args.config,
                 args.checkpoint,
                 args.device,
                 args.precision,
                 args.batch,
-                tuple(args.size),
+                size,
                 args.runs,
                 args.compile,
                 args.cfg_options,
             )
-            return
-        if args.artifacts:
-            compare_artifacts(
-                args.artifacts,
-                args.config,
-                args.checkpoint,
-                args.image,
-                args.runs,
-                tuple(args.threads),
-                args.cfg_options,
-                () if args.engines is None else args.engines or tuple(ENGINES),
-            )
-            return
-        compare_fused(
-            args.config,
-            args.checkpoint,
-            args.image,
-            args.label_map,
-            tuple(args.size),
-            args.runs,
-            tuple(args.threads),
-            args.compile,
-            args.cfg_options,
-        )
+        else:
+            given = (args.config, args.checkpoint, args.image)
+            compare_fused(*given, size, *timed, args.compile, args.cfg_options)
 
 
 if __name__ == '__main__':

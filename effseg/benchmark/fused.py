@@ -10,9 +10,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..apis.opening import open_segmenter
-from ..datasets.images import opened, read_image
+from ..datasets.images import read_image
 from ..demo.scenes import draw_scene
-from ..errors import ConfigError, DataError, first_line
+from ..errors import ConfigError, first_line
 from ..fusion.labels import Resize, label_map, near_ties
 from ..fusion.segmentor import FusedSegmentor, check_size, fuse
 from ..timing import MB, Timing, peak_memory, time_in_turn
@@ -25,7 +25,6 @@ def compare_fused(
     config: str,
     checkpoint: str | None = None,
     image: str | None = None,
-    label_map: str | None = None,
     size: tuple[int, int] = (512, 512),
     runs: int = 10,
     threads: Sequence[int] = (1, 2),
@@ -37,9 +36,8 @@ def compare_fused(
     Args:
         config, cfg_options: path, or ``effseg::NAME.py``, and overrides of it.
         checkpoint: trained weights; random ones when left out.
-        image: a file; a drawn scene when left out.
-        label_map: a PNG of class numbers to make the logits of the label step from; when left out they are the model's,
-            and with random weights those of the drawn scene's label map, since noise leaves nothing to decide.
+        image: a file; a drawn scene when left out, whose label map gives the logits of the label step where the weights
+            are random, since noise leaves nothing to decide.
         size: (H, W) that the image is resized to.
         runs: of everything that is timed.
         threads: each of these thread counts in turn.
@@ -54,13 +52,12 @@ def compare_fused(
     with torch.inference_mode():
         logits = model(x, mode='tensor')
     of_labels = logits
-    if label_map or not checkpoint:
-        labels = Image.fromarray(_read_labels(label_map) if label_map else truth)
-        labels = labels.resize((logits.shape[3], logits.shape[2]), Image.Resampling.NEAREST)
+    if not checkpoint:
+        labels = Image.fromarray(truth).resize((logits.shape[3], logits.shape[2]), Image.Resampling.NEAREST)
         of_labels = logits_of(torch.from_numpy(np.array(labels)).long(), model.num_classes)
     print(
         f'{checkpoint or "random weights"}, {image or "a drawn scene"}, '
-        f'labels of {label_map or ("the model" if checkpoint else "the drawn scene")}'
+        f'labels of {"the model" if checkpoint else "the drawn scene"}'
     )
     print(f'{machine()}  float32  {size[0]}x{size[1]}  {model.num_classes} classes  batch 1')
     works = {'MMSegmentation logits': work(lambda: model(x, mode='tensor')), 'fused': work(lambda: fused.logits(x))}
@@ -121,17 +118,6 @@ def compile_network(fused: FusedSegmentor) -> FusedSegmentor:
     except Exception as error:  # whatever the compiler lacks, such as a C++ compiler
         raise ConfigError(f'torch.compile does not run here: {first_line(error)[:160]}; leave --compile out') from error
     return network
-
-
-def _read_labels(path: str) -> np.ndarray:
-    """The class numbers of a PNG file, (H, W) uint8. Raises DataError when it is no 8-bit label map."""
-    with opened(path, 'a label map') as image:
-        labels = np.array(image)
-    if labels.ndim != 2 or labels.dtype != np.uint8:
-        raise DataError(
-            f'{path} holds {labels.dtype} of shape {labels.shape}; 8-bit class numbers (H, W) were expected'
-        )
-    return labels
 
 
 def _print_rates(runs: int) -> float:
