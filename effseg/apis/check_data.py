@@ -1,6 +1,5 @@
 """The whole look at a config's data, before a training that takes days."""
 
-import sys
 import time
 
 from ..datasets.check.findings import ERROR
@@ -33,7 +32,7 @@ def check_data(
         raise ConfigError(f'workers={workers} must be 0 or more')
     started = time.perf_counter()
     surveys = [
-        survey(found, workers, progress=sys.stdout.isatty())
+        survey(found, workers, progress=True)
         for found in find_splits(load_config(config, cfg_options), (split,) if split else ('train', 'val', 'test'))
     ]
     seconds = time.perf_counter() - started

@@ -48,37 +48,31 @@ class ExportImages:
             return []
 
     def _read(self, loader: str, count: int, cover: bool) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        size = (self.spec.height, self.spec.width)
-        return _images(self.cfg, loader, self.sources, count, size, self.spec.mean, cover)
+        """Images of the artifact's size at three sizes of content, and their masks: from files, which have none, or
+        spread over a data set of the config, through its test pipeline; with ``cover`` as many more as it takes for
+        every class of the data set to be seen."""
+        size, fill = (self.spec.height, self.spec.width), self.spec.mean
+        if self.sources:
+            files = find_images(self.sources)[: max(count, 0)]
+            return [fit_image(read_image(file), size, number, fill) for number, file in enumerate(files)], []
+        from mmseg.registry import DATASETS
 
-
-def _images(
-    cfg, loader: str, sources: list[str] | None, count: int, size: tuple[int, int], fill: tuple[float, ...], cover: bool
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Real images of the artifact's size at three sizes of content, and their masks: from files, which have none, or
-    spread over a data set of the config, through its test pipeline; with ``cover`` as many more as it takes for every
-    class of the data set to be seen."""
-    if sources:
-        files = find_images(sources)[: max(count, 0)]
-        return [fit_image(read_image(file), size, number, fill) for number, file in enumerate(files)], []
-    from mmseg.registry import DATASETS
-
-    pipeline = cfg.test_pipeline if 'test_pipeline' in cfg else cfg.test_dataloader.dataset.pipeline
-    with of_config(f'{loader}.dataset or test pipeline'):
-        dataset = DATASETS.build(dict(dataset_of(cfg, loader), pipeline=pipeline, lazy_init=True))
-    try:
-        dataset.full_init()
-        chosen = np.linspace(0, len(dataset) - 1, min(max(count, 0), len(dataset))).round().astype(int)
-        shown = [_show(*_sample(dataset, index), size, number, fill) for number, index in enumerate(chosen)]
-        if cover and shown and all(mask is not None for _, mask in shown):
-            shown += _unseen(dataset, shown, size, fill)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"the config's {loader} gives no images ({error}); put the data where the config says or name a folder of "
-            'images with --images'
-        ) from error
-    masks = [mask for _, mask in shown if mask is not None]
-    return [image for image, _ in shown], masks if len(masks) == len(shown) else []
+        pipeline = self.cfg.get('test_pipeline') or self.cfg.test_dataloader.dataset.pipeline
+        with of_config(f'{loader}.dataset or test pipeline'):
+            dataset = DATASETS.build(dict(dataset_of(self.cfg, loader), pipeline=pipeline, lazy_init=True))
+        try:
+            dataset.full_init()
+            chosen = np.linspace(0, len(dataset) - 1, min(max(count, 0), len(dataset))).round().astype(int)
+            shown = [_show(*_sample(dataset, index), size, number, fill) for number, index in enumerate(chosen)]
+            if cover and shown and all(mask is not None for _, mask in shown):
+                shown += _unseen(dataset, shown, size, fill)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"the config's {loader} gives no images ({error}); put the data where the config says or name a folder "
+                'of images with --images'
+            ) from error
+        masks = [mask for _, mask in shown if mask is not None]
+        return [image for image, _ in shown], masks if len(masks) == len(shown) else []
 
 
 def _sample(dataset, index: int) -> tuple[np.ndarray, Any]:

@@ -47,7 +47,7 @@ def load_config(path: str, cfg_options: dict | None = None, work_dir: str | None
     if 'data_root' in (cfg_options or {}):
         for loader in DATALOADERS:
             if cfg.get(loader):
-                _innermost(cfg[loader].dataset).data_root = cfg.data_root
+                innermost(cfg[loader].dataset)['data_root'] = cfg.data_root
     cfg.work_dir = work_dir or cfg.get('work_dir') or str(Path('work_dirs') / file.stem)
     return cfg
 
@@ -178,8 +178,8 @@ def _check_kind(cfg: Config, name: str, kinds: tuple[type, ...], path: str) -> N
         raise ConfigError(f'{name}={part!r} came in {path} or --cfg-options; {expected} was expected')
 
 
-def _innermost(dataset: Config) -> Config:
+def innermost(dataset: dict) -> dict:
     """The data set inside wrappers such as RepeatDataset."""
-    while 'data_root' not in dataset and 'dataset' in dataset:
-        dataset = dataset.dataset
+    while isinstance(dataset.get('dataset'), dict):
+        dataset = dataset['dataset']
     return dataset

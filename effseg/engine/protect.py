@@ -5,7 +5,7 @@ import os
 
 from mmengine.config import Config
 
-from .config import DATALOADERS
+from .config import DATALOADERS, innermost
 from .progress import say
 
 # the hooks of configs/_base_/schedules/adamw_40k.py that are ours, by the names that they have there
@@ -82,7 +82,7 @@ def _protect_dataset(loader: dict, head: dict, name: str, said: list[str]) -> No
     loader['dataset'] = dataset = protect_transforms(loader['dataset'], f'{name}.dataset', said)
     if _name(dataset) in ('', 'GuardedDataset'):
         return
-    ignored = {head.get('ignore_index', 255), _innermost(dataset).get('ignore_index', 255)}
+    ignored = {head.get('ignore_index', 255), innermost(dataset).get('ignore_index', 255)}
     loader['dataset'] = {
         **dataset,
         'type': 'GuardedDataset',
@@ -120,9 +120,3 @@ def _name(part: dict) -> str:
     for prefix in ('mmseg.', 'mmengine.', 'mmcv.'):
         kind = kind.removeprefix(prefix)
     return kind
-
-
-def _innermost(dataset: dict) -> dict:
-    while isinstance(dataset.get('dataset'), dict):
-        dataset = dataset['dataset']
-    return dataset

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
+from tqdm import tqdm
 
 from ...errors import DataError
 from .findings import ERROR, WARNING, Finding, finding
@@ -52,7 +53,7 @@ def survey(split: Split, workers: int | None = None, sample: int | None = None, 
         split: see :func:`effseg.datasets.check.split.find_splits`.
         workers: processes at most; the number of cores when None, this process alone when 0.
         sample: read only so many pairs, spread evenly.
-        progress: show a bar.
+        progress: show a bar on a terminal.
 
     Raises:
         DataError: when a process dies.
@@ -60,7 +61,9 @@ def survey(split: Split, workers: int | None = None, sample: int | None = None, 
     pairs = split.pairs
     if sample is not None and len(pairs) > sample:
         pairs = [pairs[index] for index in np.linspace(0, len(pairs) - 1, sample).round().astype(int)]
-    results = list(_results(pairs, split.rules, workers, progress))
+    count = min(os.cpu_count() or 1 if workers is None else workers, math.ceil(len(pairs) / CHUNK))
+    read = _in_processes(pairs, split.rules, count) if count else (check_pair(*pair, split.rules) for pair in pairs)
+    results = list(tqdm(read, split.name, len(pairs), unit=' pairs', disable=None if progress else True))
     found = Survey(split.name, len(pairs), [*split.findings], results=results)
     first: dict[str, str] = {}
     for result in results:
@@ -74,19 +77,6 @@ def survey(split: Split, workers: int | None = None, sample: int | None = None, 
         # a sample of a few label maps may lack a class by chance
         _check_all_values(found, split, None if sample is None else WARNING)
     return found
-
-
-def _results(pairs: list[tuple[str, str]], rules: Rules, workers: int | None, progress: bool) -> Iterator[PairResult]:
-    from mmengine.utils import ProgressBar
-
-    bar = ProgressBar(len(pairs)) if progress and pairs else None
-    count = min(os.cpu_count() or 1 if workers is None else workers, math.ceil(len(pairs) / CHUNK))
-    for result in _in_processes(pairs, rules, count) if count else (check_pair(*pair, rules) for pair in pairs):
-        if bar:
-            bar.update()
-        yield result
-    if bar:
-        print()
 
 
 def _in_processes(pairs: list[tuple[str, str]], rules: Rules, count: int) -> Iterator[PairResult]:
