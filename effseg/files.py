@@ -27,7 +27,7 @@ def write(path: Path, content: bytes | str) -> None:
 
 
 def check_name(path: str | Path) -> None:
-    """Refuses the one kind of name that OpenCV's Python ends the process at, by a segmentation fault.
+    """Refuses a name that is not UTF-8, at which OpenCV's Python ends the process by a segmentation fault.
 
     Raises:
         ConfigError: for a name of bytes that are not UTF-8.

@@ -43,13 +43,14 @@ def time_in_turn(
     warmup: int = 2,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Timing]:
-    """Runs everything once, then everything again: what else the machine does meets all of them alike.
+    """Times several things round by round, each once in a round, so that other work on the machine slows all alike.
 
     Args:
         contestants: by name.
         runs: of each that count.
         warmup: of each that do not.
-        clock: in seconds; of what computes on one thread, ``time.process_time`` leaves out when it had to wait.
+        clock: gives seconds; ``time.process_time`` does not count when the process had to wait for a processor, and is
+            for what computes on one thread.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for turn in range(warmup + runs):

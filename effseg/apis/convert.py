@@ -35,7 +35,7 @@ _NAMED = 8  # of what is wrong, in a message
 
 @dataclass(frozen=True)
 class Dataset:
-    """A folder that a config can name.
+    """What :func:`convert` wrote: a folder of images and label maps for a config.
 
     Attributes:
         root: holds images/SPLIT, annotations/SPLIT and dataset.json.

@@ -89,7 +89,8 @@ class Segmenter:
         return inference_model(self.model, np.ascontiguousarray(image[..., ::-1]))  # BGR, as pipelines read files
 
     def count(self, labels: np.ndarray) -> np.ndarray:
-        """Pixels of each class, and at last of none, :data:`~effseg.segmentors.confidence.UNKNOWN`."""
+        """Counts the pixels of each class; the last number is of those that are
+        :data:`~effseg.segmentors.confidence.UNKNOWN`."""
         counts = np.bincount(labels.ravel(), minlength=UNKNOWN + 1)
         return np.append(counts[: len(self.classes)], counts[UNKNOWN])
 

@@ -48,10 +48,10 @@ _HASH_IN_NAME = re.compile(r'-([0-9a-f]{8,64})\.[a-z]+$')
 
 @contextlib.contextmanager
 def trusted(trust: bool = True) -> Iterator[None]:
-    """Inside, a checkpoint that holds objects of others' classes is unpickled, which runs whatever it says; each says
-    so aloud.
+    """Lets the checkpoints that are read inside run code.
 
-    Files that can be read without are read without. Config text is not evaluated inside either.
+    One that holds objects of others' classes is unpickled then, which runs whatever it says; a warning names each such
+    file. Others are read as always. Config text is not evaluated inside either.
 
     Args:
         trust: False changes nothing.

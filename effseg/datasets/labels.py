@@ -8,7 +8,7 @@ def class_numbers(reduce_zero_label: bool, label_map: dict[int, int] | None) -> 
 
     Args:
         reduce_zero_label: whether 0 is ignored, and the classes count from 1.
-        label_map: then, old to new numbers, for a subset of the classes; None for all.
+        label_map: new numbers by old ones, applied behind that, for a subset of the classes; None for all.
     """
     numbers = np.arange(256)
     if reduce_zero_label:

@@ -28,7 +28,7 @@ class Cells(NamedTuple):
 def label_map(
     logits: np.ndarray, size: tuple[int, int], align_corners: bool = False, threshold: float | None = None
 ) -> np.ndarray:
-    """``argmax(resize(logits, size))`` without the resized logits.
+    """The label of every pixel: ``argmax(resize(logits, size))``, without making the resized logits.
 
     Args:
         logits: (channels, h, w) float32.

@@ -35,12 +35,12 @@ NAMELESS = ('executorch', 'torch')
 
 
 def interface(spec) -> dict[str, list[dict]]:
-    """The ports of a file, as plain data: ``inputs``, a list of one, and ``outputs``."""
+    """The inputs and outputs of a file, as plain data."""
     return dict(inputs=[asdict(input_port(spec))], outputs=[asdict(port) for port in output_ports(spec)])
 
 
 def input_port(spec) -> Port:
-    """What a file takes, by its :class:`effseg.deploy.spec.Spec`."""
+    """The input of a file, by its :class:`effseg.deploy.spec.Spec`."""
     preset = PRESETS[spec.preset]
     floats = spec.backend in FLOAT_IMAGE or preset.image == 'NCHW'
     return Port(
@@ -54,7 +54,7 @@ def input_port(spec) -> Port:
 
 
 def output_ports(spec) -> tuple[Port, ...]:
-    """What a file returns, one or two."""
+    """The outputs of a file: logits, labels, or labels and their confidence."""
     preset = PRESETS[spec.preset]
     named = spec.backend not in NAMELESS
     if not spec.decided:

@@ -227,7 +227,7 @@ class Spec:
 
 
 def normalisation(preprocessor: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Mean and std of a config's data preprocessor; without a mean it leaves the numbers of images as they are."""
+    """Mean and std of a config's data preprocessor: zeros and ones of one without a mean, which does not normalise."""
     if preprocessor.get('mean') is None:
         return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     return preprocessor['mean'], preprocessor.get('std')

@@ -82,7 +82,7 @@ class FiniteHook(Hook):
 
 @HOOKS.register_module()
 class StopHook(Hook):
-    """On SIGTERM, SIGINT (Ctrl-C) or SIGHUP, saves and ends with status 128 + the signal; at a second one, at once.
+    """Saves on SIGTERM, SIGINT (Ctrl-C) or SIGHUP, and ends with status 128 + the signal; a second one ends at once.
 
     A process that loads data and dies is found when its samples are asked for, between two iterations, see
     :mod:`effseg.engine.loops`.

@@ -104,7 +104,7 @@ class ResumableIterLoop(ResumableLoop, IterBasedTrainLoop):
 
 
 class BatchIterator:
-    """The batches of a training by iterations, without end, from any of them on.
+    """Gives the batches of a training by iterations without end, beginning at any of them.
 
     Args:
         loop: whose dataloader has a SeededSampler.

@@ -11,7 +11,7 @@ from mmengine.registry import HOOKS
 
 
 def say(text: str, end: str = '\n') -> None:
-    """print, which a terminal that is gone (``| head``) or knows no Unicode cannot turn into the end of a training."""
+    """Prints a line. A terminal that is gone (``| head``) or knows no Unicode does not end the training."""
     try:
         encoding = getattr(sys.stdout, 'encoding', None) or 'utf-8'
         print(text.encode(encoding, 'replace').decode(encoding), end=end, flush=True)

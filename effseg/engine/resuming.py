@@ -46,7 +46,7 @@ def newest_whole_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[str
 
 
 def recipe(cfg: Config) -> dict:
-    """What a resumed training is compared by, as ``{'key.subkey': value}`` of plain values."""
+    """The part of a config that a resumed training is compared by, as ``{'key.subkey': value}`` of plain values."""
     loader = cfg.get('train_dataloader') or {}
     dataset = loader.get('dataset') or {}
     parts = {name: cfg.get(name) for name in ('optim_wrapper', 'param_scheduler', 'train_cfg')}

@@ -41,7 +41,7 @@ class Layer(nn.Module):
         return x + y if self.portable else x.add_(y)
 
     def strip(self) -> None:
-        """Drops the weights, in all layers inside, that only images of another size than the built one take."""
+        """Drops, in all layers inside, the weights that only images of another size than the built one take."""
         for module in self.children():
             for layer in [module] if isinstance(module, Layer) else module.children():
                 layer.strip()

@@ -65,7 +65,7 @@ class MlpHead(Layer):
         return self.classifier(self.mixing(y) if self.mixing else activate(y, self.act, self.portable))
 
     def strip_to(self, grids: Sequence[Sequence[int]]) -> None:
-        """Drops the weights that maps of these sizes do not take: none."""
+        """Drops nothing: maps of all sizes take the same weights."""
         self.strip()
 
 

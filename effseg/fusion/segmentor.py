@@ -39,8 +39,8 @@ STOCK = ('EncoderDecoder', 'CascadeEncoderDecoder', 'BaseDecodeHead', 'BaseCasca
 class FusedSegmentor(nn.Module):
     """A segmenter in inference form; made by :func:`fuse`. Needs torch alone.
 
-    It is exact at any image size; ``size`` is the one it was built for, where what depends on the size is stored. Fast
-    are images whose sides are multiples of 32.
+    It is exact at any image size; what depends on the size is stored for ``size``, the one it was built for. It is
+    fastest for images whose sides are multiples of 32.
 
     Args:
         backbone: images to maps, as a decoder takes them.
@@ -285,7 +285,7 @@ def threshold_of(model: nn.Module) -> float | None:
 
 
 def check_size(size: Sequence[int]) -> tuple[int, int]:
-    """``size`` as two positive ints.
+    """Checks a size (H, W), and gives it as two positive ints.
 
     Raises:
         FuseError: for anything else.

@@ -65,9 +65,13 @@ def _difference(x: Tensor, axis: int) -> Tensor:
 
 
 def summed(finest: list[Tensor], *coarser: list[Tensor]) -> Tensor:
-    """The sum, in space-to-depth form, of what several :class:`Upsampled` return, the first of them with a factor of 2.
+    """Adds up what several :class:`Upsampled` return; the sum is in space-to-depth form.
 
-    What is equal along a side is copied by broadcasting, in sums that are there anyway: not all runtimes copy natively.
+    Broadcasting copies what is equal along a side, in sums that are there anyway: not all runtimes copy natively.
+
+    Args:
+        finest: of the one with a factor of 2.
+        coarser: of the others.
     """
     both, first, second = finest
     batch, height, width, channels = both.shape
@@ -90,8 +94,8 @@ def summed(finest: list[Tensor], *coarser: list[Tensor]) -> Tensor:
 
 
 def plus_doubled(x: Tensor, small: Tensor) -> Tensor:
-    """``x`` (N, C, 2 H, 2 W) plus ``small`` (N, C, H, W) with every pixel copied: by broadcasting, since not all
-    runtimes copy natively."""
+    """Adds to ``x`` (N, C, 2 H, 2 W) a map ``small`` (N, C, H, W) of half the size, each of whose pixels goes to 2 x 2
+    of ``x``: by broadcasting, since not all runtimes upsample by copies natively."""
     batch, channels, height, width = small.shape
     y = x.permute(0, 2, 3, 1).reshape(batch * height, 2, width, 2, channels) + small.permute(0, 2, 3, 1).reshape(
         batch * height, 1, width, 1, channels

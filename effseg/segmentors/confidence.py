@@ -27,6 +27,6 @@ def confidence_of(sample: Mapping) -> Tensor:
 
 
 def check_bound(unknown_below: float | None) -> None:
-    """Raises ConfigError for a bound that no probability or every one lies below."""
+    """Raises ConfigError for a bound of probability that is not between 0 and 1."""
     if unknown_below is not None and not 0 < unknown_below < 1:
         raise ConfigError(f'--unknown-below {unknown_below} must lie between 0 and 1')

@@ -67,7 +67,7 @@ class LabelSegmentor(EncoderDecoder):
         self.eval()
 
     def test_step(self, data: dict) -> list[SegDataSample]:
-        """As MMEngine's, with a clock."""
+        """As MMEngine's; measures how long it takes."""
         started = time.perf_counter()
         if self._steps < SAMPLED_STEPS:
             with peak_memory() as peak:
@@ -183,7 +183,8 @@ class _Fused(nn.Module):
 
 
 def label_segmentor(model: nn.Module) -> nn.Module:
-    """A trained model that skips full-size logits; the model itself where its labels do not come from them."""
+    """Wraps a trained model so that it finds labels without logits of the image's size; gives the model itself where it
+    finds labels in a way of its own."""
     head = getattr(model, 'decode_head', None)
     kept = isinstance(head, BaseDecodeHead) and all(
         getattr(type(head), name) is getattr(BaseDecodeHead, name) for name in ('predict', 'predict_by_feat')

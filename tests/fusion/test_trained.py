@@ -132,7 +132,7 @@ def cascade():
     return MODELS.build(ConfigDict(test_cfg=dict(mode='whole'), **cfg))
 
 
-def picture(*size):
+def drawn(*size):
     return torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(3)).double()
 
 
@@ -151,12 +151,12 @@ def test_equals_the_trained_model(name, random_stats):
     assert said in '\n'.join(fused.parts), fused.parts
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     if name == 'segnext':
-        freeze_random_bases(model, lambda model: model(picture(64, 96), mode='tensor'))
+        freeze_random_bases(model, lambda model: model(drawn(64, 96), mode='tensor'))
     for network in (fused, fused.exportable()):
         for size in ((64, 96),) if network.backbone.portable else ((64, 96), (96, 64), (70, 50)):
             if name == 'repvit' and size == (70, 50):
                 continue
-            x = picture(*size)
+            x = drawn(*size)
             torch.testing.assert_close(network.logits(x), model(x, mode='tensor'), **EXACT)
 
 
@@ -164,7 +164,7 @@ def test_equals_the_trained_model(name, random_stats):
 def test_a_cascade_goes_head_by_head(random_stats):
     model = random_stats(cascade())
     fused = effseg.fuse(model, size=(64, 64))
-    x = picture(64, 64)
+    x = drawn(64, 64)
     found = nn.functional.interpolate(fused.logits(x), size=(64, 64), mode='bilinear', align_corners=False)
     torch.testing.assert_close(found, logits(model, x), **EXACT)
     assert 'decoder FCNHead and OCRHead' in '\n'.join(fused.parts)
@@ -191,7 +191,7 @@ class Crossed(nn.Module):
 
 @torch.no_grad()
 def test_pairs_are_found_by_data_flow(random_stats):
-    module, x = random_stats(Crossed()), picture(8, 9)
+    module, x = random_stats(Crossed()), drawn(8, 9)
     part, done = as_trained(module, lambda module: module(x))
     torch.testing.assert_close(part(x), module(x), **EXACT)
     kept = [type(getattr(part.module, f'norm{index}')).__name__ for index in range(1, 6)]

@@ -72,7 +72,7 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing wrong.
+    """One thing that is wrong with a data set.
 
     Attributes:
         kind: one of KINDS.

@@ -61,7 +61,7 @@ def _shape(name: str, segmentation, where: str) -> Shape | None:
         return Shape(name, mask=partial(decode, segmentation['counts'], segmentation['size'], where))
     if not segmentation:
         return None
-    return Shape(name, tuple(points(ring, where) for ring in segmentation))
+    return Shape(name, tuple(points(polygon, where) for polygon in segmentation))
 
 
 def decode(counts: list[int] | str, size: list[int], where: str) -> np.ndarray:
