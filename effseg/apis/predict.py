@@ -83,8 +83,8 @@ def predict(
     others = [source for source in sources if source not in cameras]
     files = _find(others, IMAGE_SUFFIXES + VIDEO_SUFFIXES, 'image or video') if others else []
     images = [file for file in files if file.suffix.lower() not in VIDEO_SUFFIXES]
-    videos = [*(file for file in files if file.suffix.lower() in VIDEO_SUFFIXES), *map(int, cameras)]
-    names = {**output_names(files), **{int(camera): f'camera{int(camera)}' for camera in cameras}}
+    videos: list[Path | int] = [*(file for file in files if file.suffix.lower() in VIDEO_SUFFIXES), *map(int, cameras)]
+    names: dict = {**output_names(files), **{camera: f'camera{camera}' for camera in map(int, cameras)}}
     kinds = ['overlay.mp4', 'overlay.mkv', *(['labels'] if frame_labels else [])]
     expected = [SHARES, *(f'{names[path]}_{kind}' for path in images for kind in ('overlay.jpg', 'labels.png'))]
     expected += [f'{names[video]}_{kind}' for video in videos for kind in kinds]

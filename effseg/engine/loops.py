@@ -79,18 +79,15 @@ class ResumableEpochLoop(ResumableLoop, EpochBasedTrainLoop):
         """The epoch, or what is left of it."""
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
-        done = self.done_of_epoch()
-        if done:
+        done = self._iter - self._epoch * len(self.dataloader)  # by an earlier run
+        if _can_skip(self) and 0 < done < len(self.dataloader):
             self.dataloader.sampler.skip(done * self.dataloader.batch_size)
+        else:  # a whole epoch, or the data have changed since
+            done = 0
         for index, batch in enumerate(self.dataloader, done):
             self.run_iter(index, batch)
         self.runner.call_hook('after_train_epoch')
         self._epoch += 1
-
-    def done_of_epoch(self) -> int:
-        """How many iterations of this epoch an earlier run has done; 0 where the data have changed since."""
-        done = self._iter - self._epoch * len(self.dataloader)
-        return done if _can_skip(self) and 0 < done < len(self.dataloader) else 0
 
 
 @LOOPS.register_module()

@@ -1,5 +1,6 @@
 """The candidates of a report: what they are, and the numbers they stand side by side with."""
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -167,11 +168,8 @@ def _row(candidate: Candidate, own: Score, segmenter: Segmenter, milliseconds: f
 
 
 def _layers(network: torch.nn.Module, kinds_of: tuple[str, ...] = ('',)) -> list[str]:
-    kinds: dict[str, int] = {}
-    for module in network.modules():
-        if not list(module.children()) and type(module).__name__.startswith(kinds_of):
-            kinds[type(module).__name__] = kinds.get(type(module).__name__, 0) + 1
-    return [f'{count} {kind}' for kind, count in sorted(kinds.items(), key=lambda item: -item[1])]
+    leaves = (type(module).__name__ for module in network.modules() if not list(module.children()))
+    return [f'{count} {kind}' for kind, count in Counter(leaves).most_common() if kind.startswith(kinds_of)]
 
 
 def _agreement(scenes: list[Scene], first: list[Scene]) -> float:

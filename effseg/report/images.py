@@ -82,13 +82,8 @@ def layers(scene: Scene, classes: list[str], palette: np.ndarray) -> Layers:
         prediction=_layer(labels, size, colors),
         errors=_layer(errors, size, {0: (0, 0, 0, 0), 1: IGNORED, 2: WRONG}),
         missed=_missed(truth, labels, wrong, classes),
-        classes=[(classes[index], css(palette[index])) for index in present],
+        classes=[(classes[index], '#{:02x}{:02x}{:02x}'.format(*palette[index])) for index in present],
     )
-
-
-def css(color) -> str:
-    """A color of a palette for a style sheet."""
-    return '#' + ''.join(f'{int(value):02x}' for value in color)
 
 
 def _missed(

@@ -1,5 +1,6 @@
 """Everything that the check can find: how grave it is, and what to do about it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 ERROR, WARNING = 'error', 'warning'
@@ -87,6 +88,12 @@ class Finding:
     path: str
     message: str
     remedy: str
+
+
+def few(values: Iterable, count: int = 5) -> str:
+    """The first of several values, and how many more there are, for a message."""
+    shown = [*map(str, values)]
+    return ', '.join(shown[:count]) + (f' and {len(shown) - count} more' if len(shown) > count else '')
 
 
 def finding(kind: str, path, message: str, remedy: str | None = None, severity: str | None = None) -> Finding:

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from ..images import FORMATS, open_image, read_file
 from ..labels import class_numbers
 from ..orientation import TURN, stored_layout, turn_of_label_map
-from .findings import ERROR, WARNING, Finding, finding
+from .findings import ERROR, WARNING, Finding, few, finding
 
 LOSSY = ('JPEG', 'MPO', 'JPEG2000')
 COLORS = {'RGB', 'RGBA', 'CMYK', 'YCbCr', 'LAB', 'HSV', 'LA', 'PA', 'La', 'RGBa', 'RGBX'}
@@ -231,9 +231,9 @@ def _check_values(file: _File, histogram: np.ndarray, rules: Rules, findings: li
     if outside:
         first, count = int(rules.reduce_zero_label), len(rules.classes)
         message = (
-            f'has the value{"s" * (len(outside) > 1)} {_few(outside)} in '
+            f'has the value{"s" * (len(outside) > 1)} {few(outside)} in '
             f'{histogram[outside].sum() / histogram.sum():.1%} of its pixels; the {count} classes are {first} to '
-            f'{count - 1 + first}, and {_few(sorted(rules.ignored))} is ignored'
+            f'{count - 1 + first}, and {few(sorted(rules.ignored))} is ignored'
         )
         remedy = None
         if outside == [count] and not first:
@@ -244,7 +244,7 @@ def _check_values(file: _File, histogram: np.ndarray, rules: Rules, findings: li
             )
         findings.append(finding('label map: out of range', file.path, message, remedy))
     elif all(rules.meaning(value) == 'ignored' for value in seen):
-        findings.append(finding('label map: nothing labelled', file.path, f'holds only ignored values ({_few(seen)})'))
+        findings.append(finding('label map: nothing labelled', file.path, f'holds only ignored values ({few(seen)})'))
     if file.image.mode == 'P' and rules.palette:
         _check_palette(file, seen, rules, findings)
 
@@ -287,7 +287,3 @@ def _check_overlay(image: _File, label_map: _File, findings: list[Finding]) -> N
             how = 'along with it' if along else 'no more, being upright already'
             message = f'{turned}; by its size, its label map is turned {how}'
             findings.append(finding('pair: turned by EXIF', image.path, message, severity=WARNING))
-
-
-def _few(values: list[int], count: int = 5) -> str:
-    return ', '.join(map(str, values[:count])) + (f' and {len(values) - count} more' if len(values) > count else '')

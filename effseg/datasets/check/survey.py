@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ...errors import DataError
-from .findings import ERROR, WARNING, Finding, finding
+from .findings import ERROR, WARNING, Finding, few, finding
 from .pair import PairResult, Rules, check_pair
 from .split import Split
 
@@ -174,12 +174,12 @@ def _classes_without_training(surveys: list[Survey]) -> Iterator[Finding]:
         alone = [name for name in found.classes(seen=True) if name in missed]
         if alone:
             missed = [name for name in missed if name not in alone]
-            message = f'{_names(alone)}: occurs in {found.split}, and in no label map of train'
+            message = f'{few(map(repr, alone), 8)}: occurs in {found.split}, and in no label map of train'
             where = next(result.label_map for result in found.results if result.label_map)
             yield finding('labels: class not in train', os.path.dirname(where), message)
     if missed:
         where = os.path.dirname(next(result.label_map for result in train[0].results if result.label_map))
-        yield finding('labels: class never seen', where, f'no label map of train holds {_names(missed)}')
+        yield finding('labels: class never seen', where, f'no label map of train holds {few(map(repr, missed), 8)}')
 
 
 def _images_in_two_splits(surveys: list[Survey]) -> Iterator[Finding]:
@@ -218,7 +218,3 @@ def _alike(ours: list[PairResult], theirs: list[PairResult]) -> dict[str, PairRe
             if squares[row, nearest] < ALIKE**2 and some[row].std() > CONTRAST:
                 found[ours[start + row].image] = theirs[nearest]
     return found
-
-
-def _names(names: list[str], count: int = 8) -> str:
-    return ', '.join(map(repr, names[:count])) + (f' and {len(names) - count} more' if len(names) > count else '')

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from ...errors import DataError
-from .source import Images, Sample, Shape, Source, box, ellipse, files_in, in_runs, points, read_text, split_of
+from .source import Images, Sample, Shape, Source, box, ellipse, files_in, in_runs, polygon, read_text, split_of
 
 DRAWN = ('polygon', 'mask', 'box', 'ellipse')
 
@@ -77,14 +77,14 @@ def _shape(entry: ElementTree.Element, where: str) -> Shape:
     turn = number.get('rotation', 0.0)
     if entry.tag == 'polygon':
         pairs = [pair.split(',') for pair in entry.attrib['points'].split(';')]
-        return Shape(name, (points(pairs, where),))
+        return polygon(name, pairs, where)
     if entry.tag == 'mask':
         size = int(number['width']), int(number['height'])
         runs = [int(run) for run in entry.attrib['rle'].split(',')]
         return Shape(name, mask=partial(decode, runs, size, where), at=(int(number['left']), int(number['top'])))
     if entry.tag == 'box':
-        return Shape(name, (points(box([number[key] for key in ('xtl', 'ytl', 'xbr', 'ybr')], turn), where),))
-    return Shape(name, (points(ellipse([number[key] for key in ('cx', 'cy', 'rx', 'ry')], turn), where),))
+        return polygon(name, box([number[key] for key in ('xtl', 'ytl', 'xbr', 'ybr')], turn), where)
+    return polygon(name, ellipse([number[key] for key in ('cx', 'cy', 'rx', 'ry')], turn), where)
 
 
 _NUMBERS = ('width', 'height', 'left', 'top', 'xtl', 'ytl', 'xbr', 'ybr', 'cx', 'cy', 'rx', 'ry', 'rotation')

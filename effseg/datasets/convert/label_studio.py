@@ -8,7 +8,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from ...errors import DataError
-from .source import Images, Sample, Shape, Source, box, ellipse, files_in, points, read_json, split_of
+from .source import Images, Sample, Shape, Source, box, ellipse, files_in, points, polygon, read_json, split_of
 
 KINDS = ('polygonlabels', 'brushlabels', 'rectanglelabels', 'ellipselabels')
 _UPLOADED = re.compile(r'^[0-9a-f]{8}-')  # what it puts before the names of files
@@ -88,12 +88,11 @@ def _shape(value: dict, kind: str, size: tuple[int, int], where: str) -> Shape:
     x, y = np.array([value['x'], value['y']], dtype=np.float64) * percent
     turn = float(value.get('rotation') or 0)
     if kind == 'ellipselabels':
-        return Shape(
-            name, (points(ellipse([x, y, *(np.array([value['radiusX'], value['radiusY']]) * percent)], turn), where),)
-        )
+        radii = np.array([value['radiusX'], value['radiusY']]) * percent
+        return polygon(name, ellipse([x, y, *radii], turn), where)
     width, height = np.array([value['width'], value['height']]) * percent
     # it turns rectangles around their upper left corner
-    return Shape(name, (points(box([x, y, x + width, y + height], turn, around=(x, y)), where),))
+    return polygon(name, box([x, y, x + width, y + height], turn, around=(x, y)), where)
 
 
 def decode(code: list[int], size: tuple[int, int], where: str) -> np.ndarray:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from ...errors import DataError
 from ..images import open_image
-from .source import Images, Sample, Shape, Source, box, ellipse, files_in, points, read_json, split_of
+from .source import Images, Sample, Shape, Source, box, ellipse, files_in, polygon, read_json, split_of
 
 
 def read(root: Path) -> Source | None:
@@ -58,16 +58,16 @@ def read(root: Path) -> Source | None:
 def _shape(entry: dict, where: str) -> Shape | None:
     name, kind, values = str(entry['label']), entry.get('shape_type') or 'polygon', entry['points']
     if kind in ('polygon', 'linestrip') and len(values) > 2:
-        return Shape(name, (points(values, where),)) if kind == 'polygon' else None
+        return polygon(name, values, where) if kind == 'polygon' else None
     corners = np.asarray(values, dtype=np.float64)
     if kind == 'mask':
         left, top = corners.min(0).round().astype(int).tolist()
         return Shape(name, mask=partial(_mask, entry['mask'], where), at=(left, top))
     if kind == 'rectangle':
-        return Shape(name, (points(box([*corners.min(0), *corners.max(0)]), where),))
+        return polygon(name, box([*corners.min(0), *corners.max(0)]), where)
     if kind == 'circle':
         radius = float(np.hypot(*(corners[1] - corners[0])))
-        return Shape(name, (points(ellipse([*corners[0], radius, radius]), where),))
+        return polygon(name, ellipse([*corners[0], radius, radius]), where)
     return None
 
 

@@ -41,6 +41,11 @@ class Shape:
     at: tuple[int, int] = (0, 0)
 
 
+def polygon(name: str, values: Any, where: str) -> Shape:
+    """A shape of one polygon; arguments and errors as in :func:`points`."""
+    return Shape(name, (points(values, where),))
+
+
 @dataclass(frozen=True)
 class Sample:
     """An image and what is labelled in it.

@@ -6,7 +6,7 @@ import numpy as np
 import yaml
 
 from ...errors import DataError
-from .source import Images, Sample, Shape, Source, files_in, points, read_text, split_of, upright_size
+from .source import Images, Sample, Shape, Source, files_in, polygon, read_text, split_of, upright_size
 
 
 def read(root: Path) -> Source | None:
@@ -31,7 +31,7 @@ def read(root: Path) -> Source | None:
             if len(values) == 4:
                 source.mistake('boxes, which do not say which pixels', where)
             else:
-                shapes.append(Shape(names[int(index)], (points(values, where),)))
+                shapes.append(polygon(names[int(index)], values, where))
         # the format has no order: what is small lies on top
         shapes.sort(key=lambda shape: -np.ptp(shape.polygons[0], 0).prod())
         image = images.find(path.stem, path)
