@@ -30,7 +30,7 @@ def train(
     Args:
         config, cfg_options: path, or ``effseg::NAME.py``, and overrides of it.
         work_dir: for logs and checkpoints, see :func:`effseg.engine.config.load_config`.
-        resume: continue from the newest checkpoint of ``work_dir``.
+        resume: continue from the newest checkpoint of ``work_dir``; where it has none, from ``load_from``.
         amp: train in mixed precision; on a CPU in bfloat16, where it has that.
         launcher: see :func:`effseg.engine.runner.build_runner`.
         skip_bad_samples: how many different samples that cannot be used may be left out, by name.

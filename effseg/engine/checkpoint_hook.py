@@ -42,7 +42,7 @@ class SafeCheckpointHook(CheckpointHook):
 
     def before_run(self, runner: Runner) -> None:
         """Takes the work dir for this training alone, and points MMEngine to the newest checkpoint there that is whole;
-        says which it passed over.
+        says which it passed over. Where there is one, ``load_from``, with which the training began, plays no part.
 
         Raises:
             ConfigError: when another training writes into the work dir.
@@ -50,14 +50,17 @@ class SafeCheckpointHook(CheckpointHook):
         """
         if is_main_process() and isinstance(getattr(runner, '_train_loop', None), BaseLoop):  # no test
             self._lock = lock(Path(runner.work_dir))
-        if not runner.cfg.get('resume') or runner.cfg.get('load_from'):
+        if not runner.cfg.get('resume'):
             return
         path, passed_over = newest_whole_checkpoint(runner.work_dir)
+        if path is None and runner.cfg.get('load_from'):
+            return
         for reason in passed_over:
             runner.logger.warning(f'passed over: {reason}')
         if path is None:
             reasons = ': ' + '; '.join(passed_over) if passed_over else ''
             raise WeightsError(f'no checkpoint to resume from in {runner.work_dir}{reasons}')
+        runner._load_from = runner.cfg.load_from = None
         if is_main_process() and find_latest_checkpoint(runner.work_dir) != str(path):
             AtomicBackend().put_text(str(path), Path(runner.work_dir, 'last_checkpoint'))
         barrier()
@@ -125,7 +128,7 @@ class SafeCheckpointHook(CheckpointHook):
         if self._gradients is not None and (get_world_size() > 1 or not self._gradients):
             raise WeightsError(
                 f'{source} was saved while several processes accumulated gradients, which it cannot hold: resume from '
-                'one at a multiple of accumulative_counts (load_from=PATH), and save at such '
+                'one at a multiple of accumulative_counts (load_from=PATH and a new --work-dir), and save at such '
                 '(default_hooks.checkpoint.interval)'
             )
 

@@ -62,6 +62,17 @@ def test_exact_while_gradients_are_accumulated(train, tmp_path):
     assert same(weights(tmp_path / 'run', 8), weights(tmp_path / 'whole', 8))
 
 
+def test_exact_where_the_training_began_with_the_weights_of_another(train, tmp_path):
+    """The same command with --resume goes on with this training, not with the one that it began from."""
+    assert train(tmp_path / 'first', 'train_cfg.max_iters=6', 'randomness.seed=5').status == 0
+    begin = f'load_from={tmp_path / "first/iter_6.pth"}'
+    assert train(tmp_path / 'whole', begin, 'default_hooks.checkpoint.max_keep_ckpts=9').status == 0
+    (tmp_path / 'run').mkdir()
+    shutil.copy(tmp_path / 'whole/iter_4.pth', tmp_path / 'run')
+    assert train(tmp_path / 'run', begin, more=['--resume']).status == 0
+    assert same(weights(tmp_path / 'run', 8), weights(tmp_path / 'whole', 8))
+
+
 @pytest.fixture
 def averaged(tmp_path) -> Path:
     """tiny.py with the mean of the weights, in the layout channels_last."""
