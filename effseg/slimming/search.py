@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 
 from ..errors import ConfigError
 from .evaluate import Judgement, Samples, judge, weigh
-from .exhaustive import depths, exhaustive, judged_depths, measure_losses, realised, single_actions
+from .exhaustive import corrected, depths, judged_depths, measure_losses, named, realised, single_actions
 from .slicing import Action, Network, apply
 from .space import Space
 from .table import Table
@@ -85,8 +85,7 @@ class Search:
         if len(self.path) == 1:
             self.losses = measure_losses(self.network, self.space, self.samples, self.losses, self._know)
         if search == 'exhaustive':
-            actions, grows = exhaustive(self.space, self.table, self.target, self.losses)
-            print(f'the best sum: the loss grows by {grows:.4f} if what {len(actions)} actions cost adds up')
+            actions = corrected(self.space, self.table, self.target, self.losses, self._behind_each)
         else:
             candidates = depths(self.space, self.table, self.target, self.losses)
             print(f'{len(candidates)} combinations of depths that none with a block more meets')
@@ -105,6 +104,14 @@ class Search:
         seconds = time.monotonic() - started
         print(text.format(count, seconds, count * seconds / 60))
         self.save(self)
+
+    def _behind_each(self, actions: list[Action]) -> list[float]:
+        """The loss of the original behind each of some actions; behind the first step all are known."""
+        names = [named(actions[: count + 1]) for count in range(len(actions))]
+        if not set(names) <= set(self.losses):
+            for name, (_, judged) in zip(names, realised(self.network, actions, self.samples)):
+                self._know({**self.losses, name: judged.loss})
+        return [self.losses[name] for name in names]
 
     def _know(self, losses: dict[str, float]) -> None:
         self.losses = losses

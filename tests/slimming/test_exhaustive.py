@@ -12,7 +12,7 @@ from effseg.errors import ConfigError
 from effseg.models.arch import resolve_arch
 from effseg.slimming import exhaustive as subject
 from effseg.slimming import slim
-from effseg.slimming.exhaustive import depths, exhaustive, judged_depths, named, single_actions
+from effseg.slimming.exhaustive import corrected, depths, exhaustive, judged_depths, named, single_actions
 from effseg.slimming.slicing import Action, Network, Shape
 from effseg.slimming.space import Space
 from effseg.slimming.table import Table
@@ -80,6 +80,27 @@ def test_the_optimum_is_that_of_all_architectures(backbone):
         assert price == pytest.approx(min(price for ms, price in everything if ms <= target + 1e-9))
     with pytest.raises(ConfigError, match='nothing in the space reaches'):
         exhaustive(space, times, fastest - 1e-3, losses)
+
+
+@pytest.mark.parametrize('target', [85.0, 80.0])
+def test_an_action_that_costs_more_behind_others_is_corrected(target):
+    """Of all that is judged the best is taken; where losses add up, that is the first."""
+    space, generator = space_of('EfficientFormer'), random.Random(0)
+    times = random_times(space, generator)
+    losses = {'': 1.0} | {named(actions): 1 + generator.uniform(0, 0.1) for actions in single_actions(space)}
+    plain, _ = exhaustive(space, times, target, losses)
+    for culprit in (None, *plain):
+        judged = []
+
+        def behind_each(actions, judged=judged, culprit=culprit):
+            found = [1 + 0.1 * count + 5 * (culprit in actions[:count]) for count in range(1, len(actions) + 1)]
+            judged.append((found[-1], actions))
+            return found
+
+        found = corrected(space, times, target, losses, behind_each)
+        assert judged[0][1] == plain and found == min(judged, key=lambda one: one[0])[1]
+        assert times.predict(space, reduce(Shape.after, found, space.original)) <= target + 1e-6
+        assert culprit not in found
 
 
 def test_of_depths_all_that_meet_the_time_and_no_block_too_few():
