@@ -193,29 +193,35 @@ def verify(config: str, table: Table, count: int, runs: int = RUNS, cfg_options:
         raise ConfigError(f'the table is of {table.device}, and this is {device()}: nothing can be verified here')
     space, errors = Space(network), []
     print(f'{"predicted, ms":>14}{"measured, ms":>14}{"error":>9}  architecture')
-    for _ in range(count):
-        shape = space.random(generator)
-        found = facts(network, shape, table, runs)
-        errors.append(1 / (1 + found['gap']) - 1)
-        measured = found['measured_ms']
-        print(
-            f'{measured * (1 + errors[-1]):>14.2f}{measured:>14.2f}{errors[-1]:>+9.1%}  {describe(shape)}', flush=True
-        )
+    with tempfile.TemporaryDirectory(prefix='effseg-latency-') as scratch:
+        for _ in range(count):
+            shape = space.random(generator)
+            found = facts(network, shape, table, runs, Path(scratch))
+            errors.append(1 / (1 + found['gap']) - 1)
+            measured = found['measured_ms']
+            predicted = measured * (1 + errors[-1])
+            print(f'{predicted:>14.2f}{measured:>14.2f}{errors[-1]:>+9.1%}  {describe(shape)}', flush=True)
     sizes = [abs(error) for error in errors]
     print(f'median error {statistics.median(sizes):.1%}, largest {max(sizes):.1%}, {count} random architectures')
     return errors
 
 
-def times_of(network: Network, shapes: Sequence[Shape], table: Table, runs: int = RUNS) -> list[float]:
-    """Milliseconds of the fused networks of shapes, measured here in turn under a table's runtime, size and threads."""
+def times_of(
+    network: Network, shapes: Sequence[Shape], table: Table, runs: int = RUNS, folder: Path | None = None
+) -> list[float]:
+    """Milliseconds of the fused networks of shapes, measured here in turn under a table's runtime, size and threads.
+
+    Files that ``folder`` has of an earlier call are measured again; without one nothing is kept.
+    """
     with tempfile.TemporaryDirectory(prefix='effseg-latency-') as scratch:
-        paths = [Path(scratch) / f'{number}{SUFFIXES[table.runtime]}' for number in range(len(shapes))]
+        paths = [(folder or Path(scratch)) / f'{abs(hash(shape)):x}{SUFFIXES[table.runtime]}' for shape in shapes]
         for shape, path in zip(shapes, paths):
-            export(fused_of(network, shape, table.size), table.runtime, table.size, path)
+            if not path.exists():
+                export(fused_of(network, shape, table.size), table.runtime, table.size, path)
         return milliseconds(paths, table.runtime, table.size, table.threads, runs)
 
 
-def facts(network: Network, shape: Shape, table: Table, runs: int = RUNS) -> dict:
+def facts(network: Network, shape: Shape, table: Table, runs: int = RUNS, folder: Path | None = None) -> dict:
     """What a table says of the time of a shape, and what is measured where the table is of this device.
 
     Args:
@@ -223,6 +229,7 @@ def facts(network: Network, shape: Shape, table: Table, runs: int = RUNS) -> dic
         shape: another architecture.
         table: of one runtime.
         runs: of the original and of the shape, in turn.
+        folder: see :func:`times_of`.
 
     Returns:
         Plain data; ``gap`` is by how much the measured share of the original's time lies above the predicted one,
@@ -232,7 +239,7 @@ def facts(network: Network, shape: Shape, table: Table, runs: int = RUNS) -> dic
     whole, predicted = table.predict(space, space.original), table.predict(space, shape)
     original, measured, gap = None, None, None
     if table.device == device():
-        original, measured = times_of(network, (space.original, shape), table, runs)
+        original, measured = times_of(network, (space.original, shape), table, runs, folder)
         gap = measured / original / (predicted / whole) - 1
     return dict(
         runtime=table.runtime,

@@ -222,7 +222,10 @@ def test_what_is_measured_stands_beside_the_prediction(random_stats, monkeypatch
     assert '90.0% (+12.5% to the prediction)' in latency.in_words(found)
     monkeypatch.setattr(latency, 'original', lambda *_: network)
     monkeypatch.setattr(space.__class__, 'random', lambda *_: shape)
+    written = []
+    monkeypatch.setattr(latency, 'export', lambda network, runtime, size, path: written.append(path.touch()))
     assert latency.verify('any', table, 2) == pytest.approx([-1 / 9] * 2)
+    assert len(written) == 2  # the original, and one that comes twice
     table.device = 'a phone'
     assert latency.facts(network, shape, table)['measured_ms'] is None
     with pytest.raises(ConfigError, match='a phone'):
