@@ -6,24 +6,41 @@ from pathlib import Path
 
 from .errors import ConfigError
 
+PARTIAL = '.partial'  # what a file ends in that is being written
 
-def write(path: Path, content: bytes | str) -> None:
+
+def write(path: Path, content: bytes | str, durable: bool = False) -> None:
     """Writes a file beside its place and moves it there: who reads it sees the old content or the new, never a part.
 
     Args:
         path: of the file, in a folder that exists.
         content: text is written as UTF-8; bytes of a file's name that are none as ``\\udcXX``.
+        durable: so also after the machine lost its power, which takes as long as the disk does.
 
     Raises:
         OSError: when it cannot be written; what was there before is then as it was.
     """
-    # the process in the name: two that write the same file do not write into each other's
-    partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
+    partial = partial_of(path)
     try:
-        partial.write_bytes(content.encode(errors='backslashreplace') if isinstance(content, str) else content)
+        with partial.open('wb') as file:
+            file.write(content.encode(errors='backslashreplace') if isinstance(content, str) else content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(partial, path)
+        if durable and os.name != 'nt':  # where folders cannot be opened
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def partial_of(path: Path) -> Path:
+    """Where a file is written before it is moved to its place; two processes that write the same one have two."""
+    return path.with_name(f'{path.name}.{os.getpid()}{PARTIAL}')
 
 
 def check_name(path: str | Path) -> None:

@@ -16,8 +16,7 @@ except ImportError:  # Windows
 from mmengine.fileio import LocalBackend, register_backend
 
 from ..errors import ConfigError, DiskError
-
-PARTIAL = '.partial'
+from ..files import partial_of, write
 
 
 class AtomicBackend(LocalBackend):
@@ -28,24 +27,16 @@ class AtomicBackend(LocalBackend):
         self._waiting: list[str] | None = None
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
-        """Writes a file beside its place, makes sure that it is on the disk, and puts it there.
+        """Writes a file, see :func:`effseg.files.write`.
 
         Raises:
             DiskError: when it cannot be written; what was there before is then as it was.
         """
         path = Path(filepath)
-        partial = _partial(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open('wb') as file:
-                file.write(obj)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-            _sync_folder(path.parent)
+            write(path, obj, durable=True)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                partial.unlink()
             reason, remedy = error.strerror or error, 'see to it'
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 free = shutil.disk_usage(path.parent).free if path.parent.is_dir() else 0
@@ -85,7 +76,7 @@ register_backend('effseg_atomic', AtomicBackend, force=True)
 
 def link(source: Path, target: Path) -> None:
     """A second name for a file, put in place whole."""
-    partial = _partial(target)
+    partial = partial_of(target)
     partial.unlink(missing_ok=True)
     try:
         os.link(source, partial)
@@ -93,21 +84,6 @@ def link(source: Path, target: Path) -> None:
         shutil.copyfile(source, partial)
     os.replace(partial, target)
     partial.unlink(missing_ok=True)  # two names of one file: replacing one by the other does nothing
-
-
-def _partial(path: Path) -> Path:
-    """Beside a file, and this process's own."""
-    return path.with_name(f'{path.name}.{os.getpid()}{PARTIAL}')
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == 'nt':  # folders cannot be opened there
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def lock(work_dir: Path):

@@ -15,7 +15,8 @@ from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner, find_latest_c
 from ..checkpoint.load import load_segmentor
 from ..checkpoint.read import Checkpoint, read_checkpoint
 from ..errors import ConfigError, WeightsError
-from .atomic import PARTIAL, AtomicBackend, link, lock
+from ..files import PARTIAL
+from .atomic import AtomicBackend, link, lock
 from .plain_data import history, plain
 from .resuming import compare, newest_whole_checkpoint, recipe
 

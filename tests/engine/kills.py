@@ -39,6 +39,7 @@ def train_in_child(
     os.dup2(log, 2)
     faulthandler.register(signal.SIGUSR1, open(f'{work_dir}.log', 'a'), all_threads=True)
     begun = os.open(f'{work_dir}.begun', os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    from effseg import files
     from effseg.apis import cli
     from effseg.apis.train import train
     from effseg.engine import atomic, checkpoint_hook, plain_data, resuming
@@ -52,7 +53,7 @@ def train_in_child(
 
     watch.IterationSeedHook.before_train_iter = before_train_iter
     if die_at_line is not None:
-        saving = {module.__file__ for module in (atomic, checkpoint_hook, plain_data, resuming)}
+        saving = {module.__file__ for module in (atomic, checkpoint_hook, files, plain_data, resuming)}
         sys.settrace(_killer(saving, die_at_line))
     sys.argv = ['train.py']
     cli.run(lambda argv: train(config, work_dir, resume=resume, cfg_options=options))
