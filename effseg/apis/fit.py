@@ -253,17 +253,7 @@ def _decide(leaf: Config, dataset: Dataset, weights: str | None) -> tuple[dict, 
     rare = tuple(label for label, share in enumerate(dataset.shares) if share < RARE)
     crop = f"dict(type='RareClassCrop', classes={rare}, crop_size=crop_size, cat_max_ratio=0.75)"
     weighted = class_weights(dataset.shares)
-    model = _difference(leaf.model, load_config(f'effseg::{base}').model)
-    model['data_preprocessor'] = dict(size=(edge, edge))
-    model['backbone'].update(
-        resolution=edge // 32, init_cfg=dict(type='Pretrained', checkpoint=start) if start else None
-    )
-    model.setdefault('decode_head', {}).update(
-        num_classes=len(dataset.classes),
-        norm_cfg=dict(type='SyncBN' if torch.cuda.is_available() else 'BN', requires_grad=True),
-        # avg_non_ignore fails in MMSegmentation 1.4.2 beside class_weight
-        loss_decode=dict(class_weight=weighted),
-    )
+    model = _network(_difference(leaf.model, load_config(f'effseg::{base}').model), edge, start, weighted)
     amp = _mixed_precision()
     slower = not start and leaf.model.get('neck') is not None
     wrapper = amp | (dict(optimizer=dict(lr=FPN_RATE)) if slower else {})
@@ -303,6 +293,27 @@ def _decide(leaf: Config, dataset: Dataset, weights: str | None) -> tuple[dict, 
         ),
     ]
     return values, rows
+
+
+def _network(model: dict, edge: int, start: str | None, weights: list[float]) -> dict:
+    """What the config says of the model besides its base config.
+
+    Args:
+        model: what the shipped config says so.
+        edge: of the crop, in pixels.
+        start: the ImageNet weights; None for random ones.
+        weights: of each class in the loss.
+    """
+    model['data_preprocessor'] = dict(size=(edge, edge))
+    pretrained = dict(type='Pretrained', checkpoint=start) if start else None
+    model['backbone'].update(resolution=edge // 32, init_cfg=pretrained)
+    model.setdefault('decode_head', {}).update(
+        num_classes=len(weights),
+        norm_cfg=dict(type='SyncBN' if torch.cuda.is_available() else 'BN', requires_grad=True),
+        # avg_non_ignore fails in MMSegmentation 1.4.2 beside class_weight
+        loss_decode=dict(class_weight=weights),
+    )
+    return model
 
 
 def _mixed_precision() -> dict:

@@ -290,7 +290,7 @@ def _check(
 def _keep(done: Export, draft: Path, out: Path) -> None:
     """Puts a proven file and its spec in their places, beside what its preset wants in ``out``."""
     numbers = dict(
-        done.parity.as_dict(),
+        dataclasses.asdict(done.parity),
         calibrated=done.calibrated,
         calibration_unlike=done.unlike,
         inaccuracy=done.inaccuracy,

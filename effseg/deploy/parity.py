@@ -2,7 +2,7 @@
 what it must reach."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -146,9 +146,6 @@ class Parity:
             f'{logits}same label at {100 * self.agreement:.4f} % of {self.pixels} pixels of {self.images} images'
             f'{score}{worst}{unseen}'
         )
-
-    def as_dict(self) -> dict:
-        return asdict(self)
 
 
 def compare(run: Callable[[np.ndarray], np.ndarray], reference: Reference, spec: Spec) -> Parity:

@@ -76,9 +76,12 @@ def class_bars(classes: Sequence[str], confusions: dict[str, np.ndarray]) -> dic
             ),
         ]
     )
-    return _laid_out(
-        figure,
-        54 + BAR * len(classes),
+    return _laid_out(figure, 54 + BAR * len(classes), **_layout_of_bars(names))
+
+
+def _layout_of_bars(names: list[str]) -> dict:
+    places = list(range(len(names)))
+    return dict(
         bargap=0.25,
         barmode='overlay',
         showlegend=False,
@@ -87,9 +90,9 @@ def class_bars(classes: Sequence[str], confusions: dict[str, np.ndarray]) -> dic
         xaxis2=_on_top('pixels %', [0.79, 1], nticks=3, anchor='y', rangemode='tozero'),
         yaxis=dict(
             tickmode='array',
-            tickvals=rows['y'],
+            tickvals=places,
             ticktext=names,
-            range=[-0.5, len(order) - 0.5],
+            range=[-0.5, len(names) - 0.5],
             fixedrange=True,
             showgrid=False,
             zeroline=False,
