@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from ..datasets.images import IMAGE_SUFFIXES, read_image
+from ..datasets.images import IMAGE_SUFFIXES, files_in, read_image
 from ..errors import ConfigError, DataError, EffsegError, FuseError
 from ..files import write
 from ..outputs import OutputFolder
@@ -168,10 +168,11 @@ def _label_image(segmenter: Segmenter, path: Path, stem: Path, opacity: float) -
 
 
 def _find(sources: Iterable[str], suffixes: tuple[str, ...], what: str) -> list[Path]:
-    sources, found = list(sources), []
+    sources = list(sources)
+    found: list[Path] = []
     for source in map(Path, sources):
         if source.is_dir():
-            found += sorted(path for path in source.rglob('*') if path.suffix.lower() in suffixes and path.is_file())
+            found += files_in(source, suffixes)
         elif source.is_file():
             found.append(source)
         else:

@@ -22,6 +22,14 @@ Image.init()
 FORMATS = tuple({'JPEG', 'PNG', 'BMP', 'DIB', 'TIFF', 'WEBP', 'GIF', 'AVIF', 'JPEG2000', 'PPM'} & Image.OPEN.keys())
 
 
+def files_in(root: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
+    """The files below a folder that end in one of ``suffixes``, whatever their case, without hidden ones."""
+    for path in sorted(root.rglob('*')):
+        hidden = any(part.startswith(('.', '__MACOSX')) for part in path.relative_to(root).parts)
+        if path.suffix.lower() in suffixes and not hidden and path.is_file():
+            yield path
+
+
 def read_file(path: str | Path) -> bytes:
     """The content of a file.
 

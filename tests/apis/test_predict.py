@@ -13,7 +13,7 @@ from PIL import Image
 
 from effseg.apis import video
 from effseg.apis.opening import check_classes
-from effseg.apis.predict import output_names, predict
+from effseg.apis.predict import find_images, output_names, predict
 from effseg.errors import ArtifactError
 
 from .test_user_errors import assert_refused
@@ -230,6 +230,14 @@ def test_a_path_that_looks_like_an_address_is_a_file(checkpoint, clip, tmp_path,
     done = predict(TINY, str(checkpoint), ['http:/127.0.0.1:9/x.mp4', 'a:b.mp4'], 'rtmp:/out', frames=2)
     assert done.images == 4 and [path.name for path in done.overlays] == ['x_overlay.mp4', 'a:b_overlay.mp4']
     assert all(len(frames_of(path)) == 2 for path in done.overlays)
+
+
+def test_hidden_files_of_a_folder_are_passed_over(tmp_path):
+    for name in ('1.JPG', '._1.JPG', '.thumbnails/1.jpg', '__MACOSX/1.jpg', 'more/2.png'):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b'')
+    assert find_images([str(tmp_path)]) == [tmp_path / '1.JPG', tmp_path / 'more' / '2.png']
+    assert find_images([str(tmp_path / '._1.JPG')]) == [tmp_path / '._1.JPG']
 
 
 def test_a_pipe_in_a_folder_is_no_image(checkpoint, scenes, tmp_path):

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import DataError
-from .source import Images, Sample, Shape, Source, files_in, in_runs, points, read_json, split_of
+from ..images import files_in
+from .source import Images, Sample, Shape, Source, in_runs, points, read_json, split_of
 
 KEYS = {'images', 'annotations', 'categories'}
 

@@ -7,7 +7,8 @@ from xml.etree import ElementTree
 import numpy as np
 
 from ...errors import DataError
-from .source import Images, Sample, Shape, Source, box, ellipse, files_in, in_runs, polygon, read_text, split_of
+from ..images import files_in
+from .source import Images, Sample, Shape, Source, box, ellipse, in_runs, polygon, read_text, split_of
 
 DRAWN = ('polygon', 'mask', 'box', 'ellipse')
 

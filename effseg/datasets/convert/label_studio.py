@@ -8,7 +8,8 @@ from urllib.parse import unquote
 import numpy as np
 
 from ...errors import DataError
-from .source import Images, Sample, Shape, Source, box, ellipse, files_in, points, polygon, read_json, split_of
+from ..images import files_in
+from .source import Images, Sample, Shape, Source, box, ellipse, points, polygon, read_json, split_of
 
 KINDS = ('polygonlabels', 'brushlabels', 'rectanglelabels', 'ellipselabels')
 _UPLOADED = re.compile(r'^[0-9a-f]{8}-')  # what it puts before the names of files

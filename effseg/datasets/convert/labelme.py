@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from ...errors import DataError
-from ..images import open_image
-from .source import Images, Sample, Shape, Source, box, ellipse, files_in, polygon, read_json, split_of
+from ..images import files_in, open_image
+from .source import Images, Sample, Shape, Source, box, ellipse, polygon, read_json, split_of
 
 
 def read(root: Path) -> Source | None:

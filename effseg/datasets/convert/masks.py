@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from ...errors import DataError
-from ..images import IMAGE_SUFFIXES, opened
-from .source import SPLITS, Sample, Source, files_in, read_json, read_text
+from ..images import IMAGE_SUFFIXES, files_in, opened
+from .source import SPLITS, Sample, Source, read_json, read_text
 
 _FOLDERS_OF_LABELS = re.compile(
     r'(^|[^a-z])(label(map|id)?s?|masks?|annotations?|seg(mentation(class)?)?|gt(fine)?|targets?|ground.?truth)'

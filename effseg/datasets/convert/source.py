@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import DataError
-from ..images import IMAGE_SUFFIXES, opened, read_file
+from ..images import IMAGE_SUFFIXES, files_in, opened, read_file
 from ..orientation import stored_layout
 
 IGNORED = 255
@@ -136,14 +136,6 @@ class Images:
 
     def _place(self, file: Path) -> tuple[str, ...]:
         return file.relative_to(self.root).with_suffix('').parts
-
-
-def files_in(root: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
-    """The files below a folder that end in one of ``suffixes``, whatever their case, without hidden ones."""
-    for path in sorted(root.rglob('*')):
-        hidden = any(part.startswith(('.', '__MACOSX')) for part in path.relative_to(root).parts)
-        if path.suffix.lower() in suffixes and not hidden and path.is_file():
-            yield path
 
 
 def split_of(folder: Path, root: Path) -> str | None:

@@ -6,7 +6,8 @@ import numpy as np
 import yaml
 
 from ...errors import DataError
-from .source import Images, Sample, Shape, Source, files_in, polygon, read_text, split_of, upright_size
+from ..images import files_in
+from .source import Images, Sample, Shape, Source, polygon, read_text, split_of, upright_size
 
 
 def read(root: Path) -> Source | None:
