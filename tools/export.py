@@ -8,12 +8,10 @@ With --to safetensors the trained weights alone, to give away: classes and check
 from effseg.apis import cli
 
 
-def main(argv: list[str]) -> None:
-    from effseg.apis.export import PROOF_IMAGES, export, export_all
-    from effseg.apis.weights import export_weights
-    from effseg.checkpoint.read import trusted
+def parser() -> cli.Parser:
+    from effseg.apis.export import PROOF_IMAGES
     from effseg.deploy.backends import SUFFIXES
-    from effseg.deploy.presets import PRESETS, settle
+    from effseg.deploy.presets import PRESETS
     from effseg.deploy.spec import FITS, OUTPUTS, PRECISIONS
 
     parser = cli.Parser(description=__doc__)
@@ -81,7 +79,16 @@ def main(argv: list[str]) -> None:
     cli.add_trust_option(parser)
     cli.add_cfg_options(parser)
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str]) -> None:
+    from effseg.apis.export import export, export_all
+    from effseg.apis.weights import export_weights
+    from effseg.checkpoint.read import trusted
+    from effseg.deploy.presets import settle
+
+    args = parser().parse_args(argv)
     with trusted(args.trust_checkpoint):
         if args.to == 'safetensors':
             settle(args.preset, args.to, args.output, args.fit)
