@@ -145,8 +145,8 @@ _OTHERS = (
 )
 _HEADS = _part(
     *('ASPPHead', 'DDRHead', 'DepthwiseSegformerHead', 'DepthwiseSeparableASPPHead', 'DepthwiseSeparableFCNHead'),
-    *('FCNHead', 'FPNHead', 'ISAHead', 'LRASPPHead', 'LightHamHead', 'OCRHead', 'PIDHead', 'PSPHead', 'STDCHead'),
-    *('SegformerHead', 'UPerHead'),
+    *('EfficientViTHead', 'FCNHead', 'FPNHead', 'ISAHead', 'LRASPPHead', 'LightHamHead', 'OCRHead', 'PIDHead'),
+    *('PSPHead', 'STDCHead', 'SegformerHead', 'UPerHead'),
 )
 _LOADING = dict(to_float32=_BOOLEAN, color_type=one_of('color'), imdecode_backend=one_of('cv2'))
 _RESAMPLING = dict(interpolation=one_of('nearest', 'bilinear', 'bicubic', 'area', 'lanczos'))

@@ -12,8 +12,9 @@ _NETWORKS = {
     'EfficientFormer': 'efficientformer',
     'EfficientFormerV2': 'efficientformer_v2',
     'DepthwiseSegformerHead': 'heads',
+    'EfficientViTHead': 'heads',
 }
-__all__ = ['DepthwiseSegformerHead', 'EfficientFormer', 'EfficientFormerV2']
+__all__ = ['DepthwiseSegformerHead', 'EfficientFormer', 'EfficientFormerV2', 'EfficientViTHead']
 
 
 def __getattr__(name: str):

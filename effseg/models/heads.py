@@ -1,9 +1,13 @@
 """Decode heads that MMSegmentation does not have."""
 
+from collections.abc import Sequence
+
 from mmcv.cnn import ConvModule
 from mmseg.models.decode_heads import SegformerHead
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.models.utils import InvertedResidual, resize
 from mmseg.registry import MODELS
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class DepthwiseMixing(ConvModule):
@@ -33,3 +37,36 @@ class DepthwiseSegformerHead(SegformerHead):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self.fusion_conv = DepthwiseMixing(self.channels * len(self.in_channels), self.channels, self.norm_cfg)
+
+
+@MODELS.register_module()
+class EfficientViTHead(BaseDecodeHead):
+    """The head of EfficientViT (Cai et al., ICCV 2023, https://arxiv.org/abs/2205.14756): levels to one width by a 1x1
+    conv, summed at the size of the finest, then inverted residual blocks, and a 1x1 conv to ``channels``.
+
+    EfficientViT gives it the strides 8, 16 and 32, ``in_index=[1, 2, 3]``, and upsamples bicubically, which few
+    runtimes have; this is bilinear.
+
+    Args:
+        width: channels that the levels are summed in.
+        depth: blocks.
+        expand_ratio: of a block's hidden channels to ``width``.
+        options: MMSegmentation's BaseDecodeHead's.
+    """
+
+    def __init__(self, width: int, depth: int = 3, expand_ratio: int = 4, **options):
+        options = dict(input_transform='multiple_select', act_cfg=dict(type='HSwish')) | options
+        super().__init__(**options)
+        norm, act = dict(norm_cfg=self.norm_cfg), dict(act_cfg=self.act_cfg)
+        self.convs = nn.ModuleList(ConvModule(dim, width, 1, **norm, act_cfg=None) for dim in self.in_channels)
+        self.blocks = nn.Sequential(
+            *(InvertedResidual(width, width, 1, expand_ratio, **norm, **act) for _ in range(depth))
+        )
+        self.expand = ConvModule(width, self.channels, 1, **norm, **act)
+
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Maps of the backbone, finest first, (N, C, H, W) each -> logits (N, classes, h, w) of the finest in use."""
+        levels = [conv(x) for conv, x in zip(self.convs, self._transform_inputs(inputs))]
+        size = levels[0].shape[2:]
+        x = sum(resize(y, size, mode='bilinear', align_corners=self.align_corners) for y in levels)
+        return self.cls_seg(self.expand(self.blocks(x)))

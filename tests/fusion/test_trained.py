@@ -93,14 +93,16 @@ MODELS_AND_FORMS = {
         'random bases, drawn for every image in training, frozen',
     ),
     'repvit': (dict(backbone=timm('repvit_m0_9'), **fpn([48, 96, 192, 384])), 'reparameterized by timm'),
-    'efficientformer with an unknown head': (
+    'efficientformer with a head without exact form': (
         dict(
             backbone=dict(
                 type='EfficientFormer', arch=dict(depths=(1, 0, 0, 1), embed_dims=WIDTHS, num_vit=1), resolution=3
             ),
-            **head(widths=WIDTHS),
+            **head(
+                'EfficientViTHead', in_channels=WIDTHS[1:], in_index=[1, 2, 3], width=8, act_cfg=dict(type='HSwish')
+            ),
         ),
-        'backbone EfficientFormer: exact form',
+        'decoder EfficientViTHead: as trained, 13 of 13 BatchNorms folded',
     ),
     'auxiliary': (
         dict(backbone=resnet(), **head(), auxiliary_head=head(in_channels=32, in_index=2)['decode_head']),

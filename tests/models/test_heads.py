@@ -3,7 +3,7 @@
 import torch
 from mmseg.models.decode_heads import SegformerHead
 
-from effseg.models.heads import DepthwiseSegformerHead
+from effseg.models.heads import DepthwiseSegformerHead, EfficientViTHead
 
 OPTIONS = dict(in_channels=[4, 6], in_index=[0, 1], channels=8, num_classes=5, norm_cfg=dict(type='BN'), act_cfg=None)
 MAPS = [torch.randn(2, 4, 12, 20), torch.randn(2, 6, 6, 10)]
@@ -31,3 +31,22 @@ def test_both_convs_learn():
     head = DepthwiseSegformerHead(**OPTIONS)
     head(MAPS).square().sum().backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in head.fusion_conv.parameters())
+
+
+def test_efficientvit_s_head_has_the_parameters_of_its_blocks():
+    """Of EfficientViT-B1's, by its paper's widths: levels, three blocks, the last conv, classes."""
+    dims, width, channels, classes = (64, 128, 256), 64, 256, 150
+    head = EfficientViTHead(
+        width=width,
+        in_channels=dims,
+        in_index=[0, 1, 2],
+        channels=channels,
+        num_classes=classes,
+        norm_cfg=dict(type='BN'),
+    )
+    hidden = 4 * width
+    convs = sum(dims) * width + 3 * (2 * width * hidden + 9 * hidden) + width * channels + channels * classes + classes
+    norms = 2 * (3 * width + 3 * (2 * hidden + width) + channels)
+    assert sum(parameter.numel() for parameter in head.parameters()) == convs + norms
+    head([torch.randn(2, dim, side, side) for dim, side in zip(dims, (8, 4, 2))]).square().sum().backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in head.parameters())
