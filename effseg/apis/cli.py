@@ -92,7 +92,7 @@ def add_pairs(parser: argparse._ActionsContainer, name: str, text: str) -> None:
 
 
 def add_label_options(parser: argparse.ArgumentParser) -> None:
-    """What becomes of labels when they are converted; see :func:`effseg.apis.convert.convert`."""
+    """Options for what becomes of labels when they are converted; see :func:`effseg.apis.convert.convert`."""
     parser.add_argument(
         '--classes',
         type=_mapping,

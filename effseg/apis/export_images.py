@@ -35,12 +35,12 @@ class ExportImages:
 
     @functools.cached_property
     def proof(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """To compare on, and their masks."""
+        """Images to compare on, and their masks."""
         return self._read('val_dataloader', self.proof_count, cover=True)
 
     @functools.cached_property
     def calibration(self) -> list[np.ndarray]:
-        """To choose the ranges of int8 on; none where there are none, which is printed."""
+        """Images to choose the ranges of int8 on; none where the config's are missing, which is printed."""
         try:
             return self._read('train_dataloader', self.calibration_count, cover=False)[0]
         except DataError as error:

@@ -50,8 +50,8 @@ def read(filename: str, map_location=None) -> dict:
 
 
 def read_named(filename: str, map_location=None) -> dict:
-    """A checkpoint that MMEngine knows by name (``open-mmlab://resnet50_v1c``): its address is MMEngine's to say, not
-    the reading.
+    """A checkpoint that MMEngine knows by name (``open-mmlab://resnet50_v1c``): MMEngine says where it is, and
+    :func:`read` reads it.
 
     Raises:
         WeightsError: for a name that is unknown; else see :func:`read`.
@@ -75,7 +75,7 @@ def read_named(filename: str, map_location=None) -> dict:
 
 
 def refuse_store(filename: str, map_location=None) -> dict:
-    """Object stores come with readers of their own, which unpickle.
+    """Refuses checkpoints in object stores, which come with readers of their own that unpickle.
 
     Raises:
         WeightsError: always.

@@ -62,7 +62,7 @@ class Accelerated:
         return dict(dataclasses.asdict(self), shortfall=self.shortfall)
 
     def judge(self, keep_inaccurate: bool = False) -> None:
-        """Refuses what such a device gets wrong.
+        """Refuses a file that an fp16 accelerator gets wrong.
 
         Args:
             keep_inaccurate: accept wrong labels, where at least all numbers are held.

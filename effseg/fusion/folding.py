@@ -19,12 +19,12 @@ class Affine(NamedTuple):
     bias: Tensor
 
     def scaled(self, scale: Tensor) -> 'Affine':
-        """Followed by a multiplication per output channel, such as a layer scale (out,)."""
+        """The same operation with a multiplication per output channel behind it, such as a layer scale (out,)."""
         scale = scale.detach().double().flatten()
         return Affine(self.weight * scale.reshape(-1, *[1] * (self.weight.dim() - 1)), self.bias * scale)
 
     def after(self, scale: Tensor | None, shift: Tensor | None) -> 'Affine':
-        """Preceded by ``x * scale + shift`` per input channel, such as the affine part of a norm.
+        """The same operation with ``x * scale + shift`` per input channel before it, such as the affine part of a norm.
 
         Exact for a kernel of 1 x 1; a padded larger one would see the shift in its padding.
         """

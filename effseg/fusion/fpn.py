@@ -84,8 +84,8 @@ class SemanticFpn(Layer):
         return levels + [None] * (len(self.laterals) - len(levels))
 
     def strip_to(self, grids: Sequence[Sequence[int]]) -> None:
-        """Drops the weights that maps of these sizes do not take; the others must go through :meth:`forward` no
-        more."""
+        """Drops the weights that maps of these sizes do not take; maps of other sizes cannot go through :meth:`forward`
+        any more."""
         levels = self._levels(grids)
         for level, grid in zip(levels, grids):
             if level is not None:

@@ -279,7 +279,7 @@ def check_logits(logits: Any, head: nn.Module) -> None:
 
 
 def threshold_of(model: nn.Module) -> float | None:
-    """Of the sigmoid, for a segmenter with one logit; else None."""
+    """The threshold of the sigmoid of a segmenter with one logit; None of others."""
     head = deciding_head(model)
     return float(head.threshold) if head.out_channels == 1 else None
 

@@ -222,7 +222,7 @@ def _as_text(names: Iterable[str]) -> list[str]:
 
 
 def colors(count: int) -> list[str]:
-    """Of that many candidates, in order."""
+    """A color for each of ``count`` candidates, in order."""
     return [PALETTE[0], *islice(cycle(PALETTE[1:]), count - 1)]
 
 

@@ -51,7 +51,7 @@ class Drawn:
 
 
 def classes_of(source: Source, mapping: dict[str, str], background: bool) -> Classes:
-    """The classes that remain.
+    """The classes of the label maps, as a person wants them.
 
     Args:
         source: whose classes they are.

@@ -131,7 +131,7 @@ class Images:
         return best[0]
 
     def rest(self) -> list[Path]:
-        """The images that were not found yet."""
+        """The images that no file of labels has named so far."""
         return [file for file in self.files if file not in self.used]
 
     def _place(self, file: Path) -> tuple[str, ...]:
