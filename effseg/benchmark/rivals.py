@@ -36,7 +36,7 @@ def compare_rivals(
     All are exported alike, with random weights: fused where they have a fused form, else as they were trained.
 
     Args:
-        runtime: ``'onnx'``, ``'executorch'`` or ``'litert'``; ExecuTorch's Python runtime takes all cores always.
+        runtime: ``'onnx'``, ``'executorch'`` or ``'litert'``.
         size: (H, W) of the image.
         runs: of each that count, in turn.
         threads: each of these thread counts in turn.
@@ -60,6 +60,7 @@ def compare_rivals(
             for one, work_of, took in zip(contestants, macs, milliseconds[count]):
                 ratio = took / milliseconds[count][0]
                 print(f'{one.name:<36}{_shown(one):>22}{work_of:>8.1f}{took:>9.1f}{ratio:>7.2f}', flush=True)
+            opened.clear()  # ExecuTorch changes its threads only while no file is open
     if plot:
         _plot(plot, milliseconds[threads[0]], contestants, f'{runtime}, {threads[0]} thread(s), {size[0]}x{size[1]}')
 

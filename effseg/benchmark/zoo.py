@@ -39,9 +39,8 @@ Each file is kept only if it gives the logits and the labels of the model, on tw
 weights say nothing of accuracy on data. A row says the parts that the runtime delegated and the operators
 outside of them, the largest difference of a logit relative to the largest logit, the share of the pixels
 with the same label, and how much faster the fused file is than the unfused one of the same model and
-runtime, on one thread (ExecuTorch's Python runtime takes all cores). Core ML packages are converted, checked
-and evaluated in torch; they were not run, and not timed. Under nine runs, or with other work on the machine,
-milliseconds and ratios are rough.
+runtime, on one thread. Core ML packages are converted, checked and evaluated in torch; they were not run,
+and not timed. Under nine runs, or with other work on the machine, milliseconds and ratios are rough.
 
 ## What was done
 """

@@ -46,13 +46,15 @@ def test_the_rivals_are_configs_that_are_there():
 
 
 @pytest.mark.medium
-def test_rivals_are_exported_alike_and_drawn(tmp_path, capsys):
-    required('onnxruntime')
+@pytest.mark.parametrize('runtime, module', [('onnx', 'onnxruntime'), ('executorch', 'executorch')])
+def test_rivals_are_exported_alike_and_drawn(runtime, module, tmp_path, capsys):
+    required(module)
     rival = Contestant('tiny', TINY, {}, (12.5,))
-    compare_rivals('onnx', (64, 64), runs=2, threads=(1,), plot=str(tmp_path / 'plot.png'), contestants=[rival])
-    _, header, line = capsys.readouterr().out.splitlines()
-    assert header.split()[0] == 'model'
-    assert line.split()[1] == '12.5' and line.split()[-1] == '1.00'
+    compare_rivals(runtime, (64, 64), runs=2, plot=str(tmp_path / 'plot.png'), contestants=[rival])
+    _, *tables = capsys.readouterr().out.splitlines()
+    for header, line, threads in zip(tables[::2], tables[1::2], (1, 2), strict=True):
+        assert header.split()[0] == 'model' and header.endswith(f'{threads} thread(s)')
+        assert line.split()[1] == '12.5' and line.split()[-1] == '1.00'
     assert (tmp_path / 'plot.png').stat().st_size > 1000
 
 
