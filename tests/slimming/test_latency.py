@@ -91,19 +91,27 @@ def test_actions_change_the_shape_as_they_change_the_network(network):
         assert network.shape == shape.after(action)
 
 
+class Exported(list):
+    def __init__(self):
+        super().__init__()
+        self.in_turn = []  # how many files each measurement had
+
+
 @pytest.fixture
 def counted(monkeypatch):
     """Measuring without files: each takes as long as it has pieces; the list of what was exported."""
-    exported = []
+    exported = Exported()
 
     def export(network, runtime, size, path):
         exported.append(network)
         path.write_text(str(len(getattr(network, 'pieces', ())) or 100))
 
+    def milliseconds(paths, *_):
+        exported.in_turn.append(len(paths))
+        return [10.0 + 0.5 * int(path.read_text()) for path in paths]
+
     monkeypatch.setattr(latency, 'export', export)
-    monkeypatch.setattr(
-        latency, 'milliseconds', lambda paths, *_: [10.0 + 0.5 * int(path.read_text()) for path in paths]
-    )
+    monkeypatch.setattr(latency, 'milliseconds', milliseconds)
     return exported
 
 
@@ -122,6 +130,8 @@ def test_a_measurement_goes_on_where_it_was(scenes, tool, counted, tmp_path, mon
     space = Space(network)
     assert list(table.ms) == space.all_parts() and table.network == fingerprint(network)
     assert len(counted) == 2 * (len(space.all_parts()) - 3)
+    heads = [part for part in space.all_parts() if part.part == 'head']
+    assert counted.in_turn[-1] == 2 * len(heads) > 2 and set(counted.in_turn[:-1]) == {2, 1}
     assert set(list(table.ms.values())[3:]) == {0.5}
     assert table.predict(space, space.original) == table.whole
     header, first = path.read_text().splitlines()[:2]
