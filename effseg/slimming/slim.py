@@ -46,7 +46,8 @@ def slim(
         budget: share of the original's time, between 0 and 1.
         out: folder; files of others in it are safe.
         search: ``'gradual'`` takes the best single action again and again; ``'exhaustive'`` is the optimum of the
-            whole space if what single actions cost adds up; ``'depths'`` judges every combination of depths.
+            whole space if what single actions cost adds up, corrected by what they cost together; ``'depths'`` judges
+            every combination of depths.
         images: how many training images judge a candidate, and as many others measure BatchNorm's statistics.
 
     Returns:
