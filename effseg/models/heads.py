@@ -66,7 +66,7 @@ class EfficientViTHead(BaseDecodeHead):
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         """Maps of the backbone, finest first, (N, C, H, W) each -> logits (N, classes, h, w) of the finest in use."""
-        levels = [conv(x) for conv, x in zip(self.convs, self._transform_inputs(inputs))]
-        size = levels[0].shape[2:]
-        x = sum(resize(y, size, mode='bilinear', align_corners=self.align_corners) for y in levels)
+        x, *coarse = (conv(x) for conv, x in zip(self.convs, self._transform_inputs(inputs)))
+        for y in coarse:
+            x = x + resize(y, x.shape[2:], mode='bilinear', align_corners=self.align_corners)
         return self.cls_seg(self.expand(self.blocks(x)))

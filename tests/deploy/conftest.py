@@ -88,7 +88,7 @@ def trained(scenes):
 
 
 def learn(model: torch.nn.Module, scenes: list[tuple[np.ndarray, np.ndarray]]) -> torch.nn.Module:
-    """Trains a model of eight classes, whose logits are a quarter of the image, for some seconds.
+    """Trains a model of eight classes for some seconds, by masks of a quarter of the image.
 
     On one thread, as the tests run: what sabotage does to a class depends on whether the model has learnt it.
     """
@@ -104,6 +104,7 @@ def learn(model: torch.nn.Module, scenes: list[tuple[np.ndarray, np.ndarray]]) -
     for _ in range(80):
         chosen = torch.randperm(len(scenes))[:8]
         logits = model.decode_head(model.extract_feat(pixels[chosen]))
+        logits = torch.nn.functional.interpolate(logits, truth.shape[1:], mode='bilinear')  # of the stride 8 too
         loss = torch.nn.functional.cross_entropy(logits, truth[chosen], weights, ignore_index=255)
         optimizer.zero_grad()
         loss.backward()

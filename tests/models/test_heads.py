@@ -34,7 +34,7 @@ def test_both_convs_learn():
 
 
 def test_efficientvit_s_head_has_the_parameters_of_its_blocks():
-    """Of EfficientViT-B1's, by its paper's widths: levels, three blocks, the last conv, classes."""
+    """Of EfficientViT-B1's widths: levels, three blocks, the last conv, classes."""
     dims, width, channels, classes = (64, 128, 256), 64, 256, 150
     head = EfficientViTHead(
         width=width,

@@ -1,4 +1,4 @@
-"""The all-MLP head through every runtime: one delegate, logits and labels, fp32 and int8."""
+"""The light heads through every runtime: one delegate, logits and labels, fp32 and int8."""
 
 import pytest
 import torch
@@ -11,11 +11,16 @@ from effseg.deploy import backends
 from .conftest import SIZE, learn, need, spec_of
 
 SLOW = pytest.mark.slow
-HEADS = [pytest.param('SegformerHead', marks=SLOW), 'DepthwiseSegformerHead']
+HEADS = [
+    pytest.param('SegformerHead', marks=SLOW),
+    'DepthwiseSegformerHead',
+    pytest.param('EfficientViTHead', marks=SLOW),
+]
 
 
-def mlp(head: str, **options) -> torch.nn.Module:
-    return segmenter(head=dict(type=head, act_cfg=None), resolution=3, **options)
+def light(head: str, **options) -> torch.nn.Module:
+    own = dict(in_index=[1, 2, 3], width=16) if head == 'EfficientViTHead' else dict(act_cfg=None)
+    return segmenter(head=dict(type=head, **own), resolution=3, **options)
 
 
 def assert_one_delegate(done):
@@ -29,7 +34,7 @@ def assert_one_delegate(done):
 )
 def test_logits_are_one_delegate_and_equal(runtime, head, random_stats, images, tmp_path):
     need(runtime)
-    model = random_stats(mlp(head, channels=16)).float()
+    model = random_stats(light(head, channels=16)).float()
     path = tmp_path / f'mlp{backends.SUFFIXES[runtime]}'
     with torch.no_grad():
         network = effseg.fuse(model, size=SIZE).exportable()
@@ -43,14 +48,14 @@ def taught(scenes):
 
     def get(head: str) -> torch.nn.Module:
         if head not in models:
-            models[head] = learn(mlp(head, channels=24, classes=8), scenes)
+            models[head] = learn(light(head, channels=24, classes=8), scenes)
         return models[head]
 
     return get
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('head', ['SegformerHead', 'DepthwiseSegformerHead'])
+@pytest.mark.parametrize('head', ['SegformerHead', 'DepthwiseSegformerHead', 'EfficientViTHead'])
 @pytest.mark.parametrize('runtime', [name for name in backends.SUFFIXES if name != 'torch'])  # which has no int8
 def test_int8_labels_are_one_delegate_and_lose_nothing_that_matters(runtime, head, taught, scenes, tmp_path):
     need(runtime)
