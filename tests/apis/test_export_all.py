@@ -69,10 +69,10 @@ def test_without_images_every_file_is_a_row(tool, checkpoint, tmp_path):
 
 
 def test_without_images_to_calibrate_on_int8_is_of_weights_alone(monkeypatch, capsys):
-    def missing(*arguments):
+    def missing(*arguments, **options):
         raise DataError('there is no folder')
 
-    monkeypatch.setattr(export_images, '_images', missing)
+    monkeypatch.setattr(export_images.ExportImages, '_read', missing)
     images = export_images.ExportImages(None, Spec.unnamed('onnx', (64, 96)), None, 30, 64)
     assert images.calibration == images.calibration == []
     assert (
