@@ -24,7 +24,7 @@ ELSEWHERE = {
         'def test_one_command_teaches_and_the_segmenter_starts_from_it',
     ),
     'python tools/convert.py my_labels': (
-        'tests/datasets/test_convert.py',
+        'tests/datasets/convert/test_formats.py',
         'def test_every_format_gives_the_same_label_maps',
     ),
     'python tools/benchmark.py --phone': ('tests/benchmark/test_phones.py', 'def test_a_table_and_a_plot'),
