@@ -93,7 +93,7 @@ def test_own_data_from_masks_to_the_phone(tool, tmp_path, monkeypatch):
         Path(f'{name}.py').write_text(config.replace('large_config.py', 'my_config.py').replace('large/', 'mine/'))
         outcome = tool('train', f'{name}.py')
         (log,) = Path('work_dirs', name).glob('*/*.log')
-        assert ('the teacher sees whole images' in log.read_text()) == (name == 'taught_once')
+        assert ('which sees whole images' in log.read_text()) == (name == 'taught_once')
         assert outcome.status == 0, outcome
         assert tool('test', 'my_config.py', f'work_dirs/{name}/best.pth').status == 0
     assert (mine / 'site' / 'index.html').is_file() or not find('npm')

@@ -119,7 +119,8 @@ class DistilledEncoderDecoder(EncoderDecoder):
                     f'the teacher {teacher.checkpoint} gives {theirs} classes and this model {ours}; '
                     'they must be the same'
                 )
-            print_log(f'distilled from {teacher.checkpoint}', logger='current')
+            seen = 'each crop' if teacher.whole_images is None else 'whole images, once each'
+            print_log(f'distilled from {teacher.checkpoint}, which sees {seen}', logger='current')
             self._teacher = [teacher]
         return self._teacher[0]
 

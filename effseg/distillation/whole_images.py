@@ -1,5 +1,7 @@
 """What a teacher makes of whole images, once for each, found again behind the crops and flips of a training."""
 
+import logging
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 
 from ..engine.config import of_config
 from ..engine.protect import protect_transforms
-from ..errors import ConfigError, DataError, first_line
+from ..errors import ConfigError
 
 
 class WholeImages:
@@ -28,11 +30,12 @@ class WholeImages:
     """
 
     def __init__(self, model: nn.Module, cfg: Config, cache_gb: float):
-        steps = cfg.test_pipeline if 'test_pipeline' in cfg else cfg.test_dataloader.dataset.pipeline
         init_default_scope(cfg.get('default_scope', 'mmseg'))
         with of_config('test pipeline'):
-            self.pipeline = Compose(protect_transforms(steps, 'the teacher', []))  # which asks for no label maps
-        self.model, self.free = model, int(cache_gb * 1e9)
+            steps = cfg.get('test_pipeline') or cfg.test_dataloader.dataset.pipeline
+            # protected, it loads no label map of an image that has none
+            self.pipeline = Compose(protect_transforms(steps, 'the teacher', []))
+        self.model, self.free, self.full = model, int(cache_gb * 1e9), False
         self._kept: dict[str, Tensor] = {}
 
     def logits(self, path: str) -> Tensor:
@@ -40,33 +43,35 @@ class WholeImages:
 
         Raises:
             ConfigError: where the segmenter's test pipeline pads images.
-            DataError: for a file that cannot be read.
         """
         if path in self._kept:
             return self._kept[path]
         logits = self._computed(path)
-        if not self._kept:
-            print_log(f'the teacher sees whole images, {logits.nbytes / 1e6:.1f} MB of logits each', logger='current')
         if logits.nbytes <= self.free:
             self.free -= logits.nbytes
             self._kept[path] = logits
+        elif not self.full:
+            self.full = True
+            print_log(
+                f'teacher.cache_gb holds the logits of {len(self._kept)} images, {logits.nbytes / 1e6:.1f} MB each: '
+                'the teacher computes those of further images at every visit',
+                logger='current',
+                level=logging.WARNING,
+            )
         return logits
 
     @torch.no_grad()
     def _computed(self, path: str) -> Tensor:
-        try:
-            sample = self.pipeline(dict(img_path=path))
-        except (OSError, ValueError, AttributeError) as error:  # the last of what cv2 could not read
-            raise DataError(f"{path} cannot be read for the teacher's test pipeline: {first_line(error)}") from error
+        sample = self.pipeline(dict(img_path=path))
         batch = dict(inputs=[sample['inputs']], data_samples=[sample['data_samples']])
-        with torch.autocast('cpu', enabled=False), torch.autocast('cuda', enabled=False):
-            inputs = self.model.data_preprocessor(batch)['inputs']
-            if inputs.shape[2:] != sample['inputs'].shape[1:] or 'Pad' in map(_name, self.pipeline.transforms):
-                raise ConfigError(
-                    "the teacher's test pipeline or data_preprocessor.test_cfg pads images, whose logits then do not "
-                    'lie over the image; ResizeToMultiple in the place of padding, or a teacher without cache_gb'
-                )
-            return self.model(inputs, mode='tensor')[0].half().cpu()
+        inputs = self.model.data_preprocessor(batch)['inputs']
+        padded = any(type(step).__name__ == 'Pad' for step in self.pipeline.transforms)
+        if padded or inputs.shape[2:] != sample['inputs'].shape[1:]:
+            raise ConfigError(
+                "the teacher's test pipeline or data_preprocessor.test_cfg pads images, whose logits then do not lie "
+                'over the image: put ResizeToMultiple in the place of the padding, or leave cache_gb out'
+            )
+        return self.model(inputs, mode='tensor')[0].half().cpu()
 
     def at(self, samples: SampleList, inputs: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """The logits at the cells of a grid over each of a batch's crops.
@@ -87,7 +92,7 @@ class WholeImages:
         return logits, inside
 
     def _at(self, sample, inputs: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        pixels = tracked(sample.metainfo)
+        pixels = _tracked(sample.metainfo)
         height, width = pixels.shape[:2]
         places = torch.from_numpy(pixels).permute(2, 0, 1)
         places = F.pad(places, (0, inputs.shape[3] - width, 0, inputs.shape[2] - height), value=np.nan)
@@ -99,7 +104,7 @@ class WholeImages:
         return F.grid_sample(whole[None], grid[None], padding_mode='border', align_corners=False)[0], inside
 
 
-def tracked(meta: dict) -> np.ndarray:
+def _tracked(meta: dict) -> np.ndarray:
     """The places (H, W, 2) of a sample's pixels in its image, as :class:`~effseg.datasets.transforms.TrackPixels` notes
     them.
 
@@ -121,7 +126,3 @@ def tracked(meta: dict) -> np.ndarray:
             'cache_gb sees each crop'
         )
     return meta['pixels']
-
-
-def _name(step) -> str:
-    return type(step).__name__
