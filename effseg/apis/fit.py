@@ -1,6 +1,7 @@
 """From a folder of labels to a proven file: every step is one of the tools, and the config is there to be kept."""
 
 import math
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,7 @@ from .train import train
 
 CONFIG = 'config.py'
 VALIDATIONS = 10
+WORKERS = max(min(8, (os.cpu_count() or 1) - 1), 1)  # that load images for a GPU
 RARE = 0.05  # the share of the pixels below which a class is rare
 FPN_RATE = 5e-4  # of Semantic FPN from random weights; lighter decoders learn best at the recipe's
 WEIGHTS = (0.5, 4.0)  # bounds of a class's weight in the loss
@@ -76,14 +78,14 @@ test_pipeline = [
 ]
 train_dataloader = dict(
     batch_size={batch},
-    num_workers=2,
+    num_workers={workers},
     persistent_workers=True,
     sampler=dict(type='SeededSampler', sampler_type='InfiniteSampler', shuffle=True),
     dataset=dict(data_prefix=dict(img_path='images/train', seg_map_path='annotations/train'), pipeline=train_pipeline,
                  **dataset))
 val_dataloader = dict(
     batch_size=1,
-    num_workers=2,
+    num_workers={workers},
     persistent_workers=True,
     sampler=dict(type='SeededSampler', sampler_type='DefaultSampler', shuffle=False),
     dataset=dict(data_prefix=dict(img_path='images/val', seg_map_path='annotations/val'), pipeline=test_pipeline,
@@ -269,6 +271,7 @@ def _decide(leaf: Config, dataset: Dataset, weights: str | None) -> tuple[dict, 
         crop_step=crop if rare else "dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75)",
         model=pformat(model, width=110, sort_dicts=False).replace('{{', r'{\x7b'),  # see literal()
         wrapper=f'optim_wrapper = {wrapper}\n' if wrapper else '',
+        workers=WORKERS if torch.cuda.is_available() else 2,
     )
     names = ', '.join(dataset.classes[label] for label in rare)
     rows = [
@@ -291,6 +294,7 @@ def _decide(leaf: Config, dataset: Dataset, weights: str | None) -> tuple[dict, 
             'bfloat16' if amp else 'float32',
             'mixed, as the device has it' if amp else 'of a device without bfloat16',
         ),
+        ('workers', str(values['workers']), 'processes that load images; 2 beside a CPU that trains'),
     ]
     return values, rows
 
@@ -319,7 +323,11 @@ def _network(model: dict, edge: int, start: str | None, weights: list[float]) ->
 def _mixed_precision() -> dict:
     """The config's optimizer wrapper on a device that multiplies in bfloat16, nothing elsewhere."""
     if torch.cuda.is_available():
-        return dict(type='AmpOptimWrapper', dtype='bfloat16') if torch.cuda.is_bf16_supported() else {}
+        return (
+            dict(type='AmpOptimWrapper', dtype='bfloat16')
+            if torch.cuda.is_bf16_supported(including_emulation=False)
+            else {}
+        )
     return dict(type='CPUAmpOptimWrapper') if cpu_has_bfloat16() else {}
 
 

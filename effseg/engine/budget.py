@@ -1,6 +1,10 @@
 """How long an iteration of a training takes, before it starts."""
 
+import statistics
 import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -10,15 +14,18 @@ from mmengine.optim import build_optim_wrapper
 
 from .config import build_model
 
+SECONDS, ROUNDS = 3.0, 10  # as many rounds as begin within this time, at most so many
+
 
 def measure(cfg: Config) -> tuple[float, float]:
-    """Runs two steps of a training and one of its validation, from random weights.
+    """Runs some steps of a training and of its validation, from random weights, for some seconds.
 
     Args:
         cfg: of the training; its data set has to be there.
 
     Returns:
-        Seconds of an iteration, loading included, and of a validation image.
+        Seconds of an iteration and of a validation image. On a GPU the loader's processes work meanwhile, so that the
+        slower of loading and computing counts; on a CPU, which they share, both together.
 
     Raises:
         ConfigError: when a part of the config cannot be built.
@@ -33,13 +40,31 @@ def measure(cfg: Config) -> tuple[float, float]:
     train, val = (DATASETS.build(cfg[f'{split}_dataloader'].dataset) for split in ('train', 'val'))
     optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     batch = cfg.train_dataloader.batch_size
-    step = score = 0.0
-    for _ in range(2):  # the first one warms up
-        started = time.perf_counter()
-        samples = [train[index % len(train)] for index in range(batch)]
-        float(sum(model.train().train_step(pseudo_collate(samples), optim_wrapper).values()))
-        step, started = time.perf_counter() - started, time.perf_counter()
+
+    rounds: list[tuple[float, ...]] = []
+    started = time.perf_counter()
+    while len(rounds) < 2 or time.perf_counter() - started < SECONDS and len(rounds) < ROUNDS:
+        samples, loading = _timed(partial(_load, train, batch))
+        _, step = _timed(partial(model.train().train_step, samples, optim_wrapper))
+        samples, val_loading = _timed(partial(_load, val, 1))
         with torch.no_grad():
-            model.eval().val_step(pseudo_collate([val[0]]))
-        score = time.perf_counter() - started
-    return step, score
+            _, val_step = _timed(partial(model.eval().val_step, samples))
+        rounds.append((loading, step, val_loading, val_step))
+    loading, step, val_loading, val_step = map(statistics.median, zip(*rounds[1:]))  # the first one warms up
+    if not torch.cuda.is_available():
+        return loading + step, val_loading + val_step
+    workers, val_workers = (max(cfg[f'{split}_dataloader'].get('num_workers', 0), 1) for split in ('train', 'val'))
+    return max(loading / workers, step), max(val_loading / val_workers, val_step)
+
+
+def _load(dataset: Sequence, count: int) -> dict:
+    return pseudo_collate([dataset[index % len(dataset)] for index in range(count)])
+
+
+def _timed(run: Callable[[], Any]) -> tuple[Any, float]:
+    """What ``run`` returns, and the seconds that it took."""
+    started = time.perf_counter()
+    result = run()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return result, time.perf_counter() - started

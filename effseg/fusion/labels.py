@@ -9,6 +9,9 @@ Bilinear resizing mixes every pixel from a window of the logits with weights tha
 The same holds for several resizes in a row, as MMSegmentation does at test time (to the padded input's size, off with
 the padding, to the photo's size): their product is again one set of such weights, separable into rows and columns.
 
+That is for CPUs. A GPU resizes all classes sooner than it finds out which ones are left: there all of them are resized,
+some at a time.
+
 Ties. A class that equals another at every position of the window loses to the one of lower number, here as in
 ``argmax``. Two classes that come out equal, or within rounding of each other, only by mixing may come out in either
 order: the sums are formed in another order than torch's ``interpolate`` forms them. :func:`near_ties` says which pixels
@@ -19,11 +22,13 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .interpolation import Axis, resize_axis
 
 CHUNK = 1 << 20  # numbers per temporary: memory stays a few MB whatever the size of the label map
+GPU_CHUNK = 1 << 27  # the same on a GPU, which wants more to do at once: half a GB
 DENSE = 0.6  # from this share of undecided pixels on, mixing all classes line by line is faster than gathering
 USUAL_SPAN = 2  # source positions that one bilinear resize reads; two in a row read one more where they straddle
 CANDIDATES = (2, 3, 4, 8, 16)  # windows are mixed together with others that have at most so many classes left
@@ -58,11 +63,13 @@ def label_map(
     """
     if logits.dtype in (torch.float16, torch.bfloat16):
         logits = logits.float()  # numbers this coarse would tie all over
-    pixels = logits.permute(0, 2, 3, 1).contiguous()
-    rows, columns = axes(logits.shape[2:], steps, logits.dtype, logits.device, align_corners)
     if logits.shape[1] == 1:
         assert threshold is not None, 'logits of one class need a threshold'
-        return (columns.mix(rows.mix(pixels, 1), 2)[..., 0].sigmoid() > threshold).long()
+        return (_resized(logits, steps, align_corners)[:, 0].sigmoid() > threshold).long()
+    if logits.device.type != 'cpu':
+        return _by_classes(logits, steps, align_corners)
+    pixels = logits.permute(0, 2, 3, 1).contiguous()
+    rows, columns = axes(logits.shape[2:], steps, logits.dtype, logits.device, align_corners)
     best = pixels.argmax(-1).int()
     lowest, highest = best, best
     for axis, plan in ((1, rows), (2, columns)):
@@ -80,6 +87,30 @@ def label_map(
             windows = (undecided & of_rows[:, None] & of_columns).nonzero()
             for part in windows.split(max(1, CHUNK // (row_span * column_span * logits.shape[1]))):
                 _decide(labels, pixels, part, rows, columns, (row_span, column_span))
+    return labels
+
+
+def _resized(logits: Tensor, steps: Sequence[Resize | Crop], align_corners: bool) -> Tensor:
+    """The logits (N, classes, H, W) after all steps, as MMSegmentation computes them."""
+    for step in steps:
+        if isinstance(step, Crop):
+            logits = logits[:, :, step.top : step.top + step.height, step.left : step.left + step.width]
+        else:
+            logits = F.interpolate(logits, size=(step.height, step.width), mode='bilinear', align_corners=align_corners)
+    return logits
+
+
+def _by_classes(logits: Tensor, steps: Sequence[Resize | Crop], align_corners: bool) -> Tensor:
+    """The label of every pixel, from all classes at full size, as many at a time as :data:`GPU_CHUNK` allows."""
+    largest = len(logits) * max(step.height * step.width for step in steps)
+    parts = logits.split(max(1, GPU_CHUNK // largest), dim=1)
+    best, labels = _resized(parts[0], steps, align_corners).max(1)
+    first = parts[0].shape[1]
+    for part in parts[1:]:
+        values, classes = _resized(part, steps, align_corners).max(1)
+        labels = torch.where(values > best, classes + first, labels)
+        best = torch.maximum(values, best)
+        first += part.shape[1]
     return labels
 
 

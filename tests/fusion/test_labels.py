@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from effseg.fusion import labels as label_step
 from effseg.fusion.labels import Crop, Resize, axes, label_map, near_ties
 
 STEPS = {
@@ -70,6 +71,17 @@ def test_single_precision_differs_at_near_ties_only(steps):
     differ = label_map(logits, steps) != resized.argmax(1)
     assert not (differ & ~near_ties(resized, 1e-4)).any()
     assert differ.sum() <= 2
+
+
+@pytest.mark.parametrize('at_once', [1, 3, 20])
+@pytest.mark.parametrize('steps', STEPS.values(), ids=STEPS)
+def test_a_gpu_resizes_some_classes_at_a_time(steps, at_once, monkeypatch):
+    logits = regions(dtype=torch.float32)
+    largest = len(logits) * max(step.height * step.width for step in steps)
+    monkeypatch.setattr(label_step, 'GPU_CHUNK', at_once * largest)
+    assert torch.equal(label_step._by_classes(logits, steps, False), full_size(logits, steps).argmax(1))
+    equal = torch.zeros_like(logits)  # the first of equals
+    assert not label_step._by_classes(equal, steps, False).any()
 
 
 def test_memory_format_does_not_matter():
