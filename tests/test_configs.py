@@ -140,6 +140,14 @@ def test_ade20k_with_the_all_mlp_head_follows_segformer(name, channels):
     assert cfg.train_dataloader.batch_size * 4 == theirs.train_dataloader.batch_size * 8  # GPUs
 
 
+@pytest.mark.parametrize('path', sorted((ROOT / 'configs').glob('dwmlp_*')), ids=lambda path: path.stem)
+def test_the_depthwise_head_is_all_that_differs_from_the_all_mlp_head(path):
+    cfg, plain = read(path), read(path.with_name(path.name.removeprefix('dw')))
+    head = dict(plain.model.decode_head, type='DepthwiseSegformerHead', channels=128)
+    assert cfg.model == dict(plain.model, decode_head=head)
+    assert {key for key in cfg if cfg[key] != plain[key]} <= {'model', 'optim_wrapper'}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('tool', ['train', 'test'])
 def test_mmsegmentation_takes_our_config(tool, tmp_path):

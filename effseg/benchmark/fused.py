@@ -114,7 +114,7 @@ def compile_network(fused: FusedSegmentor) -> FusedSegmentor:
     network.logits = torch.compile(network.logits)  # type: ignore[method-assign]
     try:
         with torch.inference_mode():
-            network.logits(torch.zeros(1, 3, *fused.size, dtype=next(fused.parameters()).dtype))
+            network.logits(torch.zeros(1, 3, *fused.size).to(next(fused.parameters())))
     except Exception as error:  # whatever the compiler lacks, such as a C++ compiler
         raise ConfigError(f'torch.compile does not run here: {first_line(error)[:160]}; leave --compile out') from error
     return network

@@ -49,8 +49,10 @@ def measure(cfg: Config) -> tuple[float, float]:
         samples, val_loading = _timed(partial(_load, val, 1))
         with torch.no_grad():
             _, val_step = _timed(partial(model.eval().val_step, samples))
+        if not rounds:  # it warms up, for seconds on a GPU
+            started = time.perf_counter()
         rounds.append((loading, step, val_loading, val_step))
-    loading, step, val_loading, val_step = map(statistics.median, zip(*rounds[1:]))  # the first one warms up
+    loading, step, val_loading, val_step = map(statistics.median, zip(*rounds[1:]))
     if not torch.cuda.is_available():
         return loading + step, val_loading + val_step
     workers, val_workers = (max(cfg[f'{split}_dataloader'].get('num_workers', 0), 1) for split in ('train', 'val'))

@@ -91,7 +91,8 @@ def test_sync_bn_normalises_by_the_whole_batch(device, tmp_path):
 @pytest.mark.slow
 @ON_BOTH
 def test_resumes_bit_equal_with_deterministic_kernels(device, scenes, tmp_path):
-    environment = {**os.environ, 'CUBLAS_WORKSPACE_CONFIG': ':4096:8', 'PYTHONPATH': str(ROOT)}
+    paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])])
+    environment = {**os.environ, 'CUBLAS_WORKSPACE_CONFIG': ':4096:8', 'PYTHONPATH': paths}
     if device == 'cpu':
         environment['CUDA_VISIBLE_DEVICES'] = ''
 
