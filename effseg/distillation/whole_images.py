@@ -87,19 +87,20 @@ class WholeImages:
         Raises:
             ConfigError: for a pipeline that does not track pixels, or in which a step loses track.
         """
+        self.model.to(inputs.device)
         found = [self._at(sample, inputs, size) for sample in samples]
-        logits, inside = (torch.stack(part).to(inputs.device) for part in zip(*found))
+        logits, inside = (torch.stack(part) for part in zip(*found))
         return logits, inside
 
     def _at(self, sample, inputs: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         pixels = _tracked(sample.metainfo)
         height, width = pixels.shape[:2]
-        places = torch.from_numpy(pixels).permute(2, 0, 1)
+        places = torch.from_numpy(pixels).to(inputs.device).permute(2, 0, 1)
         places = F.pad(places, (0, inputs.shape[3] - width, 0, inputs.shape[2] - height), value=np.nan)
         grid = F.adaptive_avg_pool2d(places, size).permute(1, 2, 0)  # the middle of each cell
         inside = (grid.abs() <= 1).all(-1)
-        grid = grid.where(inside[..., None], torch.zeros(()))
-        whole = self.logits(sample.metainfo['img_path']).float()
+        grid = grid.masked_fill(~inside[..., None], 0)
+        whole = self.logits(sample.metainfo['img_path']).to(inputs.device).float()
         # border: half a cell at the edge of the map lies outside of its outermost centers
         return F.grid_sample(whole[None], grid[None], padding_mode='border', align_corners=False)[0], inside
 
