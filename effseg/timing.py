@@ -42,6 +42,7 @@ def time_in_turn(
     runs: int = 10,
     warmup: int = 2,
     clock: Callable[[], float] = time.perf_counter,
+    device: torch.device | str = 'cpu',
 ) -> dict[str, Timing]:
     """Times several things round by round, each once in a round, so that other work on the machine slows all alike.
 
@@ -51,17 +52,23 @@ def time_in_turn(
         warmup: of each that do not.
         clock: gives seconds; ``time.process_time`` does not count when the process had to wait for a processor, and is
             for what computes on one thread.
+        device: that computes; it is waited for.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for turn in range(warmup + runs):
         for name, run in contestants.items():
             started = clock()
             run()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
+            wait_for(device)
             if turn >= warmup:
                 seconds[name].append(clock() - started)
     return {name: Timing(tuple(values)) for name, values in seconds.items()}
+
+
+def wait_for(device: torch.device | str) -> None:
+    """Returns when a GPU has done what it was given; at once of a CPU, which does it when it is given."""
+    if torch.device(device).type == 'cuda':
+        torch.cuda.synchronize(device)
 
 
 def counted(run: Callable[[], Any]) -> tuple[Any, float]:
@@ -82,9 +89,12 @@ def processor() -> str:
 
 
 class peak_memory:
-    """A context that measures how far this process's memory rises above where it stood, on the GPU where there is one.
+    """A context that measures how far this process's memory on a device rises above where it stood.
 
     On the CPU it reads Linux's high-water mark of resident memory; elsewhere ``bytes`` stays None.
+
+    Args:
+        device: a GPU, or the CPU.
 
     Attributes:
         bytes: the rise, once the context is left.
@@ -92,10 +102,13 @@ class peak_memory:
 
     bytes: int | None = None
 
+    def __init__(self, device: torch.device | str = 'cpu'):
+        self.device = torch.device(device)
+
     def __enter__(self) -> 'peak_memory':
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
-            self._before: int | None = torch.cuda.memory_allocated()
+        if self.device.type == 'cuda':
+            torch.cuda.reset_peak_memory_stats(self.device)
+            self._before: int | None = torch.cuda.memory_allocated(self.device)
         else:
             with contextlib.suppress(OSError, AttributeError):  # other systems than Linux with glibc
                 ctypes.CDLL(None).malloc_trim(0)  # what earlier work freed would otherwise be used again unseen
@@ -104,7 +117,8 @@ class peak_memory:
         return self
 
     def __exit__(self, *error) -> None:
-        after = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else _status('VmHWM')
+        on_gpu = self.device.type == 'cuda'
+        after = torch.cuda.max_memory_allocated(self.device) if on_gpu else _status('VmHWM')
         self.bytes = None if after is None or self._before is None else max(after - self._before, 0)
 
     def __str__(self):

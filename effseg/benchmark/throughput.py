@@ -17,7 +17,7 @@ from ..demo.scenes import draw_scene
 from ..engine.config import load_config
 from ..errors import ConfigError
 from ..fusion.segmentor import check_size, fuse
-from ..timing import MB, peak_memory, time_in_turn
+from ..timing import MB, peak_memory, time_in_turn, wait_for
 from .fused import compile_network
 from .measure import check_counts, machine, normalised
 
@@ -82,10 +82,12 @@ def _labels(model: nn.Module, images: Tensor) -> Tensor:
 
 
 def _rows(networks: dict[str, Callable], images: Tensor, expected: Tensor, runs: int, precision: str) -> list[dict]:
-    timings = time_in_turn({name: partial(network, images) for name, network in networks.items()}, runs)
+    timings = time_in_turn(
+        {name: partial(network, images) for name, network in networks.items()}, runs, device=images.device
+    )
     rows = []
     for name, network in networks.items():
-        with peak_memory() as peak:
+        with peak_memory(images.device) as peak:
             agreement = float((network(images) == expected).float().mean())
         row = dict(precision=precision, batch=len(images), network=name, agreement=agreement)
         row.update(rate=len(images) / timings[name].median, peak=peak.bytes)
@@ -129,8 +131,7 @@ def time_loading(
             started = time.perf_counter()
         else:
             given += shape[0]
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    wait_for(device)
     if not given:
         raise ConfigError(f'the training data of {config} are one batch or less; give more images, or a smaller batch')
     rate = given / (time.perf_counter() - started)

@@ -12,6 +12,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
 from mmengine.optim import build_optim_wrapper
 
+from ..timing import wait_for
 from .config import build_model
 
 SECONDS, ROUNDS = 3.0, 10  # as many rounds as begin within this time, at most so many
@@ -67,6 +68,5 @@ def _timed(run: Callable[[], Any]) -> tuple[Any, float]:
     """What ``run`` returns, and the seconds that it took."""
     started = time.perf_counter()
     result = run()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    wait_for(get_device())
     return result, time.perf_counter() - started

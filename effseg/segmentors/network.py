@@ -22,7 +22,7 @@ from ..errors import FuseError
 from ..fusion.labels import Crop, Resize, label_map
 from ..fusion.segmentor import FusedSegmentor, InBfloat16, check_model, fuse
 from ..fusion.trained import deciding_head
-from ..timing import MB, peak_memory
+from ..timing import MB, peak_memory, wait_for
 from .windows import LARGEST, WINDOW, at_size, is_large, label_in_windows
 
 Steps = list[Resize | Crop]
@@ -70,7 +70,7 @@ class LabelSegmentor(EncoderDecoder):
         """As MMEngine's; measures how long it takes."""
         started = time.perf_counter()
         if self._steps < SAMPLED_STEPS:
-            with peak_memory() as peak:
+            with peak_memory(self.data_preprocessor.device) as peak:
                 samples = super().test_step(data)
             # the first step may build the network, which is not what an image takes
             if self._steps < 2 or self.peak is None or peak.bytes is None:
@@ -79,8 +79,7 @@ class LabelSegmentor(EncoderDecoder):
                 self.peak = max(self.peak, peak.bytes)
         else:
             samples = super().test_step(data)
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        wait_for(self.data_preprocessor.device)
         self.seconds += time.perf_counter() - started
         self.images += len(samples)
         self._steps += 1
@@ -214,7 +213,9 @@ def speed(model: nn.Module) -> str:
     if not getattr(model, 'images', 0):
         return ''
     memory = 'unknown on this system' if model.peak is None else f'{model.peak / MB:.0f} MB'
+    device = model.data_preprocessor.device
+    where = torch.cuda.get_device_name(device) if device.type == 'cuda' else f'{torch.get_num_threads()} threads'
     return (
-        f'{model.images / model.seconds:.2f} images/s in the model and its labels ({torch.get_num_threads()} threads), '
+        f'{model.images / model.seconds:.2f} images/s in the model and its labels ({where}), '
         f'peak memory of an image {memory}'
     )
