@@ -63,7 +63,7 @@ class Conv(Layer):
         self._dilation = 2 if kernel_size == (1, 1) and groups == 1 else 1
 
     def forward(self, x: Tensor) -> Tensor:
-        dilation = 1 if self.portable else self._dilation
+        dilation = self._dilation if x.device.type == 'cpu' and not self.portable else 1
         x = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, dilation, self.groups)
         return activate(x, self.act, self.portable)
 

@@ -111,7 +111,7 @@ def freeze_random_bases(model: nn.Module, run: Callable[[nn.Module], object]) ->
     def freeze(module: nn.Module, inputs: tuple[Tensor]) -> None:
         (x,) = inputs
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)  # of the CPU, which draws them; manual_seed seeds GPUs as well
             bases = module._build_bases(1, module.S, x.shape[1] // module.S, module.R, device=x.device)
         module.register_buffer('bases', bases.to(x.dtype))
         module.rand_init = False
