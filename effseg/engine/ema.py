@@ -5,6 +5,7 @@ from mmengine.hooks import EMAHook
 from mmengine.model import ExponentialMovingAverage
 from mmengine.registry import HOOKS, MODELS
 from mmengine.runner import Runner
+from mmengine.runner.checkpoint import weights_to_cpu
 
 
 def without_average(hooks: list) -> list:
@@ -50,7 +51,7 @@ class ResumableEMAHook(EMAHook):
             super().after_load_checkpoint(runner, checkpoint)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        checkpoint['ema_state_dict'] = self.ema_model.state_dict()
+        checkpoint['ema_state_dict'] = weights_to_cpu(self.ema_model.state_dict())  # as the weights that it goes for
         if not self._exchanged:
             self._swap_ema_state_dict(checkpoint)
 

@@ -34,7 +34,7 @@ def plain(value, name: str = ''):
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, torch.Tensor):
-        return value.detach()
+        return value.detach().cpu()  # or a file of a GPU opens where there is one alone
     # a class of somebody's below a number or a text
     return next((kind(value) for kind in _ATOMS if isinstance(value, kind)), value)
 
