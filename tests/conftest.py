@@ -34,6 +34,11 @@ sys.meta_path[:] = BuiltinImporter, FrozenImporter, Finder
 """
 
 
+def pytest_configure(config):
+    if 'gpu' not in config.getoption('markexpr').replace('not gpu', ''):
+        os.environ['CUDA_VISIBLE_DEVICES'] = ''  # what is no test of a GPU is one of a CPU, wherever it runs
+
+
 def pytest_fixture_setup():
     seed()
 

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable
 
 from .. import stack
-from ..errors import EffsegError
+from ..errors import EffsegError, first_line
 
 # what a system says of files that a user named, or of the room for them
 OF_FILES = {errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOENT, errno.ENAMETOOLONG}
@@ -20,7 +20,8 @@ def run(tool: Callable[[list[str]], None], needs_stack: bool = True) -> None:
 
     An :class:`~effseg.errors.EffsegError` is printed as ``error: ...`` on stderr and ends the process with status 2;
     with ``--debug`` among the arguments, behind its traceback. So is what the system says of a file: a full disk, a
-    folder that may not be written. Ctrl-C ends it with status 130. Everything else is a defect and keeps its traceback.
+    folder that may not be written; and a GPU whose memory is full. Ctrl-C ends it with status 130. Everything else is
+    a defect and keeps its traceback.
 
     Args:
         tool: takes the arguments; imports what it needs itself, so that a missing package is reported here.
@@ -38,6 +39,10 @@ def run(tool: Callable[[list[str]], None], needs_stack: bool = True) -> None:
         if error.errno not in OF_FILES:
             raise
         _end(f'{error.filename or "a file"}: {error.strerror}', debug)
+    except RuntimeError as error:
+        if type(error).__name__ != 'OutOfMemoryError':  # torch's, which not every tool imports
+            raise
+        _end(f'{first_line(error)[:200]} ... a smaller batch, crop or image takes less', debug)
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
         sys.exit(130)

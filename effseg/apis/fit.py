@@ -14,7 +14,7 @@ from mmengine.config import Config
 from ..deploy.backends import SUFFIXES, require
 from ..engine.budget import measure
 from ..engine.config import load_config
-from ..engine.optim import cpu_has_bfloat16
+from ..engine.optim import cpu_has_bfloat16, gpu_has_bfloat16
 from ..errors import ConfigError, DataError
 from ..files import write
 from ..outputs import OutputFolder
@@ -285,7 +285,7 @@ def _decide(leaf: Config, dataset: Dataset, weights: str | None) -> tuple[dict, 
         (
             'crop',
             f'{edge} x {edge}',
-            'a multiple of 32 in the image, ' + ('of a GPU' if edge > 256 else '256 at most on a CPU'),
+            'a multiple of 32 in the image, ' + ('of a GPU' if torch.cuda.is_available() else '256 at most on a CPU'),
         ),
         ('rare crops', names[:34] or 'none', f'classes of less than {RARE:.0%}: half of the crops show one'),
         ('class weights', f'{min(weighted)} to {max(weighted)}', f'root of the rarity, bounded to {WEIGHTS}'),
@@ -323,11 +323,7 @@ def _network(model: dict, edge: int, start: str | None, weights: list[float]) ->
 def _mixed_precision() -> dict:
     """The config's optimizer wrapper on a device that multiplies in bfloat16, nothing elsewhere."""
     if torch.cuda.is_available():
-        return (
-            dict(type='AmpOptimWrapper', dtype='bfloat16')
-            if torch.cuda.is_bf16_supported(including_emulation=False)
-            else {}
-        )
+        return dict(type='AmpOptimWrapper', dtype='bfloat16') if gpu_has_bfloat16() else {}
     return dict(type='CPUAmpOptimWrapper') if cpu_has_bfloat16() else {}
 
 

@@ -239,8 +239,9 @@ def to_device(module: nn.Module, device: str | None) -> nn.Module:
     Raises:
         ConfigError: for a device that is not there.
     """
+    device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
     try:
-        return module.to(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+        return module.to(device)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(
             f"--device {device} cannot be used: {first_line(error)}; give 'cpu', 'cuda' or 'cuda:N'"

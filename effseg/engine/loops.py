@@ -2,6 +2,7 @@
 
 from traceback import walk_tb
 
+import torch
 from mmengine.registry import LOOPS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, ValLoop
 
@@ -54,7 +55,7 @@ class ResumableLoop(BaseLoop):
                     f'the validation after iteration {self._iter} failed (--debug shows where): {said}. The training '
                     f'was {save_now(self.runner, self._epoch, self._iter)}'
                 ) from error
-            if self._iter == begun:
+            if self._iter == begun and not isinstance(error, torch.cuda.OutOfMemoryError):
                 raise ConfigError(
                     'the first iteration failed: the parts of the config do not fit together (--debug shows where): '
                     f'{said}'

@@ -30,8 +30,13 @@ def check_bfloat16(device: str | torch.device = 'cpu') -> None:
             '--precision bf16 is slower than fp32 on this CPU, which has no bfloat16 (avx512_bf16, amx_bf16): leave it '
             'out here'
         )
-    if kind == 'cuda' and not torch.cuda.is_bf16_supported(including_emulation=False):
+    if kind == 'cuda' and not gpu_has_bfloat16(device):
         raise ConfigError('--precision bf16 is slower than fp32 on this GPU, which has no bfloat16: leave it out here')
+
+
+def gpu_has_bfloat16(device: str | torch.device | None = None) -> bool:
+    """Whether a GPU, the current one when left out, multiplies in bfloat16 itself."""
+    return torch.cuda.get_device_capability(device)[0] >= 8
 
 
 def cpu_has_bfloat16() -> bool:

@@ -90,9 +90,10 @@ def save(
         with tempfile.TemporaryDirectory() as scratch:
             metrics = score(config, segmenter, Path(scratch), cfg_options).metrics
     size = tuple(model.cfg.model.data_preprocessor.get('size') or (512, 512))
+    device = next(model.parameters()).device  # scoring puts it on the GPU where there is one
     facts = {
         'parameters': f'{parameters(model) / 1e6:.2f} M',
-        f'work at {size[0]}x{size[1]}': f'{gmacs(model._forward, size, "cpu"):.2f} GMAC',
+        f'work at {size[0]}x{size[1]}': f'{gmacs(model._forward, size, device):.2f} GMAC',
         'measured with': ', '.join(f'{name} {value}' for name, value in environment().items()),
     }
     card = _card(content, metrics, facts, Path(config).stem, license)

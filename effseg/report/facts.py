@@ -40,7 +40,7 @@ def environment() -> dict[str, str]:
         'processor': f'{processor()}, {torch.get_num_threads()} thread{"s" if torch.get_num_threads() > 1 else ""}',
     }
     if torch.cuda.is_available():
-        facts['GPU'] = torch.cuda.get_device_name()
+        facts['GPU'] = f'{torch.cuda.get_device_name()}, for checkpoints; exported files run on the processor'
     runtimes = [
         f'{name} {version}' for name in ('onnxruntime', 'executorch', 'ai-edge-litert') if (version := version_of(name))
     ]

@@ -13,7 +13,7 @@ from mmseg.registry import DATASETS
 from torch import Tensor, nn
 
 from ..engine.config import build_model, dataset_of, of_config
-from ..engine.samplers import Draw, mixed
+from ..engine.samplers import Draw, mixed, seeded
 from ..errors import ConfigError, DataError
 from ..models.blocks import MetaBlock1d
 from .channels import importance
@@ -73,14 +73,13 @@ class Samples:
             raise DataError('the training data set has no image to judge networks on')
         order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0)).tolist()
         size = min(config.train_dataloader.get('batch_size', 1), images)
-        seeded = config.train_dataloader.dataset.type == 'GuardedDataset'
+        guarded = config.train_dataloader.dataset.type == 'GuardedDataset'
 
         def batches(first: int) -> Batches:
             numbers = range(first, first + images)
             draws = [Draw(order[number % len(order)], mixed(0, number)) for number in numbers]
-            with torch.random.fork_rng():
-                torch.manual_seed(first)
-                samples = [dataset[draw if seeded else int(draw)] for draw in draws]
+            with seeded(first):
+                samples = [dataset[draw if guarded else int(draw)] for draw in draws]
             cut = [samples[start : start + size] for start in range(0, images, size)]
             prepared = (model.data_preprocessor(pseudo_collate(part), training=True) for part in cut)
             layout = torch.channels_last

@@ -48,7 +48,6 @@ def test_a_config_without_model_is_named(tool, tmp_path):
     assert_refused(tool('train', config), "no 'model'")
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
 def test_mixed_precision_without_a_gpu_is_refused(tool, monkeypatch):
     monkeypatch.setattr('effseg.apis.train.cpu_has_bfloat16', lambda: False)
     assert_refused(tool('train', 'effseg::fpn_effformer_l1_demo.py', '--amp'), '--amp', 'CPU')
@@ -111,7 +110,6 @@ def test_resume_refuses_a_folder_of_cut_checkpoints(tool, tmp_path, checkpoint):
     )
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason='this machine has a GPU')
 def test_a_gpu_launcher_needs_gpus(tool, tmp_path, monkeypatch):
     monkeypatch.setenv('RANK', '0')
     options = ['--launcher', 'pytorch', '--cfg-options', 'env_cfg.dist_cfg.backend=nccl']
