@@ -8,9 +8,10 @@ operations that the phone runtimes execute natively, with static shapes, contigu
 would take.
 """
 
+import contextlib
 import copy
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -28,7 +29,6 @@ from .trained import Decoder, Trained, as_trained, deciding_head, draws_bases, f
 
 # what may differ between a segmenter and its fused form on an image of noise, relative to the largest logit
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3}  # of other types, 0.2
-TF32 = 0.05  # the same of float32 on CUDA, where torch's convs round to 10 bits, which makes up to 0.02
 LARGEST_SIDE = 2**16  # pixels, as in JPEG
 # what fuses each decode head, by the name of its class in MMSegmentation (which need not be installed here): a function
 # of the neck, the head, the norm on each of the backbone's maps and the maps' (H, W)
@@ -162,7 +162,7 @@ def fuse(model: nn.Module, size: Sequence[int] = (512, 512)) -> FusedSegmentor:
     reference = next(model.parameters())
     image = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0)).to(reference)
     parts = []
-    with torch.no_grad():
+    with torch.no_grad(), _without_tf32():
         if any(draws_bases(module) for module in model.modules()):
             model = copy.deepcopy(model)
             count = freeze_random_bases(model, lambda model: Decoder(model)(model.backbone(image)))
@@ -194,6 +194,20 @@ def fuse(model: nn.Module, size: Sequence[int] = (512, 512)) -> FusedSegmentor:
         parts.append('auxiliary heads: dropped, they serve training alone')
     network.parts = tuple(parts)
     return network
+
+
+@contextlib.contextmanager
+def _without_tf32() -> Iterator[None]:
+    """float32 on CUDA as it is elsewhere: by default convs round to ten bits there, which could hide a mistake."""
+    backends: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    allowed = [backend.allow_tf32 for backend in backends]
+    for backend in backends:
+        backend.allow_tf32 = False
+    try:
+        yield
+    finally:
+        for backend, was in zip(backends, allowed):
+            backend.allow_tf32 = was
 
 
 def _fuse_parts(
@@ -247,8 +261,7 @@ def _run(module: nn.Module, x: Any) -> Any:
 
 def _check_equal(logits: Tensor, expected: Tensor) -> None:
     difference, largest = (float(x.abs().max()) for x in (logits - expected, expected))
-    rounded = expected.dtype == torch.float32 and expected.device.type == 'cuda'
-    if difference > (TF32 if rounded else TOLERANCE.get(expected.dtype, 0.2)) * max(largest, 1):
+    if difference > TOLERANCE.get(expected.dtype, 0.2) * max(largest, 1):
         raise FuseError(
             f'the fused form gives other logits than the model: on an image of noise they differ by {difference:.1e}, '
             f'the largest is {largest:.1e}. Export it as it was trained (--unfused), and please report it'
