@@ -1,6 +1,7 @@
 """The latency table: measured here, or written as files for another device and read back."""
 
 import csv
+import hashlib
 import itertools
 import json
 import math
@@ -219,7 +220,8 @@ def times_of(
     Files that ``folder`` has of an earlier call are measured again; without one nothing is kept.
     """
     with tempfile.TemporaryDirectory(prefix='effseg-latency-') as scratch:
-        paths = [(folder or Path(scratch)) / f'{abs(hash(shape)):x}{SUFFIXES[table.runtime]}' for shape in shapes]
+        names = [hashlib.sha256(repr(shape).encode()).hexdigest() for shape in shapes]
+        paths = [(folder or Path(scratch)) / f'{name}{SUFFIXES[table.runtime]}' for name in names]
         for shape, path in zip(shapes, paths):
             if not path.exists():
                 export(fused_of(network, shape, table.size), table.runtime, table.size, path)
