@@ -50,6 +50,9 @@ def rivals() -> list[Contestant]:
         'mlp_effformerv2_s0': None,
         'mlp_effformerv2_s1': None,
         'mlp_effformerv2_s2': None,
+        'dwmlp_effformerv2_s0': None,
+        'dwmlp_effformerv2_s1': None,
+        'dwmlp_effformerv2_s2': None,
         'mlp_effformer_l1': None,
         'evit_effformer_l1': None,
     }
