@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.logging import MMLogger
 from mmengine.runner import BaseLoop
 from mmengine.runner import Runner as MMRunner
@@ -44,6 +45,13 @@ class Runner(MMRunner):
         ]
         python_warnings.propagate = False
         return logger
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        """As MMEngine's; a fused network or a file has nothing to train, and stays out of torch's wrapper for several
+        processes, which refuses it."""
+        if self.distributed and not any(parameter.requires_grad for parameter in model.parameters()):
+            return model.to(get_device())
+        return super().wrap_model(model_wrapper_cfg, model)
 
     def _for_terminal(self, record: logging.LogRecord) -> bool:
         message = record.getMessage()

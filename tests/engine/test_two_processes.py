@@ -6,8 +6,10 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from torch import nn
 
 from effseg.demo.dataset import write_demo_data
 
@@ -63,6 +65,14 @@ def scores(work_dir: Path) -> dict[str, float]:
     }
 
 
+def test_what_has_nothing_to_train_is_not_wrapped():
+    pytest.importorskip('mmseg')
+    from effseg.engine.runner import Runner
+
+    network = nn.Identity()
+    assert Runner.wrap_model(SimpleNamespace(distributed=True), None, network) is network
+
+
 @pytest.mark.slow
 def test_two_processes_train_the_demo_and_score_a_checkpoint_as_one_does(tmp_path):
     # five held-out scenes: the second process gets one fewer, and must neither drop nor count one twice
@@ -106,4 +116,7 @@ def test_two_processes_train_the_demo_and_score_a_checkpoint_as_one_does(tmp_pat
     )
     python('tools/test.py', CONFIG, checkpoint, '--work-dir', tmp_path / 'one', '--cfg-options', data)
     assert scores(tmp_path / 'two') == scores(tmp_path / 'one')
+    fused = (checkpoint, '--fused', '--work-dir', tmp_path / 'fused', '--launcher', 'pytorch', '--cfg-options', data)
+    python(*TORCHRUN, 'tools/test.py', CONFIG, *fused)
+    assert scores(tmp_path / 'fused')['aAcc'] == pytest.approx(scores(tmp_path / 'one')['aAcc'], abs=0.2)
     assert set(scores(tmp_path / 'one')) == {'aAcc', 'mIoU', 'mAcc'}
