@@ -8,10 +8,9 @@ operations that the phone runtimes execute natively, with static shapes, contigu
 would take.
 """
 
-import contextlib
 import copy
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -143,8 +142,8 @@ def fuse(model: nn.Module, size: Sequence[int] = (512, 512)) -> FusedSegmentor:
     """The inference form of a trained segmenter. The model itself is left as it is.
 
     A backbone of this package and a head of :data:`DECODERS` get their exact forms; every other part is taken as it
-    was trained, BatchNorms folded into their convs. The two are compared on an image of noise before the result is
-    given away.
+    was trained, BatchNorms folded into their convs. The two are compared on an image of noise, on the CPU, before the
+    result is given away.
 
     Args:
         model: MMSegmentation's EncoderDecoder or CascadeEncoderDecoder in eval mode.
@@ -160,9 +159,11 @@ def fuse(model: nn.Module, size: Sequence[int] = (512, 512)) -> FusedSegmentor:
     size = check_size(size)
     check_model(model)
     reference = next(model.parameters())
+    if reference.device.type != 'cpu':  # where TF32 rounds what is compared
+        return fuse(copy.deepcopy(model).cpu(), size).to(reference.device)
     image = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0)).to(reference)
     parts = []
-    with torch.no_grad(), _without_tf32():
+    with torch.no_grad():
         if any(draws_bases(module) for module in model.modules()):
             model = copy.deepcopy(model)
             count = freeze_random_bases(model, lambda model: Decoder(model)(model.backbone(image)))
@@ -175,7 +176,7 @@ def fuse(model: nn.Module, size: Sequence[int] = (512, 512)) -> FusedSegmentor:
         network = FusedSegmentor(
             fused_backbone, fused_decoder, size, bool(deciding_head(model).align_corners), threshold_of(model)
         )
-        network.to(reference.device, reference.dtype)
+        network.to(reference.dtype)
         for layer in (network.backbone, network.decoder):
             if not isinstance(layer, Trained):
                 layer.to(memory_format=torch.channels_last)
@@ -194,20 +195,6 @@ def fuse(model: nn.Module, size: Sequence[int] = (512, 512)) -> FusedSegmentor:
         parts.append('auxiliary heads: dropped, they serve training alone')
     network.parts = tuple(parts)
     return network
-
-
-@contextlib.contextmanager
-def _without_tf32() -> Iterator[None]:
-    """float32 on CUDA as it is elsewhere: by default convs round to ten bits there, which could hide a mistake."""
-    backends: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
-    allowed = [backend.allow_tf32 for backend in backends]
-    for backend in backends:
-        backend.allow_tf32 = False
-    try:
-        yield
-    finally:
-        for backend, was in zip(backends, allowed):
-            backend.allow_tf32 = was
 
 
 def _fuse_parts(

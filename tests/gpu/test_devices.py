@@ -8,7 +8,7 @@ import pytest
 import torch
 
 pytest.importorskip('mmseg')
-from networks import TINY, segmenter
+from networks import TINY
 from torch import nn
 
 from effseg import hub
@@ -17,7 +17,6 @@ from effseg.apis.opening import open_segmenter, to_device
 from effseg.benchmark.throughput import compare_on_device
 from effseg.engine.optim import check_bfloat16
 from effseg.errors import ConfigError
-from effseg.fusion.segmentor import fuse
 from effseg.fusion.trained import freeze_random_bases
 from effseg.segmentors.network import speed
 from effseg.timing import peak_memory, time_in_turn
@@ -67,15 +66,6 @@ def test_random_bases_are_drawn_without_seeding_a_gpu(untouched, monkeypatch):
     module.__dict__.update(rand_init=True, S=1, R=2, _build_bases=lambda b, s, d, r, device: torch.rand(b * s, d, r))
     assert freeze_random_bases(module, lambda module: module(torch.zeros(1, 3, 2, 2))) == 1
     assert module.bases.shape == (1, 3, 2)
-
-
-def test_fusing_is_judged_without_tf32():
-    model, seen = segmenter(resolution=1).eval(), []
-    model.backbone.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    fuse(model, (32, 32))
-    assert seen and not any(seen)
-    assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == before
 
 
 def test_bfloat16_is_asked_of_the_gpu_that_computes(monkeypatch):

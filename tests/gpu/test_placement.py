@@ -48,7 +48,9 @@ def test_a_fused_network_is_the_same_there_and_waits_for_nothing(options, random
         with pytest.raises(RuntimeError, match='same device'):  # or nothing here could fail
             model(images.cpu(), mode='tensor')
         torch.testing.assert_close(model(images, mode='tensor').cpu(), expected)
+        gpu.done.clear()
         fused = fuse(model, (64, 64))
+        assert torch.ops.aten.convolution.default not in gpu.done, 'it is judged on the CPU, where nothing is rounded'
         gpu.waits.clear()
         monkeypatch.setattr(layers.F, 'conv2d', watched)
         found, other = fused.logits(images), fused(images[:1, :, :50])
