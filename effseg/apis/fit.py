@@ -111,7 +111,7 @@ log_processor = dict(window_size=10)
 def fit(
     data: str,
     out: str,
-    model: str = 'mlp_effformerv2_s1',
+    model: str = 'dwmlp_effformerv2_s1',
     budget: str = '1h',
     to: str = 'onnx',
     weights: str | None = None,
