@@ -14,5 +14,5 @@ model = dict(
         ignore_index=ignore_index,
         norm_cfg=dict(type='BN'),
         loss_decode=dict(avg_non_ignore=True)))
-optim_wrapper = dict(optimizer=dict(lr=1e-3))  # light decoders want a larger one than FPN
+optim_wrapper = dict(optimizer=dict(lr=2e-3))  # light decoders want a larger one than FPN
 log_processor = dict(window_size=10)

@@ -67,8 +67,11 @@ def time_in_turn(
 
 def wait_for(device: torch.device | str) -> None:
     """Returns when a GPU has done what it was given; at once of a CPU, which does it when it is given."""
-    if torch.device(device).type == 'cuda':
+    kind = torch.device(device).type
+    if kind == 'cuda':
         torch.cuda.synchronize(device)
+    elif kind == 'mps':
+        torch.mps.synchronize()
 
 
 def counted(run: Callable[[], Any]) -> tuple[Any, float]:

@@ -1,5 +1,6 @@
 """The commands of the pages are run as they stand, on a small network."""
 
+import csv
 import re
 import shlex
 from pathlib import Path
@@ -161,3 +162,16 @@ def test_every_option_that_a_page_shows_exists(page):
         source = (ROOT / 'tools' / f'{name}.py').read_text() + (ROOT / 'effseg/apis/cli.py').read_text()
         for option in (word.strip('[]') for word in arguments if word.strip('[').startswith('--')):
             assert f"'{option}'" in source, (page.name, name, option)
+
+
+def test_the_decoders_of_the_page_are_those_of_the_file():
+    with open(DOCS / 'decoders_long.csv', newline='') as file:
+        runs = [(row['name'], row['mIoU']) for row in csv.DictReader(file)]
+    table = (DOCS / 'benchmarks.md').read_text().split('### Which one')[1].split('![')[0]
+    rows = [line.strip('| ').replace('*', '').split(' | ') for line in table.splitlines() if line.startswith('| ')]
+    names = list(dict.fromkeys(name for name, _ in runs))
+    assert len(rows) == len(names) + 1  # and the heading
+    for name, (_, _, said, mean) in zip(names, rows[1:]):
+        scores = [score for other, score in runs if other == name]
+        assert said.split(', ') == scores
+        assert float(mean) == pytest.approx(sum(map(float, scores)) / len(scores), abs=0.0051)

@@ -5,14 +5,14 @@ from effseg.apis import cli
 
 def main(argv: list[str]) -> None:
     from effseg.apis.convert import FORMATS
-    from effseg.apis.fit import fit
+    from effseg.apis.fit import MODEL, fit
     from effseg.deploy.backends import SUFFIXES
     from effseg.report.build import report
 
     parser = cli.Parser(description=__doc__)
     parser.add_argument('data', help='folder of images and labels, which is only read; or what tools/convert.py wrote')
     parser.add_argument('--out', required=True, metavar='DIR', help='folder to write into')
-    parser.add_argument('--model', default='dwmlp_effformerv2_s1', help='a shipped config, without _ade20k.py')
+    parser.add_argument('--model', default=MODEL, help='a shipped config, without _ade20k.py (default: %(default)s)')
     parser.add_argument('--budget', default='1h', help='of the training: 30m, 2h, or iterations (default: %(default)s)')
     parser.add_argument('--for', dest='to', choices=SUFFIXES, default='onnx', help='runtime of the file')
     parser.add_argument('--weights', metavar='FILE', help="ImageNet weights (default: the hub's, if it can be reached)")

@@ -27,7 +27,8 @@ from .train import train
 
 CONFIG = 'config.py'
 VALIDATIONS = 10
-WORKERS = max(min(8, (os.cpu_count() or 1) - 1), 1)  # that load images for a GPU
+MODEL = 'dwmlp_effformerv2_s1'  # unless told otherwise
+MOST_WORKERS = 8  # that load images for a GPU
 RARE = 0.05  # the share of the pixels below which a class is rare
 FPN_RATE = 5e-4  # of Semantic FPN from random weights; lighter decoders learn best at the recipe's
 WEIGHTS = (0.5, 4.0)  # bounds of a class's weight in the loss
@@ -111,7 +112,7 @@ log_processor = dict(window_size=10)
 def fit(
     data: str,
     out: str,
-    model: str = 'dwmlp_effformerv2_s1',
+    model: str = MODEL,
     budget: str = '1h',
     to: str = 'onnx',
     weights: str | None = None,
@@ -271,7 +272,7 @@ def _decide(leaf: Config, dataset: Dataset, weights: str | None) -> tuple[dict, 
         crop_step=crop if rare else "dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75)",
         model=pformat(model, width=110, sort_dicts=False).replace('{{', r'{\x7b'),  # see literal()
         wrapper=f'optim_wrapper = {wrapper}\n' if wrapper else '',
-        workers=WORKERS if torch.cuda.is_available() else 2,
+        workers=_workers() if torch.cuda.is_available() else 2,
     )
     names = ', '.join(dataset.classes[label] for label in rare)
     rows = [
@@ -294,7 +295,12 @@ def _decide(leaf: Config, dataset: Dataset, weights: str | None) -> tuple[dict, 
             'bfloat16' if amp else 'float32',
             'mixed, as the device has it' if amp else 'of a device without bfloat16',
         ),
-        ('workers', str(values['workers']), 'processes that load images; 2 beside a CPU that trains'),
+        (
+            'workers',
+            str(values['workers']),
+            'processes that load images: '
+            + ('the cores there are, 8 at most' if torch.cuda.is_available() else 'the CPU trains'),
+        ),
     ]
     return values, rows
 
@@ -318,6 +324,11 @@ def _network(model: dict, edge: int, start: str | None, weights: list[float]) ->
         loss_decode=dict(class_weight=weights),
     )
     return model
+
+
+def _workers() -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    return max(min(cores - 1, MOST_WORKERS), 1)
 
 
 def _mixed_precision() -> dict:

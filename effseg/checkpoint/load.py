@@ -122,7 +122,9 @@ def load_segmentor(model: nn.Module, source: str | Path | Checkpoint, new_head: 
     state_dict = {**{f'backbone.{key}': value for key, value in backbone.items()}, **rest}
     own = model.state_dict()
     classifiers = [
-        key for key in own if '.conv_seg.' in key and key in state_dict and own[key].shape != state_dict[key].shape
+        key
+        for key in own
+        if '.conv_seg.' in key and key in state_dict and own[key].shape[:1] != state_dict[key].shape[:1]
     ]
     if classifiers and not new_head:
         _refuse_classes(checkpoint, own, state_dict, classifiers[0])

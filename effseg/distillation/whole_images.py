@@ -18,8 +18,9 @@ from ..errors import ConfigError
 
 
 class WholeImages:
-    """The logits of a segmenter for the images of a training, through the segmenter's own test pipeline; float16 on the
-    CPU.
+    """The logits of a segmenter for the images of a training, through the segmenter's own test pipeline.
+
+    They are computed in the training's precision and kept as float16 on the CPU.
 
     Which images are kept changes how long a training takes, not what it learns: it resumes to the same weights.
 

@@ -54,10 +54,14 @@ def measure(cfg: Config) -> tuple[float, float]:
             started = time.perf_counter()
         rounds.append((loading, step, val_loading, val_step))
     loading, step, val_loading, val_step = map(statistics.median, zip(*rounds[1:]))
-    if not torch.cuda.is_available():
-        return loading + step, val_loading + val_step
-    workers, val_workers = (max(cfg[f'{split}_dataloader'].get('num_workers', 0), 1) for split in ('train', 'val'))
-    return max(loading / workers, step), max(val_loading / val_workers, val_step)
+    return together(loading, step, cfg.train_dataloader), together(val_loading, val_step, cfg.val_dataloader)
+
+
+def together(loading: float, computing: float, loader: dict) -> float:
+    """The seconds of both, of what a loader loads and of computing with it; see :func:`measure`."""
+    if torch.cuda.is_available():
+        return max(loading / max(loader.get('num_workers', 0), 1), computing)
+    return loading + computing
 
 
 def _load(dataset: Sequence, count: int) -> dict:

@@ -1,4 +1,4 @@
-"""Label maps without full-size logits: ``argmax(resize(logits))``, exactly.
+"""Label maps, ``argmax(resize(logits))``, exactly; on a CPU without full-size logits.
 
 Bilinear resizing mixes every pixel from a window of the logits with weights that are never negative and sum to one. So
 

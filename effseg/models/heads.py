@@ -29,8 +29,7 @@ class DepthwiseMixing(ConvModule):
 class DepthwiseSegformerHead(SegformerHead):
     """SegFormer's all-MLP head with one depthwise 5x5 conv in front of the ReLU, so that pixels see their neighbours.
 
-    The all-MLP head looks at one pixel at a time. That is enough behind a backbone that attends in several stages;
-    EfficientFormer attends in its last blocks only. Takes the arguments of ``SegformerHead`` and keeps its parameters'
+    The all-MLP head looks at one pixel at a time. Takes the arguments of ``SegformerHead`` and keeps its parameters'
     names.
     """
 

@@ -340,6 +340,10 @@ def test_segmentor_that_does_not_fit(tmp_path, theirs):
     cases = {
         'was trained for 7 classes, the config has 5': segmentor(classes=7).state_dict(),
         'another network': without(state, 'neck.fpn_convs.0.conv.weight'),
+        'decode_head.conv_seg.weight is (5, 1, 1, 1) in the file': {
+            **state,
+            'decode_head.conv_seg.weight': state['decode_head.conv_seg.weight'][:, :1],
+        },
         'decode_head.conv_seg.bias': without(state, 'decode_head.conv_seg.bias'),
         'auxiliary_head.x': {**state, 'auxiliary_head.x': torch.ones(1)},
         'NaN': {**state, 'decode_head.conv_seg.bias': torch.full((5,), float('nan'))},

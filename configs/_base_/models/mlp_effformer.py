@@ -1,8 +1,7 @@
 # SegFormer's all-MLP head (https://arxiv.org/abs/2105.15203) on EfficientFormer, linear per level as SegFormer had it.
 # Published on ADE20K after 160,000 iterations, for backbones of others: MiT-B0 37.4 mIoU (SegFormer); EMOv2-1M, 2M, 5M
 # and 20M 37.0, 40.2, 43.0, 47.3, with Semantic FPN 37.1, 39.9, 42.3, 46.8 (EMOv2's repository; a ReLU per level).
-# Nothing is published for it on EfficientFormer. decode_head.type=DepthwiseSegformerHead adds a depthwise 5x5 conv, for
-# backbones that attend in their last blocks only.
+# Nothing is published for it on EfficientFormer. With a depthwise 5x5 conv: dwmlp_effformerv2.py.
 _base_ = './fpn_effformer.py'
 model = dict(
     neck=None,
