@@ -46,7 +46,10 @@ def test_the_rivals_are_configs_that_are_there():
 
 
 @pytest.mark.medium
-@pytest.mark.parametrize('runtime, module', [('onnx', 'onnxruntime'), ('executorch', 'executorch')])
+@pytest.mark.parametrize(
+    'runtime, module',
+    [('onnx', 'onnxruntime'), pytest.param('executorch', 'executorch', marks=pytest.mark.slow)],
+)
 def test_rivals_are_exported_alike_and_drawn(runtime, module, tmp_path, capsys):
     required(module)
     rival = Contestant('tiny', TINY, {}, (12.5,))
