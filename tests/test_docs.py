@@ -1,4 +1,4 @@
-"""The commands of the pages are run as they stand, on a small network."""
+"""The commands of the pages are run as they stand, on a small network; their figures are those of the files."""
 
 import csv
 import re

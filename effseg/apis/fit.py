@@ -12,7 +12,7 @@ import torch
 from mmengine.config import Config
 
 from ..deploy.backends import SUFFIXES, require
-from ..engine.budget import measure
+from ..engine.budget import measure, parse_budget
 from ..engine.config import load_config
 from ..engine.optim import cpu_has_bfloat16, gpu_has_bfloat16
 from ..errors import ConfigError, DataError
@@ -187,18 +187,6 @@ def fit(
     return exported.path
 
 
-def parse_budget(text: str) -> float | int:
-    """Seconds, a float, of a time such as ``'30m'`` or ``'2h'``; or iterations, an int.
-
-    Raises:
-        ConfigError: for anything else.
-    """
-    match = re.fullmatch(r'(\d{1,9}(?:\.\d+)?)([smh]?)', text)
-    if match and float(match[1]) > 0 and (match[2] or text.isdecimal()):
-        return float(match[1]) * dict(s=1, m=60, h=3600)[match[2]] if match[2] else int(text)
-    raise ConfigError(f"--budget {text} is neither a time such as '30m' or '2h' nor a number of iterations")
-
-
 def iterations_of(limit: float | int, batch: int, step: float, score: float, dataset: Dataset) -> int:
     """How many iterations a budget allows.
 
@@ -298,8 +286,7 @@ def _decide(leaf: Config, dataset: Dataset, weights: str | None) -> tuple[dict, 
         (
             'workers',
             str(values['workers']),
-            'processes that load images: '
-            + ('the cores there are, 8 at most' if torch.cuda.is_available() else 'the CPU trains'),
+            'load images: ' + ('one less than the cores, 8 at most' if torch.cuda.is_available() else 'the CPU trains'),
         ),
     ]
     return values, rows

@@ -1,5 +1,6 @@
-"""How long an iteration of a training takes, before it starts."""
+"""What a training may take, and how long an iteration takes, before it starts."""
 
+import re
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -12,10 +13,23 @@ from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
 from mmengine.optim import build_optim_wrapper
 
+from ..errors import ConfigError
 from ..timing import wait_for
 from .config import build_model
 
 SECONDS, ROUNDS = 3.0, 10  # as many rounds as begin within this time, at most so many
+
+
+def parse_budget(text: str) -> float | int:
+    """Seconds, a float, of a time such as ``'30m'`` or ``'2h'``; or iterations, an int.
+
+    Raises:
+        ConfigError: for anything else.
+    """
+    match = re.fullmatch(r'(\d{1,9}(?:\.\d+)?)([smh]?)', text)
+    if match and float(match[1]) > 0 and (match[2] or text.isdecimal()):
+        return float(match[1]) * dict(s=1, m=60, h=3600)[match[2]] if match[2] else int(text)
+    raise ConfigError(f"--budget {text} is neither a time such as '30m' or '2h' nor a number of iterations")
 
 
 def measure(cfg: Config) -> tuple[float, float]:
