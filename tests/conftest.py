@@ -37,6 +37,10 @@ sys.meta_path[:] = BuiltinImporter, FrozenImporter, Finder
 def pytest_configure(config):
     if 'gpu' not in config.getoption('markexpr').replace('not gpu', ''):
         os.environ['CUDA_VISIBLE_DEVICES'] = ''  # what is no test of a GPU is one of a CPU, wherever it runs
+    if importlib.util.find_spec('yapf') and not hasattr(config, 'workerinput'):
+        # its first import on a machine leaves a file for the next ones, which is empty for a moment: two workers that
+        # begin together would read it then, so the process that starts them has it written
+        importlib.import_module('yapf.yapflib.yapf_api')
 
 
 def pytest_fixture_setup():
