@@ -8,7 +8,38 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..models.attention_bias import attention_bias, resize_table
-from .layers import Conv, Layer, activate, fixed
+from .folding import Affine
+from .layers import Layer, activate, fixed
+
+
+class HeadMix(Layer):
+    """A conv of one tap over the heads of attention maps (talking heads): (N * heads, q, k) -> (N * heads, q, k).
+
+    In torch the product with a matrix, which is the same, takes a fraction of a conv's time. ONNX Runtime fills the
+    channels of a conv up to sixteen, twice what the heads are; LiteRT's GPU delegate takes no product whose first
+    factor is a constant. So the portable form is the conv, and ONNX asks for the other.
+
+    Args:
+        weight: (heads, heads, 1, 1).
+        bias: (heads,) or None.
+
+    Attributes:
+        as_product: whether the portable form is the product as well.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None):
+        super().__init__()
+        self.weight, self.bias = fixed(weight), None if bias is None else fixed(bias)
+        self.as_product = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        heads = len(self.weight)
+        maps = x.reshape(-1, heads, *x.shape[1:])
+        if self.portable and not self.as_product:
+            return F.conv2d(maps, self.weight, self.bias).reshape(x.shape)
+        weight = self.weight.reshape(1, heads, heads)
+        y = torch.bmm(weight if len(maps) == 1 else weight.expand(len(maps), -1, -1), maps.flatten(2))
+        return (y if self.bias is None else self.plus(y, self.bias[:, None])).reshape(x.shape)
 
 
 class Attention(Layer):
@@ -30,7 +61,8 @@ class Attention(Layer):
         before: a layer in front of query, key and value, such as a strided conv; with one, the result is upsampled
             bilinearly to the size of the input.
         local: (N, heads * e, H, W) -> (N, heads * e, H_q, W_q), added to the attended values.
-        mix_in: a 1 x 1 conv over the heads of the logits (talking heads), bias included.
+        mix_in: a 1 x 1 conv over the heads of the logits (talking heads). Its bias, one number for all keys, is nothing
+            to the softmax.
         mix_out: the same over the heads of the probabilities.
         act: activation in front of ``proj``.
 
@@ -52,15 +84,17 @@ class Attention(Layer):
         query_stride: int = 1,
         before: Layer | None = None,
         local: Layer | None = None,
-        mix_in: Conv | None = None,
-        mix_out: Conv | None = None,
+        mix_in: Affine | None = None,
+        mix_out: Affine | None = None,
         act: str = 'none',
     ):
         super().__init__()
         self.query, self.key, self.value, self.proj = query, key, value, proj
         self.heads, self.grid, self.resolution = len(table), (grid[0], grid[1]), (resolution[0], resolution[1])
         self.bias_resize, self.query_stride, self.act = bias_resize, query_stride, act
-        self.before, self.local, self.mix_in, self.mix_out = before, local, mix_in, mix_out
+        self.before, self.local = before, local
+        self.mix_in = None if mix_in is None else HeadMix(mix_in.weight)
+        self.mix_out = None if mix_out is None else HeadMix(*mix_out)
         self.expand_when_run = False
         table = table.detach().double()
         if mix_in is not None:  # what is added before a linear map of the heads can be added behind it
@@ -90,7 +124,8 @@ class Attention(Layer):
             for y in (query, self.key(source), value)
         )
         logits = torch.bmm(q.transpose(1, 2), k)
-        logits = self._heads(self.mix_in, logits, batch)
+        if self.mix_in is not None:
+            logits = self.mix_in(logits)
         stored = grid == self.grid and not (self.expand_when_run and self.table is not None)
         bias = self.bias if stored else self._expanded(grid)
         if not self.portable:
@@ -99,13 +134,12 @@ class Attention(Layer):
             logits = (logits.unflatten(0, (batch, self.heads)) + bias).flatten(0, 1)
         else:
             logits = logits + bias
-        attended = self._heads(self.mix_out, logits.softmax(-1), batch)
+        attended = logits.softmax(-1)
+        if self.mix_out is not None:
+            attended = self.mix_out(attended)
         y = torch.bmm(attended, v.transpose(1, 2)).transpose(1, 2).reshape(batch, value.shape[1], *size)
         if self.local is not None:
             y = y + self.local(value)
         if self.before is not None:
             y = F.interpolate(y, size=x.shape[2:], mode='bilinear')
         return self.proj(activate(y, self.act, self.portable))
-
-    def _heads(self, mix: Conv | None, maps: Tensor, batch: int) -> Tensor:
-        return maps if mix is None else mix(maps.unflatten(0, (batch, self.heads))).flatten(0, 1)

@@ -112,12 +112,17 @@ class PoolMixer(Layer):
     Args:
         scale: layer scale (C,).
         grid: (H, W) that the factor is stored for; for another it is computed.
+
+    Attributes:
+        as_mean: whether the portable form is a mean and two depthwise convs of one tap: ONNX Runtime keeps these in the
+            layout of its convs, and leaves it for a product with a map of factors. In torch and the other runtimes a
+            mean takes longer than a conv, and int8 makes two roundings of one.
     """
 
     def __init__(self, scale: Tensor, grid: Sequence[int]):
         super().__init__()
         scale = scale.detach().double().flatten()
-        self.grid = tuple(grid)
+        self.grid, self.as_mean = tuple(grid), False
         self.weight = fixed((scale / 9)[:, None, None, None].expand(-1, 1, 3, 3))
         self.keep = fixed((1 - scale)[None, :, None, None])
         self.factor = nn.Parameter(self._factor(self.grid, self.weight), requires_grad=False)
@@ -128,10 +133,17 @@ class PoolMixer(Layer):
         return 1 / F.avg_pool2d(ones, 3, stride=1, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.portable and self.as_mean:
+            return self._by_mean(x)
         grid = tuple(x.shape[2:])
         factor = self.factor if grid == self.grid else self._factor(grid, x)
         y = F.conv2d(x, self.weight, None, 1, 1, 1, len(self.weight))
         return y * factor + x * self.keep if self.portable else y.mul_(factor).addcmul_(x, self.keep)
+
+    def _by_mean(self, x: Tensor) -> Tensor:
+        mean = F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
+        keep, scale, channels = self.keep.transpose(0, 1), 9 * self.weight[:, :, :1, :1], len(self.weight)
+        return F.conv2d(x, keep, groups=channels) + F.conv2d(mean, scale, groups=channels)
 
 
 class FusedBackbone(Layer):

@@ -151,8 +151,8 @@ class Attention2d(nn.Module):
             self.bias_resize,
             before=before,
             local=self.v_local.fuse(),
-            mix_in=fused.Conv(linear_part(self.talking_head1)),
-            mix_out=fused.Conv(linear_part(self.talking_head2)),
+            mix_in=linear_part(self.talking_head1),
+            mix_out=linear_part(self.talking_head2),
             act=activation_name(self.act),
         )
 

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import timm
 import torch
@@ -6,6 +8,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from effseg.checkpoint.load import load_pretrained
+from effseg.deploy.backends.onnx import suited
 from effseg.errors import ConfigError, WeightsError
 from effseg.models import EfficientFormerV2
 from effseg.models.attention_bias import resize_table
@@ -33,10 +36,11 @@ class TestEfficientFormerV2(BackboneContract):
     def test_fused_backbone_is_equal_and_keeps_no_norm(self, small, size):
         fused = small.fuse(size)
         assert not any(isinstance(m, nn.BatchNorm2d) for m in fused.modules())
-        for portable in (False, True):
+        portable = copy.deepcopy(fused).set_portable()
+        for form in (fused, portable, suited(portable, 'fp32')):
             for other in (size, (64, 96)):  # stored for one size, computed for others
                 x = image(*other, batch=2)
-                for got, expected in zip(fused.set_portable(portable)(x), small(x), strict=True):
+                for got, expected in zip(form(x), small(x), strict=True):
                     torch.testing.assert_close(got, expected, **EXACT)
 
     @torch.no_grad()

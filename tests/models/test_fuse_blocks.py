@@ -1,4 +1,4 @@
-"""Each block's inference form gives what the block gives, in both forms, at the stored grid and at any other."""
+"""Each block's inference form gives what the block gives, in all its forms, at the stored grid and at any other."""
 
 import copy
 
@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 pytest.importorskip('mmseg')
+from effseg.deploy.backends.onnx import suited
 from effseg.models.blocks import Downsample, MetaBlock1d, MetaBlock2d, Stem
 
 EXACT = dict(rtol=1e-9, atol=1e-9)
@@ -14,7 +15,8 @@ GRIDS = [(4, 4), (3, 5), (7, 2), (1, 4), (1, 1)]
 
 
 def check(block, fused, x, expected):
-    for form in (fused, copy.deepcopy(fused).set_portable()):
+    portable = copy.deepcopy(fused).set_portable()
+    for form in (fused, portable, suited(portable, 'fp32')):
         before = x.clone()
         torch.testing.assert_close(form(x), expected, **EXACT)
         assert torch.equal(x, before), 'a fused block wrote into its input'

@@ -33,14 +33,9 @@ def export(network, spec: Spec, path: Path, images: list[np.ndarray], floats: tu
     import onnx
     import torch
 
-    from ...fusion.attention import Attention
     from ..program import Program
 
-    network = copy.deepcopy(network)
-    for layer in network.modules():
-        if isinstance(layer, Attention):
-            layer.expand_when_run = True  # runtimes of ONNX fold constants when they load a file
-    program = Program(network, spec, axes(spec)).eval()
+    program = Program(suited(network, spec.precision), spec, axes(spec)).eval()
     image = input_port(spec)
     assert image.name  # ONNX has names
     example = torch.zeros(image.shape, dtype=getattr(torch, image.dtype))
@@ -63,6 +58,22 @@ def export(network, spec: Spec, path: Path, images: list[np.ndarray], floats: tu
     onnx.helper.set_model_props(model, {'effseg': spec.to_json()})
     onnx.save(model, path)
     return Delegation('ONNX Runtime CPU', 1)
+
+
+def suited(network, precision: str):
+    """A copy of a network whose fused layers are in the forms that ONNX Runtime is small and fast with."""
+    from ...fusion.attention import Attention, HeadMix
+    from ...fusion.layers import PoolMixer
+
+    network = copy.deepcopy(network)
+    for layer in network.modules():
+        if isinstance(layer, Attention):
+            layer.expand_when_run = True  # runtimes of ONNX fold constants when they load a file
+        if isinstance(layer, HeadMix):
+            layer.as_product = True
+        if isinstance(layer, PoolMixer):
+            layer.as_mean = precision != 'int8'
+    return network
 
 
 def in_torch(network, spec: Spec, path: Path):
