@@ -24,6 +24,7 @@ class Contestant:
         options: {'key.subkey': value} merged over the config.
         scores: mIoU in percent: the published one, or one per seed; empty where nothing is known.
         ours: whether the backbone is of this package.
+        fused: whether it is fused, where it has a fused form.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Contestant:
     options: dict
     scores: tuple[float, ...] = ()
     ours: bool = True
+    fused: bool = True
 
     @property
     def score(self) -> float | None:
@@ -62,6 +64,7 @@ def rivals() -> list[Contestant]:
     return [
         *(Contestant(name, str(ours / f'{name}_ade20k.py'), {}, scores) for name, scores in known.items()),
         Contestant('segformer_mit-b0', str(segformer), {}, (37.4,), ours=False),
+        Contestant('segformer_mit-b0, as trained', str(segformer), {}, (37.4,), ours=False, fused=False),
         Contestant('segnext_mscan-t', str(segnext), {}, (41.1,), ours=False),
     ]
 

@@ -1,5 +1,6 @@
 """Segmenters as files of one runtime, timed in turn, beside the mIoU that they are known to reach."""
 
+import contextlib
 import functools
 import tempfile
 import warnings
@@ -33,7 +34,8 @@ def compare_rivals(
 ) -> None:
     """Prints how long exported files of several segmenters take from image to logits.
 
-    All are exported alike, with random weights: fused where they have a fused form, else as they were trained.
+    All are exported alike, with random weights: fused where they have a fused form and are to be, else as they were
+    trained.
 
     Args:
         runtime: ``'onnx'``, ``'executorch'`` or ``'litert'``.
@@ -70,10 +72,10 @@ def _write(one: Contestant, runtime: str, size: tuple[int, int], path: Path) -> 
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # of defaults that matter in training alone
         model = open_segmenter(one.config, cfg_options=one.options, device='cpu').trained
-    try:
-        network: nn.Module = fuse(model, size).exportable()
-    except FuseError:
-        network = Unfused(model)
+    network: nn.Module = Unfused(model)
+    if one.fused:
+        with contextlib.suppress(FuseError):
+            network = fuse(model, size).exportable()
     backend(runtime).export(network, spec_of(model, runtime, size), path, [])
     return work(lambda: network.logits(torch.zeros(1, 3, *size)))  # type: ignore[misc]
 

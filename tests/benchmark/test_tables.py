@@ -1,5 +1,6 @@
 """The tables of the benchmark: every model is in them, and the figures are of the networks that are timed."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from effseg.benchmark.measure import spec_of
 from effseg.benchmark.models import compare_models, shipped_models
 from effseg.benchmark.rivals import compare_rivals
 from effseg.errors import ConfigError
+from effseg.fusion.segmentor import fuse
 
 
 def test_all_models_of_a_decoder_stand_in_order():
@@ -50,14 +52,19 @@ def test_the_rivals_are_configs_that_are_there():
     'runtime, module',
     [('onnx', 'onnxruntime'), pytest.param('executorch', 'executorch', marks=pytest.mark.slow)],
 )
-def test_rivals_are_exported_alike_and_drawn(runtime, module, tmp_path, capsys):
+def test_rivals_are_exported_alike_and_drawn(runtime, module, tmp_path, capsys, monkeypatch):
     required(module)
+    fused = []
+    monkeypatch.setattr('effseg.benchmark.rivals.fuse', lambda *given: fused.append(fuse(*given)) or fused[-1])
     rival = Contestant('tiny', TINY, {}, (12.5,))
-    compare_rivals(runtime, (64, 64), runs=2, plot=str(tmp_path / 'plot.png'), contestants=[rival])
+    both = [rival, dataclasses.replace(rival, name='trained', fused=False)]
+    compare_rivals(runtime, (64, 64), runs=2, plot=str(tmp_path / 'plot.png'), contestants=both)
     _, *tables = capsys.readouterr().out.splitlines()
-    for header, line, threads in zip(tables[::2], tables[1::2], (1, 2), strict=True):
+    for header, line, trained, threads in zip(tables[::3], tables[1::3], tables[2::3], (1, 2), strict=True):
         assert header.split()[0] == 'model' and header.endswith(f'{threads} thread(s)')
         assert line.split()[1] == '12.5' and line.split()[-1] == '1.00'
+        assert trained.split()[0] == 'trained'
+    assert len(fused) == 1
     assert (tmp_path / 'plot.png').stat().st_size > 1000
 
 
