@@ -2,7 +2,8 @@
 
 Layers have two forms of the same function, equal up to rounding. The *eager* form is written for torch on a CPU: it
 works in place and calls the fast kernels. The *portable* form (``set_portable()``) uses only functional operations that
-the phone runtimes execute natively: no normalisation operators, no expand, no nearest upsampling.
+the phone runtimes execute natively: no normalisation operators, no expand, no nearest upsampling. Where one runtime is
+faster with a form of its own, the layer has an attribute for it, which that runtime's backend sets.
 
 ``fuse()`` methods of the blocks give these layers in float64, the precision that folding is done in; the segmentor
 rounds once, at the end.
