@@ -175,3 +175,18 @@ def test_the_decoders_of_the_page_are_those_of_the_file():
         scores = [score for other, score in runs if other == name]
         assert said.split(', ') == scores
         assert float(mean) == pytest.approx(sum(map(float, scores)) / len(scores), abs=0.0051)
+
+
+def test_the_decoders_at_equal_time_are_those_of_the_file():
+    runs: dict = {}
+    with open(DOCS / 'decoders.csv', newline='') as file:
+        for row in sorted(csv.DictReader(file), key=lambda row: row['seed']):
+            runs.setdefault((row['iterations'], row['lr'], row['name']), []).append(row['mIoU'])
+    measured = {(iterations, *scores) for (iterations, *_), scores in runs.items()}
+    table = (DOCS / 'benchmarks.md').read_text().split('| seeds 0, 1, 2 |')[1].split('\n\n')[0]
+    rows = [line.strip('| ').split(' | ') for line in table.splitlines() if line.startswith('| ')]
+    assert len(rows) == 14
+    for name, iterations, scores, mean, _ in rows:
+        scores = scores.split(', ')
+        assert (iterations, *scores) in measured, name
+        assert float(mean) == pytest.approx(sum(map(float, scores)) / 3, abs=0.0051), name

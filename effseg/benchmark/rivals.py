@@ -34,8 +34,8 @@ def compare_rivals(
 ) -> None:
     """Prints how long exported files of several segmenters take from image to logits.
 
-    All are exported alike, with random weights: fused where they have a fused form and are to be, else as they were
-    trained.
+    All are exported alike, with random weights: fused where they have a fused form, unless the contestant says
+    otherwise; else as they were trained.
 
     Args:
         runtime: ``'onnx'``, ``'executorch'`` or ``'litert'``.

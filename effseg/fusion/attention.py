@@ -61,8 +61,8 @@ class Attention(Layer):
         before: a layer in front of query, key and value, such as a strided conv; with one, the result is upsampled
             bilinearly to the size of the input.
         local: (N, heads * e, H, W) -> (N, heads * e, H_q, W_q), added to the attended values.
-        mix_in: a 1 x 1 conv over the heads of the logits (talking heads). Its bias, one number for all keys, is nothing
-            to the softmax.
+        mix_in: a 1 x 1 conv over the heads of the logits (talking heads). Its bias is left out: it adds the same to all
+            keys, which does not change a softmax.
         mix_out: the same over the heads of the probabilities.
         act: activation in front of ``proj``.
 

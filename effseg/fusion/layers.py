@@ -115,9 +115,9 @@ class PoolMixer(Layer):
         grid: (H, W) that the factor is stored for; for another it is computed.
 
     Attributes:
-        as_mean: whether the portable form is a mean and two depthwise convs of one tap: ONNX Runtime keeps these in the
-            layout of its convs, and leaves it for a product with a map of factors. In torch and the other runtimes a
-            mean takes longer than a conv, and int8 makes two roundings of one.
+        as_mean: whether the portable form is a mean and two depthwise convs of one tap. ONNX Runtime computes these in
+            the memory layout of its convs, and copies a map out of it to multiply it by the factors. Elsewhere that
+            gains nothing, in torch a mean takes longer than the conv, and int8 would quantize two convs for one.
     """
 
     def __init__(self, scale: Tensor, grid: Sequence[int]):

@@ -13,6 +13,7 @@ from effseg.deploy.backends import backend
 from effseg.deploy.spec import seal
 from effseg.errors import ArtifactError
 from effseg.fusion.attention import Attention
+from effseg.fusion.layers import PoolMixer
 
 from .conftest import need, spec_of
 from .contract import WITHOUT_TORCH, BackendContract
@@ -31,16 +32,20 @@ class TestOnnx(BackendContract):
         return [(port.name, types[port.type], tuple(port.shape)) for port in ports]
 
 
-def test_the_attention_bias_is_kept_as_its_table(model, make_spec, tmp_path):
+def test_the_file_has_the_forms_of_its_runtime_and_the_network_keeps_its_own(model, make_spec, tmp_path):
     need('onnx')
     import onnx
 
     network = effseg.fuse(model, (512, 512)).exportable()  # a table of some size: the exporter folds tiny ones itself
     layers = [layer for layer in network.modules() if isinstance(layer, Attention)]
     backend('onnx').export(network, make_spec('onnx', size=(512, 512)), tmp_path / 'model.onnx', [])
-    shapes = {tuple(tensor.dims) for tensor in onnx.load(tmp_path / 'model.onnx').graph.initializer}
+    graph = onnx.load(tmp_path / 'model.onnx').graph
+    shapes = {tuple(tensor.dims) for tensor in graph.initializer}
     assert layers and not shapes & {tuple(layer.bias.shape) for layer in layers}
-    assert not any(layer.expand_when_run for layer in layers), 'the network was changed'
+    mixers = [layer for layer in network.modules() if isinstance(layer, PoolMixer)]
+    assert mixers and [node.op_type for node in graph.node].count('AveragePool') == len(mixers)
+    changed = [*(layer.expand_when_run for layer in layers), *(layer.as_mean for layer in mixers)]
+    assert not any(changed), 'the network was changed'
 
 
 @pytest.mark.slow
