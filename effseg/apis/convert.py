@@ -6,7 +6,7 @@ import json
 import shutil
 from collections import Counter
 from dataclasses import dataclass
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
@@ -158,6 +158,7 @@ def _write(folder: OutputFolder, root: Path, source: Source, classes: Classes, d
             files[f'annotations/{split}/{names[one.image]}.png'] = one.label_map
     before = {name for name in folder.written if name.startswith(('images/', 'annotations/'))}
     folder.claim([*files, FACTS])
+    (folder.path / FACTS).unlink(missing_ok=True)  # or, after an interruption, it would tell of label maps of before
     for name in before - {*files}:
         (folder.path / name).unlink(missing_ok=True)
     for name, content in files.items():
@@ -227,14 +228,16 @@ def _write_label_map(path: Path, content: bytes, palette: list[list[int]]) -> No
 
 
 def _names(drawn: list[Drawn], root: Path) -> dict[Path, str]:
-    """The images' names without suffix; with their folders where two are called the same."""
+    """The images' names without suffix; with their folders, and suffix or number, where two are called the same."""
     stems = Counter(one.image.stem for one in drawn)
-    whole = {one.image: '_'.join(one.image.relative_to(root).with_suffix('').parts) for one in drawn}
-    alike = Counter(whole.values())
-    return {
-        image: image.stem if stems[image.stem] == 1 else name if alike[name] == 1 else f'{name}_{image.suffix[1:]}'
-        for image, name in whole.items()
-    }
+    names, taken = dict[Path, str](), set[str]()
+    for image in (one.image for one in drawn):
+        whole = '_'.join(image.relative_to(root).with_suffix('').parts)
+        wanted = [image.stem] * (stems[image.stem] == 1) + [whole, f'{whole}_{image.suffix[1:]}']
+        others = (f'{whole}_{number}' for number in count(2))
+        names[image] = next(name for name in chain(wanted, others) if name not in taken)
+        taken.add(names[image])
+    return names
 
 
 def _palette(source: Source, classes: Classes) -> list[list[int]]:

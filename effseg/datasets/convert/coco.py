@@ -1,5 +1,6 @@
 """COCO's JSON: polygons and run lengths, of one file or one a split."""
 
+import re
 from functools import partial
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def read(root: Path) -> Source | None:
 
 def _looks_like_it(path: Path) -> bool:
     with path.open('rb') as file:  # labelme's files are many, and each is read whole elsewhere
-        return b'"shapes"' not in file.read(4096)
+        return not re.search(rb'"shapes"\s*:', file.read(4096))
 
 
 def _samples(path: Path, content: dict, images: Images, source: Source, split: str | None) -> list[Sample]:

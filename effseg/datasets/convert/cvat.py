@@ -1,5 +1,6 @@
 """CVAT's XML, "CVAT for images"."""
 
+import re
 from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
@@ -50,10 +51,9 @@ def _parse(path: Path) -> ElementTree.Element:
 
 
 def _color(text: str, path: Path) -> tuple:
-    try:
-        return tuple(bytes.fromhex(text.removeprefix('#')))[:3]
-    except ValueError as error:
-        raise DataError(f'{path} has a label of the color {text!r}; #RRGGBB was expected') from error
+    if text and not re.fullmatch('#?[0-9a-fA-F]{6}', text):
+        raise DataError(f'{path} has a label of the color {text!r}; #RRGGBB was expected')
+    return tuple(bytes.fromhex(text.removeprefix('#')))
 
 
 def _sample(image: ElementTree.Element, path: Path, images: Images, source: Source, root: Path) -> Sample:

@@ -78,10 +78,13 @@ def classes_of(source: Source, mapping: dict[str, str], background: bool) -> Cla
 
 def draw(source: Source, classes: Classes) -> list[Drawn]:
     """Draws a label map for every sample with an image; what cannot be used is noted in ``source`` and left out."""
-    drawn = []
+    drawn, first = [], dict[Path, str]()
     for sample in source.samples:
         if sample.image is None:
             source.mistake('labels with no image', sample.label)
+            continue
+        if sample.image in first:
+            source.mistake('images that are labelled twice', f'{sample.label} (and in {first[sample.image]})')
             continue
         try:
             labels = (_numbers if sample.mask else _drawn)(source, sample, sample.image, classes)
@@ -94,6 +97,7 @@ def draw(source: Source, classes: Classes) -> list[Drawn]:
         if not counts[:IGNORED].any():
             source.mistake('images with no label', sample.label)
             continue
+        first[sample.image] = sample.label
         drawn.append(Drawn(sample, sample.image, _png(labels), counts))
     for image in source.unlabelled:
         source.mistake('images with no label', image.name)
@@ -104,8 +108,8 @@ def _numbers(source: Source, sample: Sample, image: Path, classes: Classes) -> n
     """The class numbers of a label map that is there; it lies over its image as it did."""
     assert sample.mask
     values = pixels(sample.mask, source.colored)
-    size, _ = layout(image)
-    if values.shape not in (size, size[::-1]):
+    size, orientation = layout(image)
+    if values.shape != size[::-1] and not (values.shape == size and orientation >= 5):
         source.mistake(
             'label maps of another size than their image',
             f'{sample.label} ({values.shape[1]} x {values.shape[0]}, {size[0]} x {size[1]})',
@@ -138,11 +142,13 @@ def _drawn(source: Source, sample: Sample, image: Path, classes: Classes) -> np.
             fill(labels, polygon, number)
         if shape.mask:
             left, top = shape.at
-            mask = shape.mask()[max(-top, 0) :, max(-left, 0) :]
+            mask = shape.mask()
+            outside += _is_outside(np.array([shape.at, (left + mask.shape[1], top + mask.shape[0])]), size)
+            mask = mask[max(-top, 0) :, max(-left, 0) :]
             part = labels[max(top, 0) :, max(left, 0) :][: mask.shape[0], : mask.shape[1]]
             part[mask[: part.shape[0], : part.shape[1]]] = number
     if outside:
-        source.mistake('images with polygons outside of them', f'{sample.label} ({outside}, of {size[0]} x {size[1]})')
+        source.mistake('images with shapes outside of them', f'{sample.label} ({outside}, of {size[0]} x {size[1]})')
     if size == upright and orientation in _BACK:
         return np.asarray(Image.fromarray(labels).transpose(_BACK[orientation]))
     return labels
@@ -172,9 +178,9 @@ def fill(labels: np.ndarray, polygon: np.ndarray, number: int) -> None:
     labels[top:bottom][inside] = number
 
 
-def _is_outside(polygon: np.ndarray, size: tuple[int, int]) -> bool:
-    """Whether a polygon leaves the image by more than the pixel that tools round by."""
-    return bool((polygon < -1).any() or (polygon > np.array(size) + 1).any())
+def _is_outside(points: np.ndarray, size: tuple[int, int]) -> bool:
+    """Whether points leave the image by more than the pixel that tools round by."""
+    return bool((points < -1).any() or (points > np.array(size) + 1).any())
 
 
 def renumber(drawn: list[Drawn], classes: Classes, names: list[str]) -> Classes:

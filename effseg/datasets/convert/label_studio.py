@@ -42,8 +42,8 @@ def _is_export(content) -> bool:
 
 def _sample(task: dict, where: str, path: Path, images: Images, source: Source, root: Path) -> Sample:
     if 'data' in task:
-        address = next((value for value in task['data'].values() if isinstance(value, str)), None)
-        if address is None:
+        addresses = [value for value in task['data'].values() if isinstance(value, str)]
+        if not addresses:
             raise ValueError('data names no image')
         done = [one for one in task['annotations'] if not one.get('was_cancelled')]
         if len(done) > 1:
@@ -54,7 +54,7 @@ def _sample(task: dict, where: str, path: Path, images: Images, source: Source, 
             if 'value' in result
         ]
     else:
-        address = str(task['image'])
+        addresses = [str(task['image'])]
         results = [
             (value, value, next((kind for kind in KINDS if kind in value), ''))
             for key, values in task.items()
@@ -62,8 +62,6 @@ def _sample(task: dict, where: str, path: Path, images: Images, source: Source, 
             for value in values
             if isinstance(value, dict)
         ]
-    name = unquote(address.split('?d=')[-1].split('?')[0])
-    bare = _UPLOADED.sub('', re.split(r'[/\\]', name)[-1])
     shapes, size = [], None
     for result, value, kind in results:
         if kind not in KINDS:
@@ -73,9 +71,16 @@ def _sample(task: dict, where: str, path: Path, images: Images, source: Source, 
         if result.get('image_rotation'):
             raise DataError(f'{where} was labelled on an image that was turned there: turn the file, and label again')
         shapes.append(_shape(value, kind, size, where))
-    image = images.find(name, path) or images.find(bare, path)
+    names = [unquote(address.split('?d=')[-1].split('?')[0]) for address in addresses]  # a caption may be among them
+    bare = [_UPLOADED.sub('', re.split(r'[/\\]', name)[-1]) for name in names]
+    image = next(filter(None, (images.find(name, path) for name in (*names, *bare))), None)
     return Sample(
-        image, f'{name} of {path.name}', tuple(shapes), None, split_of(image.parent, root) if image else None, size
+        image,
+        f'{", ".join(names)} of {path.name}',
+        tuple(shapes),
+        None,
+        split_of(image.parent, root) if image else None,
+        size,
     )
 
 

@@ -36,9 +36,9 @@ def read(root: Path) -> Source | None:
                 source.mistake('shapes that are no area', f'{where} ({entry.get("shape_type")})')
             else:
                 shapes.append(shape)
-        name = str(content.get('imagePath') or path.stem)
+        name = str(content.get('imagePath') or path.name)
         # labelme keeps images beside their files, whose names survive where that of the image was changed
-        image = images.find(name, path) or images.find(path.stem, path)
+        image = images.find(name, path) or images.find(path.name, path)
         size = (content.get('imageWidth'), content.get('imageHeight'))
         source.samples.append(
             Sample(
@@ -75,5 +75,5 @@ def _mask(text: str, where: str) -> np.ndarray:
     try:
         with open_image(io.BytesIO(base64.b64decode(text))) as image:
             return np.asarray(image.convert('L')) > 0
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, TypeError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f'{where} holds a mask that cannot be read: {error}') from error

@@ -81,10 +81,11 @@ def _lists(root: Path) -> dict[str, str]:
     """Split by name, of lists such as those of Pascal VOC's ImageSets."""
     found = {}
     for path in files_in(root, ('.txt',)):
-        if path.stem in ('train', 'val', 'test') and 'Main' not in path.parts:
-            found.update(
-                {Path(line.split()[0]).stem: path.stem for line in read_text(path).splitlines() if line.split()}
-            )
+        if path.stem in ('train', 'val', 'test') and 'Main' not in path.relative_to(root).parts:
+            for line in filter(str.strip, read_text(path).splitlines()):
+                # a name, which may have spaces and dots, or the paths of an image and its label map
+                for name in (Path(line.strip()), Path(line.split()[0])):
+                    found.update({name.name: path.stem, name.stem: path.stem})
     return found
 
 
@@ -207,7 +208,10 @@ def _rows(path: Path) -> list[tuple[str, int | tuple[int, int, int]]]:
     lines = [line.strip() for line in read_text(path).splitlines()]
     lines = [line for line in lines if line and not line.startswith('#')]
     for number, line in enumerate(lines):
-        cells = [cell.strip() for cell in next(csv.reader([line.replace(':', ',').replace('\t', ',')]))]
+        try:
+            cells = [cell.strip() for cell in next(csv.reader([line.replace(':', ',').replace('\t', ',')]))]
+        except csv.Error:  # of a cell as long as a label map's run lengths
+            return []
         digits = [cell for cell in cells if re.fullmatch(r'\d{1,3}', cell)]
         words = [cell for cell in cells if cell and not re.fullmatch(r'\d{1,3}', cell)]
         if not words or (number == 0 and not digits and words[0].lower() in ('name', 'class', 'label', 'pixel value')):

@@ -113,7 +113,7 @@ class Images:
                 self._by_name.setdefault(name, []).append(file)
 
     def find(self, name: str, near: Path) -> Path | None:
-        """The image that is called ``name``, with or without folders and suffix.
+        """The image that is called ``name``, with folders or without, whatever its suffix or that of the name.
 
         Of several, the one whose path has the most in common with the name and with ``near``, the file of labels; None
         when there is none, or two that are as good.

@@ -74,7 +74,7 @@ def _scenes(drawn: list[Drawn], root: Path) -> tuple[str, list[list[Drawn]]]:
     if len(folders) >= 3:
         return f'by folder ({len(folders)})', folders
     # what is before the number at the end, and a letter such as the f of "f0030"
-    alike = _grouped(drawn, lambda one: re.sub(r'[_\-. ]*[a-zA-Z]?\d+$', '', one.image.stem) or one.image.stem)
+    alike = _grouped(drawn, lambda one: re.sub(r'[_\-. ]*[a-zA-Z]?\d+$', '', one.image.stem))
     if 3 <= len(alike) <= len(drawn) / 2:
         return f'by scene, as the names begin ({len(alike)})', alike
     ordered = sorted(
@@ -100,21 +100,26 @@ def _held_out(scenes: list[list[Drawn]], target: float, classes: int, seed: int)
     holds = np.array([np.any([one.counts[:classes] > 0 for one in scene], axis=0) for scene in scenes])
     order = list(range(len(scenes)))
     random.Random(seed).shuffle(order)
-    held: set[int] = set()
+    held, taken = set[int](), 0  # scenes, and their images
+    left = holds.sum(0)  # scenes of each class that are not held out
 
     def may_go(number: int) -> bool:
-        rest = [other for other in order if other not in held and other != number]
-        return number not in held and bool(rest) and bool((holds[rest].any(0) | ~holds.any(0)).all())
+        return number not in held and len(held) + 1 < len(scenes) and bool((left > holds[number])[holds[number]].all())
+
+    def hold(number: int) -> None:
+        nonlocal left, taken
+        held.add(number)
+        left, taken = left - holds[number], taken + len(scenes[number])
 
     for label in np.argsort(holds.sum(0), kind='stable').tolist():  # the rarest class first
         if any(holds[number, label] for number in held):
             continue
         fitting = [number for number in order if holds[number, label] and may_go(number)]
-        held.update(sorted(fitting, key=lambda number: len(scenes[number]) > target)[:1])
+        for number in sorted(fitting, key=lambda number: len(scenes[number]) > target)[:1]:
+            hold(number)
     for number in order:
-        taken = sum(len(scenes[other]) for other in held)
         if may_go(number) and (not held or taken + len(scenes[number]) <= max(target, 1)):
-            held.add(number)
+            hold(number)
     if not held:  # every scene has a class of its own: the smallest is the least loss
         held = {min(order, key=lambda number: len(scenes[number]))}
     return held

@@ -1,5 +1,6 @@
 """YOLO's polygons: a data.yaml, and one text file an image."""
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -35,8 +36,10 @@ def read(root: Path) -> Source | None:
                 shapes.append(polygon(names[int(index)], values, where))
         # the format has no order: what is small lies on top
         shapes.sort(key=lambda shape: -np.ptp(shape.polygons[0], 0).prod())
-        image = images.find(path.stem, path)
-        size = upright_size(image) if image else (1, 1)
+        image, size = images.find(path.name, path), (1, 1)
+        if image:
+            with contextlib.suppress(DataError):  # of an image that cannot be read, which is said as it is drawn
+                size = upright_size(image)
         scaled = tuple(Shape(shape.name, (shape.polygons[0] * size,)) for shape in shapes)
         source.samples.append(Sample(image, str(path.relative_to(root)), scaled, None, split_of(path.parent, root)))
     source.unlabelled = images.rest()

@@ -12,7 +12,22 @@ from effseg.datasets.images import read_image
 from effseg.datasets.transforms import LoadLabelMap
 from effseg.errors import ConfigError, DataError
 
-from .written import EXPECTED, FORMATS, HEIGHT, STEMS, WIDTH, coco, colors_of_json, images, result, save_mask, write
+from .written import (
+    EXPECTED,
+    FORMATS,
+    HEIGHT,
+    STEMS,
+    WIDTH,
+    coco,
+    colors_of_json,
+    images,
+    label_studio,
+    numbers,
+    result,
+    save_image,
+    save_mask,
+    write,
+)
 
 
 @pytest.mark.parametrize('layout', FORMATS, ids=lambda layout: layout.__name__)
@@ -112,3 +127,40 @@ def test_a_polygon_is_the_pixels_whose_centers_are_inside():
         labels = np.zeros((40, 60), np.uint8)
         fill(labels, polygon, 7)
         assert (labels == 7 * ((between & left).sum(-1) % 2)).all()
+
+
+def test_images_whose_names_meet_are_all_kept(tmp_path):
+    # e/f would be called e_f, and two of the others x_a_b
+    places = ('d/e_f', 'e/f', 'g/f', 'x_a/b', 'x/a_b', 'y/b', 'y/a_b')
+    for place in places:
+        save_image(tmp_path / 'source' / f'{place}.jpg')
+        save_mask(tmp_path / 'source' / f'{place}_mask.png', EXPECTED)
+    convert(str(tmp_path / 'source'), str(tmp_path / 'out'))
+    assert len(result(tmp_path / 'out')) == len(places)
+
+
+def test_lists_of_a_split_are_followed_whatever_the_names_and_the_place(tmp_path):
+    source = tmp_path / 'Main/VOC'
+    names = ['a 1', 'a 2', 'b.1', 'b.2']
+    for name in names:
+        save_image(source / f'JPEGImages/{name}.jpg')
+        save_mask(source / f'SegmentationClass/{name}.png', EXPECTED)
+    write(source / 'ImageSets/Segmentation/train.txt', '\r\n'.join(names[:3]))
+    write(source / 'ImageSets/Segmentation/val.txt', names[3])
+    write(source / 'ImageSets/Main/val.txt', '\n'.join(names))
+    convert(str(source), str(tmp_path / 'out'))
+    assert [path.stem for path in (tmp_path / 'out/images/val').iterdir()] == names[3:]
+
+
+def test_what_looks_like_something_else_is_read_all_the_same(tmp_path):
+    coco(tmp_path / 'coco')
+    file = tmp_path / 'coco/annotations/instances.json'
+    write(file, json.dumps(dict(reversed(json.loads(file.read_text().replace('"car"', '"shapes"')).items()))))
+    label_studio(tmp_path / 'label_studio')
+    file = next((tmp_path / 'label_studio').glob('*.json'))
+    tasks = json.loads(file.read_text())
+    write(file, [task | dict(data=dict(caption='a street') | task['data']) for task in tasks])
+    numbers(tmp_path / 'masks')
+    write(tmp_path / 'masks/a_labels.csv', f'a_0,{"1 2 " * 40_000}')
+    for form in ('coco', 'label_studio', 'masks'):
+        assert {*result(convert(str(tmp_path / form), str(tmp_path / 'out' / form)).root)} == {*STEMS}

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,21 @@ from hostile import changed
 from effseg.apis.convert import convert
 from effseg.errors import DataError
 
-from .written import EXPECTED, HEIGHT, WIDTH, coco, colors_of_json, numbers, result, save_image, save_mask, write
+from .written import (
+    EXPECTED,
+    HEIGHT,
+    WIDTH,
+    coco,
+    colors_of_json,
+    cvat,
+    labelme,
+    numbers,
+    result,
+    save_image,
+    save_mask,
+    write,
+    yolo,
+)
 
 
 def broken(name: str, root: Path) -> None:
@@ -34,6 +49,15 @@ def broken(name: str, root: Path) -> None:
     elif name == 'another size':
         numbers(root)
         save_mask(root / 'masks/b_1.png', EXPECTED[1:])
+    elif name == 'label maps of another size':
+        numbers(root)
+        save_mask(root / 'masks/b_1.png', EXPECTED.T)
+    elif name == 'labelled twice':
+        coco(root)
+        write(root / 'annotations/val.json', (root / 'annotations/instances.json').read_text())
+    elif name == 'cannot be used':
+        yolo(root)
+        write(root / 'images/b_1.jpg', 'no image')
     elif name == 'without a pixel':
         numbers(root)
         write(root / 'classes.txt', 'car\nroad\nbus\n')
@@ -44,6 +68,8 @@ def broken(name: str, root: Path) -> None:
         entry = content['annotations'][6]
         if name == 'outside of them':
             entry['segmentation'] = [[-40, 5, 10, 5, 10, 20]]
+        elif name == 'shapes outside':
+            entry['segmentation'] = dict(size=[WIDTH, HEIGHT], counts=[5, WIDTH * HEIGHT - 5])
         elif name == 'without a segmentation':
             entry['segmentation'] = []
         elif name == 'three or more':
@@ -64,6 +90,10 @@ MISTAKES = {
     'images with no label': True,
     'no class has': True,
     'another size': True,
+    'label maps of another size': True,
+    'labelled twice': True,
+    'cannot be used': True,
+    'shapes outside': True,
     'without a pixel': True,
     'outside of them': True,
     'without a segmentation': True,
@@ -138,6 +168,39 @@ def test_a_task_without_an_image_is_one_line(tmp_path):
     write(tmp_path / 'source/labels.json', [dict(id=7, data=dict(image=5), annotations=[])])
     with pytest.raises(DataError, match='task 7 is none of Label Studio: ValueError: data names no image'):
         convert(str(tmp_path / 'source'), str(tmp_path / 'out'))
+
+
+def test_what_a_file_holds_in_the_place_of_a_mask_or_a_color_is_one_line(tmp_path):
+    labelme(tmp_path / 'labelme')
+    file = tmp_path / 'labelme/a_0.json'
+    write(file, dict(shapes=[dict(label='car', points=[[1, 1], [5, 5]], shape_type='mask', mask=None)]))
+    cvat(tmp_path / 'cvat')
+    file = tmp_path / 'cvat/annotations.xml'
+    write(file, re.sub('<color>.*?</color>', '<color>#ff</color>', file.read_text()))
+    for source, message in (('labelme', 'holds a mask that cannot be read'), ('cvat', "the color '#ff'")):
+        with pytest.raises(DataError, match=message):
+            convert(str(tmp_path / source), str(tmp_path / 'out'))
+
+
+def test_labels_of_an_image_that_is_missing_are_not_laid_over_another(tmp_path):
+    yolo(tmp_path / 'source')
+    label = tmp_path / 'source/labels/a_0.txt'
+    write(label.with_name('a_0.1.txt'), label.read_text())
+    with pytest.raises(DataError, match='1 labels with no image: labels/a_0.1.txt'):
+        convert(str(tmp_path / 'source'), str(tmp_path / 'out'))
+
+
+def test_an_interrupted_conversion_leaves_no_account_of_the_one_before(tmp_path, monkeypatch):
+    numbers(tmp_path / 'source')
+    convert(str(tmp_path / 'source'), str(tmp_path / 'out'))
+
+    def interrupted(*paths):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr('shutil.copyfile', interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        convert(str(tmp_path / 'source'), str(tmp_path / 'out'), mapping={'car': 'vehicle'})
+    assert not (tmp_path / 'out/dataset.json').exists()
 
 
 def test_a_file_that_would_lead_elsewhere_or_explode_is_not_followed(tmp_path):
