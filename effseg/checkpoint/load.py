@@ -116,10 +116,11 @@ def load_segmentor(model: nn.Module, source: str | Path | Checkpoint, new_head: 
             f'{checkpoint.source} holds no segmenter: no decode_head among its {len(state_dict)} tensors '
             f'({_few(list(state_dict))}). ImageNet weights go into model.backbone.init_cfg.checkpoint'
         )
-    backbone, rest = _split_prefix(state_dict, 'backbone.')
-    backbone, unused = names.split_unused(backbone)
-    backbone = names.to_ours(backbone, getattr(model.backbone, 'original_names', ()))
-    state_dict = {**{f'backbone.{key}': value for key, value in backbone.items()}, **rest}
+    unused: list[str] = []
+    if rules := getattr(getattr(model, 'backbone', None), 'original_names', ()):  # of a backbone of ours
+        backbone, rest = _split_prefix(state_dict, 'backbone.')
+        backbone, unused = names.split_unused(backbone)
+        state_dict = {**{f'backbone.{key}': value for key, value in names.to_ours(backbone, rules).items()}, **rest}
     own = model.state_dict()
     classifiers = [
         key

@@ -141,14 +141,17 @@ def read_file(path: str | Path) -> dict:
         elif not start.startswith(_LEGACY_MAGIC) or tarfile.is_tarfile(path):
             raise WeightsError(f'{path} is no checkpoint: neither safetensors nor written by torch.save')
         content = _loaded(path)
+        if not isinstance(content, Mapping):
+            raise WeightsError(f'{path} holds a {type(content).__name__}; a dict of tensors was expected')
+        known = next((name for name in ENTRIES if isinstance(content.get(name), Mapping)), None)
+        # of what contains itself there is no end
+        return (
+            {key: value if key == known else _data(value) for key, value in content.items()} if known else dict(content)
+        )
     except (WeightsError, MissingRuntimeError):
         raise
     except Exception as error:
         raise WeightsError(_explain(path, error)) from error
-    if not isinstance(content, Mapping):
-        raise WeightsError(f'{path} holds a {type(content).__name__}; a dict of tensors was expected')
-    known = next((name for name in ENTRIES if isinstance(content.get(name), Mapping)), None)
-    return {key: value if key == known else _data(value) for key, value in content.items()} if known else dict(content)
 
 
 def _loaded(path: Path):

@@ -33,7 +33,7 @@ LARGEST_SIDE = 2**16  # pixels, as in JPEG
 # of the neck, the head, the norm on each of the backbone's maps and the maps' (H, W)
 DECODERS = {'FPNHead': fuse_semantic_fpn, 'SegformerHead': fuse_mlp_head, 'DepthwiseSegformerHead': fuse_mlp_head}
 # whose methods turn an image into labels by way of the logits of one head's forward
-STOCK = ('EncoderDecoder', 'CascadeEncoderDecoder', 'BaseDecodeHead', 'BaseCascadeDecodeHead')
+STOCK = ('BaseSegmentor', 'EncoderDecoder', 'CascadeEncoderDecoder', 'BaseDecodeHead', 'BaseCascadeDecodeHead')
 
 
 class FusedSegmentor(nn.Module):
@@ -248,7 +248,7 @@ def _run(module: nn.Module, x: Any) -> Any:
 
 def _check_equal(logits: Tensor, expected: Tensor) -> None:
     difference, largest = (float(x.abs().max()) for x in (logits - expected, expected))
-    if difference > TOLERANCE.get(expected.dtype, 0.2) * max(largest, 1):
+    if not difference <= TOLERANCE.get(expected.dtype, 0.2) * max(largest, 1):  # nor where it is no number
         raise FuseError(
             f'the fused form gives other logits than the model: on an image of noise they differ by {difference:.1e}, '
             f'the largest is {largest:.1e}. Export it as it was trained (--unfused), and please report it'
@@ -315,7 +315,7 @@ def check_model(model: nn.Module) -> None:
             f"a {type(model).__name__} without {', '.join(missing)} came; MMSegmentation's EncoderDecoder was expected"
         )
     for part, names in (
-        (model, ('extract_feat', 'encode_decode')),
+        (model, ('extract_feat', 'encode_decode', 'inference', 'predict', 'postprocess_result')),
         (deciding_head(model), ('predict', 'predict_by_feat', 'forward_test')),
     ):
         for name in names:

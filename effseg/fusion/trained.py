@@ -21,6 +21,8 @@ from .folding import fold_norm
 from .layers import Layer
 
 BATCH_NORMS = (torch.ops.aten.native_batch_norm.default, torch.ops.aten.cudnn_batch_norm.default)
+# what computes a BatchNorm and nothing besides
+PLAIN_NORMS = (nn.modules.batchnorm._BatchNorm.forward, nn.SyncBatchNorm.forward)
 DROPOUTS = ('Dropout', 'Dropout2d', 'DropPath')
 
 
@@ -134,13 +136,14 @@ def fold_batch_norms(module: nn.Module, run: Callable[[nn.Module], object]) -> N
     """Folds in place every BatchNorm that alone reads what a conv gives."""
     flow = _Flow()
     with flow, torch.no_grad():
-        run(module)
+        returned = run(module)
+    flow.uses.update(map(id, tree_leaves(returned)))
     places: dict[int, list[tuple[nn.Module, str]]] = {}
     owners: dict[int, nn.Module] = {}
     for parent in module.modules():
         for name, child in parent.named_children():
             places.setdefault(id(child), []).append((parent, name))
-            if isinstance(child, nn.Conv2d):
+            if isinstance(child, nn.Conv2d) and 'weight' in child._parameters:  # not computed, as by a spectral norm
                 owners[id(child.weight)] = child
             if isinstance(child, nn.modules.batchnorm._BatchNorm) and child.running_mean is not None:
                 owners[id(child.running_mean)] = child
@@ -149,11 +152,13 @@ def fold_batch_norms(module: nn.Module, run: Callable[[nn.Module], object]) -> N
         once = all(flow.uses[id(tensor)] == 1 for tensor in (result, weight, statistics))
         if conv is None or norm is None or not once:
             continue
+        if type(norm).forward not in PLAIN_NORMS and not hasattr(norm, 'act'):  # as of timm's BatchNormAct2d
+            continue
         part, like = fold_norm(conv, norm), conv.weight
         conv.weight = nn.Parameter(part.weight.to(like.dtype), requires_grad=False)
         conv.bias = nn.Parameter(part.bias.to(like.dtype), requires_grad=False)
         for parent, name in places[id(norm)]:
-            setattr(parent, name, getattr(norm, 'act', nn.Identity()))  # timm's BatchNormAct2d has the activation in it
+            setattr(parent, name, getattr(norm, 'act', nn.Identity()))
 
 
 class _Flow(TorchDispatchMode):
@@ -185,7 +190,7 @@ def _reparameterize(module: nn.Module) -> bool:
     """Puts timm's networks inside a module into their inference form, where that changes anything."""
     before, default = sum(1 for _ in module.modules()), torch.get_default_dtype()
     for name, child in module.named_children():
-        if not type(child).__module__.startswith('timm.'):
+        if not type(child).__module__.startswith('timm.') or not any(True for _ in child.parameters()):
             continue
         dtype = next(child.parameters()).dtype
         try:

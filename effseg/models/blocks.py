@@ -46,8 +46,10 @@ def init_layers(*layers: nn.Module) -> None:
         nn.init.zeros_(layer.bias)
 
 
-def check_bias_resize(bias_resize: str) -> None:
-    """Raises ConfigError for a way of resizing that does not exist."""
+def check_table(resolution: int, bias_resize: str) -> None:
+    """Raises ConfigError for a side of a bias table that there cannot be, or a way of resizing that does not exist."""
+    if type(resolution) is not int or resolution < 1:
+        raise ConfigError(f'resolution={resolution!r} came; a whole number of 1 or more was expected')
     if bias_resize not in BIAS_RESIZE:
         raise ConfigError(f'bias_resize={bias_resize!r} is unknown; use one of {", ".join(map(repr, BIAS_RESIZE))}')
 
@@ -156,7 +158,7 @@ class Attention(nn.Module):
 
     def __init__(self, dim: int, resolution: int = 7, bias_resize: str = 'interpolate'):
         super().__init__()
-        check_bias_resize(bias_resize)
+        check_table(resolution, bias_resize)
         self.scale = KEY_DIM**-0.5
         self.resolution, self.bias_resize = (resolution, resolution), bias_resize
         self.qkv = nn.Linear(dim, HEADS * (2 * KEY_DIM + VALUE_DIM))

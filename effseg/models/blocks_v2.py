@@ -19,7 +19,7 @@ from ..fusion.attention import Attention as FusedAttention
 from ..fusion.folding import Affine, fold_norm, linear_part
 from ..fusion.layers import activation_name
 from .attention_bias import attention_bias
-from .blocks import HEADS, KEY_DIM, LAYER_SCALE, VALUE_DIM, check_bias_resize, init_layers
+from .blocks import HEADS, KEY_DIM, LAYER_SCALE, VALUE_DIM, check_table, init_layers
 
 DOWN_KEY_DIM, DOWN_VALUE_DIM = 16, 64  # of the attention between stages
 
@@ -104,7 +104,7 @@ class Attention2d(nn.Module):
         self, dim: int, act_layer: type[nn.Module], resolution: int, bias_resize: str, stride: int | None = None
     ):
         super().__init__()
-        check_bias_resize(bias_resize)
+        check_table(resolution, bias_resize)
         self.scale = KEY_DIM**-0.5
         self.resolution, self.bias_resize = (resolution, resolution), bias_resize
         keys, values = HEADS * KEY_DIM, HEADS * VALUE_DIM
@@ -190,7 +190,7 @@ class AttentionDownsample(nn.Module):
 
     def __init__(self, dim_in: int, dim_out: int, act_layer: type[nn.Module], resolution: int, bias_resize: str):
         super().__init__()
-        check_bias_resize(bias_resize)
+        check_table(resolution, bias_resize)
         self.scale = DOWN_KEY_DIM**-0.5
         self.resolution, self.bias_resize = (resolution, resolution), bias_resize
         keys, values = HEADS * DOWN_KEY_DIM, HEADS * DOWN_VALUE_DIM

@@ -322,6 +322,24 @@ def test_formats_of_a_segmentor(tmp_path, name):
     assert all(torch.equal(value, state[key]) for key, value in target.state_dict().items())
 
 
+class Foreign(torch.nn.Module):
+    """A backbone of somebody else's, some of whose names are those that ours leave out or translate."""
+
+    def __init__(self):
+        super().__init__()
+        self.patch_embed, self.norm, self.head = torch.nn.Conv2d(3, 8, 4, 4), torch.nn.BatchNorm2d(8), torch.nn.Module()
+        self.head.gamma = torch.nn.Parameter(torch.rand(8, 1, 1))
+
+
+@pytest.mark.parametrize('place', ['backbone', 'image_encoder'])
+def test_the_names_of_other_backbones_are_their_own(tmp_path, place):
+    model = segmentor()
+    del model.backbone
+    setattr(model, place, Foreign())
+    torch.save(model.state_dict(), tmp_path / 'x.pth')
+    assert not load_segmentor(model, tmp_path / 'x.pth').unexpected
+
+
 @pytest.mark.parametrize('load', [load_segmentor, lambda model, path: load_pretrained(model.backbone, path)])
 def test_the_weights_of_a_fused_network_are_refused(tmp_path, load):
     state = effseg.fuse(segmentor().eval(), size=(64, 64)).state_dict()

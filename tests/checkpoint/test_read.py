@@ -290,6 +290,14 @@ def odd_tensors() -> dict:
     }
 
 
+def test_what_contains_itself_is_one_error(tmp_path):
+    endless = []
+    endless.append(endless)
+    torch.save({'state_dict': TENSORS, 'meta': {'x': endless}}, tmp_path / 'x.pth')
+    with pytest.raises(WeightsError, match='RecursionError'):
+        read_checkpoint(tmp_path / 'x.pth')
+
+
 @pytest.mark.parametrize('name', odd_tensors())
 def test_odd_tensors_are_one_error(tmp_path, name):
     torch.save({'state_dict': {**TENSORS, 'odd': odd_tensors()[name]}}, tmp_path / 'x.pth')

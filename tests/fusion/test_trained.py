@@ -9,10 +9,12 @@ pytest.importorskip('mmseg')
 from mmengine.config import ConfigDict
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
+from timm.layers import DropPath
 from torch import nn
 
 import effseg
 from effseg.errors import FuseError
+from effseg.fusion import segmentor
 from effseg.fusion.trained import as_trained, freeze_random_bases
 
 EXACT = dict(rtol=1e-9, atol=1e-9)
@@ -201,6 +203,46 @@ def test_pairs_are_found_by_data_flow(random_stats):
     assert done == '2 of 5 BatchNorms folded'
 
 
+class Clipped(nn.BatchNorm2d):
+    """A BatchNorm that computes more than one."""
+
+    def forward(self, x):
+        return super().forward(x).clamp(-0.1, 0.1)
+
+
+class Unfoldable(nn.Module):
+    """A conv whose result is returned too, one whose weight is computed in every run, one in front of more than a
+    BatchNorm, and a layer of timm's without weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv3 = nn.Conv2d(3, 8, 3, 4, 1), nn.Conv2d(8, 8, 1)
+        self.conv2 = nn.utils.spectral_norm(nn.Conv2d(8, 8, 1))
+        self.norm1, self.norm2, self.norm3 = nn.BatchNorm2d(8), nn.BatchNorm2d(8), Clipped(8)
+        self.drop = DropPath(0.1)
+
+    def forward(self, x):
+        first = self.conv1(x)
+        last = self.norm3(self.conv3(self.norm2(self.conv2(self.norm1(first)))))
+        return first, self.drop(last)
+
+
+@torch.no_grad()
+def test_what_only_looks_like_a_pair_is_left(random_stats):
+    both = head(in_channels=[8, 8], in_index=[0, 1], input_transform='resize_concat')
+    model = build(backbone=resnet(), **both)
+    model.backbone = Unfoldable()
+    random_stats(model)
+    fused, x = effseg.fuse(model, size=(32, 32)), drawn(32, 32)
+    torch.testing.assert_close(fused.logits(x), model(x, mode='tensor'), **EXACT)
+    assert '0 of 3 BatchNorms folded' in fused.parts[0]
+
+
+def test_a_form_that_gives_no_numbers_is_refused():
+    with pytest.raises(FuseError, match='differ by nan'):
+        segmentor._check_equal(torch.full((1,), torch.nan), torch.zeros(1))
+
+
 def test_a_wrong_fold_is_refused(random_stats, monkeypatch):
     from effseg.fusion import trained
 
@@ -214,6 +256,13 @@ def test_heads_that_decide_otherwise_are_named(random_stats):
     with pytest.raises(FuseError, match='EncHead has a predict of its own'):
         effseg.fuse(random_stats(build(backbone=resnet(), **several('EncHead', num_codes=4))))
     model = random_stats(build(backbone=resnet(), **head()))
+    kind = type(model)
+    for name in ('postprocess_result', 'predict', 'inference'):
+        model.__class__ = type('Mine', (kind,), {name: lambda self: None})
+        getattr(type(model), name).__qualname__ = f'Mine.{name}'
+        with pytest.raises(FuseError, match=f'Mine has a {name} of its own'):
+            effseg.fuse(model)
+    model.__class__ = kind
     made = model.decode_head.forward
     for came, message in (
         (lambda maps: (made(maps), None), 'a tuple of 2: Tensor, NoneType'),

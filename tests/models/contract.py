@@ -236,6 +236,7 @@ class BackboneContract:
             (dict(arch='l9'), "'l9'"),
             (dict(act='Swish'), "'Swish'"),
             (dict(bias_resize='bicubic'), "'bicubic'"),
+            (dict(resolution=0), 'resolution=0'),
             (dict(out_indices=(0, 4)), '(0, 4)'),
             (dict(out_indices=(2, 1)), '(2, 1)'),
             (dict(out_indices=()), '()'),
