@@ -2,7 +2,10 @@
 
 import argparse
 import errno
+import io
 import logging
+import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -20,8 +23,8 @@ def run(tool: Callable[[list[str]], None], needs_stack: bool = True) -> None:
 
     An :class:`~effseg.errors.EffsegError` is printed as ``error: ...`` on stderr and ends the process with status 2;
     with ``--debug`` among the arguments, behind its traceback. So is what the system says of a file: a full disk, a
-    folder that may not be written; and a GPU whose memory is full. Ctrl-C ends it with status 130. Everything else is
-    a defect and keeps its traceback.
+    folder that may not be written; and a GPU whose memory is full. Ctrl-C ends it with status 130, a pipe that nobody
+    reads any more (``| head``) with 141 and no word. Everything else is a defect and keeps its traceback.
 
     Args:
         tool: takes the arguments; imports what it needs itself, so that a missing package is reported here.
@@ -30,9 +33,17 @@ def run(tool: Callable[[list[str]], None], needs_stack: bool = True) -> None:
     debug = '--debug' in sys.argv
     logging.raiseExceptions = debug  # or a full disk is a traceback for every line of the log
     try:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors='backslashreplace')  # names that the terminal has no letters for
         if needs_stack:
             stack.require()
-        tool([argument for argument in sys.argv[1:] if argument != '--debug'])
+        try:
+            tool([argument for argument in sys.argv[1:] if argument != '--debug'])
+        finally:
+            print(end='', flush=True)
+    except BrokenPipeError:  # who reads what is printed, such as head, has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except EffsegError as error:
         _end(str(error), debug)
     except OSError as error:

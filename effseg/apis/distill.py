@@ -6,6 +6,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.model import is_model_wrapper
 
 from ..checkpoint.safetensors import write_safetensors
+from ..datasets.check.split import leaves
 from ..datasets.images import IMAGE_SUFFIXES
 from ..engine.config import dataset_of, load_config
 from ..engine.progress import say
@@ -81,19 +82,18 @@ def distill(
 
 def _without_labels(cfg: Config, images: str | None) -> Config:
     """The config, changed to train on images alone: without label maps and validation."""
-    dataset = dataset_of(cfg, 'train_dataloader')
+    datasets = list(leaves(dataset_of(cfg, 'train_dataloader')))
     head = cfg.model.decode_head
     ignored = (head[0] if isinstance(head, list) else head).get('ignore_index', 255)
-    pipeline = [_unlabelled(step, ignored) for step in dataset.pipeline]
-    if images is None:
-        dataset.pipeline = pipeline
-    else:
+    for dataset in datasets:
+        dataset.pipeline = [_unlabelled(step, ignored) for step in dataset.pipeline]
+    if images is not None:
         cfg.train_dataloader.dataset = ConfigDict(
             type='BaseSegDataset',
             data_prefix=dict(img_path=images),
             img_suffix=(*IMAGE_SUFFIXES, *(suffix.upper() for suffix in IMAGE_SUFFIXES)),
             metainfo=dict(classes=('image',), palette=[[0, 0, 0]]),
-            pipeline=pipeline,
+            pipeline=datasets[0].pipeline,
         )
     for split in ('val', 'test'):
         for part in ('dataloader', 'evaluator', 'cfg'):

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 
+from ..datasets.check.quick import check_datasets
 from ..deploy.backends import SUFFIXES, require
 from ..engine.budget import measure, parse_budget
 from ..engine.config import load_config
@@ -374,8 +375,10 @@ def _batch(path: Path, values: dict) -> tuple[int, float, float]:
     batch = 32 if torch.cuda.is_available() else 8
     while True:
         _write(path, values, batch, iterations=1000, interval=100)
+        cfg = load_config(str(path))
+        check_datasets(cfg, ('train_dataloader', 'val_dataloader'))  # of a folder that was converted before
         try:
-            return batch, *measure(load_config(str(path)))
+            return batch, *measure(cfg)
         except torch.cuda.OutOfMemoryError:
             if batch == 2:
                 raise

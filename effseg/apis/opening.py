@@ -11,6 +11,7 @@ from PIL import Image
 from torch import nn
 
 from ..checkpoint.load import load_segmentor
+from ..datasets.check.split import leaves
 from ..engine.config import build_model, dataset_of, load_config, of_config
 from ..engine.optim import check_bfloat16
 from ..errors import ArtifactError, ConfigError, first_line
@@ -196,18 +197,23 @@ def dataset_meta(cfg: Config) -> dict:
     """``classes`` and ``palette`` of a config's test data.
 
     Raises:
-        ConfigError: when the config has none, or a data set that cannot be built.
+        ConfigError: when the config has none, more than 256 classes, or a data set that cannot be built.
     """
     from mmseg.registry import DATASETS
 
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     with of_config('test_dataloader.dataset'):
-        meta = DATASETS.build(dict(dataset_of(cfg, 'test_dataloader'), lazy_init=True, pipeline=[])).metainfo
+        dataset = next(leaves(dataset_of(cfg, 'test_dataloader')))
+        meta = DATASETS.build(dict(dataset, lazy_init=True, pipeline=[])).metainfo
     missing = [name for name in ('classes', 'palette') if not meta.get(name)]
     if missing:
         raise ConfigError(
             f'test_dataloader.dataset names no {" and no ".join(missing)}: give it metainfo=dict(classes=("sky", ...), '
             'palette=[[110, 180, 230], ...])'
+        )
+    if len(meta['classes']) > 256:
+        raise ConfigError(
+            f'test_dataloader.dataset names {len(meta["classes"])} classes; labels have 8 bits, so 256 at most'
         )
     return meta
 

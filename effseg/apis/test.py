@@ -22,11 +22,12 @@ from ..outputs import OutputFolder
 from ..segmentors.artifact import AS_CONFIG, is_artifact, of_photos
 from ..segmentors.network import speed
 from .opening import open_segmenter
+from .predict import output_names
 
 
 class LabelMapHook(Hook):
-    """Writes every predicted label map as an 8-bit PNG, named after its image, in the numbers of the data set's own
-    label maps.
+    """Writes every predicted label map as an 8-bit PNG, named as :func:`effseg.apis.predict.output_names` names its
+    image, in the numbers of the data set's own label maps.
 
     MMSegmentation's metric does so as well, and loses the axes of an image that is one pixel high or wide.
 
@@ -42,18 +43,16 @@ class LabelMapHook(Hook):
 
     def before_test(self, runner) -> None:
         data = runner.test_dataloader.dataset
+        images = dict.fromkeys(Path(data.get_data_info(index)['img_path']) for index in range(len(data)))
+        self.names = {image: f'{name}.png' for image, name in output_names([*images]).items()}
         if is_main_process():
-            self.output.claim(self._name(data.get_data_info(index)) for index in range(len(data)))
+            self.output.claim(self.names.values())
         barrier()
 
     def after_test_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         for sample in outputs:
             labels = sample.pred_sem_seg.data[0].cpu().numpy() + bool(sample.get('reduce_zero_label', False))
-            Image.fromarray(labels.astype(np.uint8)).save(self.output.path / self._name(sample))
-
-    @staticmethod
-    def _name(sample) -> str:
-        return f'{Path(sample.get("img_path")).stem}.png'
+            Image.fromarray(labels.astype(np.uint8)).save(self.output.path / self.names[Path(sample.img_path)])
 
 
 def test(

@@ -86,8 +86,10 @@ def label_video(
         counts = np.zeros(len(segmenter.classes) + 1, dtype=np.int64)
         rate = capture.get(cv2.CAP_PROP_FPS)
         rate = 0.0 if camera else (rate if 0 < rate < 1000 else 25.0)
-        writer = _Writer(stem, None if isinstance(source, int) else source, rate)
+        writer = _Writer(stem, None if isinstance(source, int) else source, rate, frames)
         folder = stem.with_name(f'{stem.name}_labels')
+        for earlier in folder.glob(f'{"[0-9]" * 6}.png') if frame_labels else ():  # of a longer video, say
+            earlier.unlink()
         with writer, bar, contextlib.suppress(*([KeyboardInterrupt] if camera else [])):
             for number, image in enumerate(stream):
                 labels = segmenter(image)
@@ -128,12 +130,12 @@ def _closed(overlay: np.ndarray) -> bool:
 class _Writer:
     """A video that appears under its name when it is whole."""
 
-    def __init__(self, stem: Path, source: Path | None, rate: float):
+    def __init__(self, stem: Path, source: Path | None, rate: float, most: int | None):
         self.ffmpeg = shutil.which('ffmpeg')
         fits_mp4 = source is None or source.suffix.lower() in MP4 or not self.ffmpeg
         self.path = stem.with_name(f'{stem.name}_overlay.{"mp4" if fits_mp4 else "mkv"}')
         self.partial = self.path.with_name(f'.{os.getpid()}.{self.path.name}')
-        self.source, self.rate, self.frames = source, rate, 0
+        self.source, self.rate, self.frames, self.most = source, rate, 0, most
         self.waiting: list[np.ndarray] = []
         self.started = time.perf_counter()
         self.process: Any = None
@@ -194,6 +196,7 @@ class _Writer:
         if self.source is not None:
             command += ['-protocol_whitelist', 'file', '-i', f'file:{self.source}']
             command += '-map 0:v:0 -map 1:a? -c:a copy'.split()
+            command += ['-t', f'{self.most / self.rate:g}'] if self.most else []  # the sound as well
         # players take 4:2:0 alone, which takes even sides
         command += '-c:v libx264 -crf 20 -pix_fmt yuv420p -vf pad=ceil(iw/2)*2:ceil(ih/2)*2'.split()
         command += ['-movflags', '+faststart'] if self.path.suffix == '.mp4' else []

@@ -62,7 +62,7 @@ class SafeCheckpointHook(CheckpointHook):
             reasons = ': ' + '; '.join(passed_over) if passed_over else ''
             raise WeightsError(f'no checkpoint to resume from in {runner.work_dir}{reasons}')
         runner._load_from = runner.cfg.load_from = None
-        if is_main_process() and find_latest_checkpoint(runner.work_dir) != str(path):
+        if is_main_process():
             AtomicBackend().put_text(str(path), Path(runner.work_dir, 'last_checkpoint'))
         barrier()
 

@@ -12,6 +12,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from torch import nn
 
+from ..datasets.check.split import leaves
 from ..errors import ConfigError, EffsegError
 
 DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -47,7 +48,8 @@ def load_config(path: str, cfg_options: dict | None = None, work_dir: str | None
     if 'data_root' in (cfg_options or {}):
         for loader in DATALOADERS:
             if cfg.get(loader):
-                innermost(cfg[loader].dataset)['data_root'] = cfg.data_root
+                for dataset in leaves(cfg[loader].dataset):
+                    dataset['data_root'] = cfg.data_root
     cfg.work_dir = work_dir or cfg.get('work_dir') or str(Path('work_dirs') / file.stem)
     return cfg
 
@@ -176,10 +178,3 @@ def _check_kind(cfg: Config, name: str, kinds: tuple[type, ...], path: str) -> N
     if not fits:
         expected = ' or '.join(_WORDS[kind] for kind in kinds if kind in _WORDS)
         raise ConfigError(f'{name}={part!r} came in {path} or --cfg-options; {expected} was expected')
-
-
-def innermost(dataset: dict) -> dict:
-    """The data set inside wrappers such as RepeatDataset."""
-    while isinstance(dataset.get('dataset'), dict):
-        dataset = dataset['dataset']
-    return dataset

@@ -5,7 +5,8 @@ import os
 
 from mmengine.config import Config
 
-from .config import DATALOADERS, innermost
+from ..datasets.check.split import leaves
+from .config import DATALOADERS
 from .progress import say
 
 # the hooks of configs/_base_/schedules/adamw_40k.py that are ours, by the names that they have there
@@ -82,7 +83,7 @@ def _protect_dataset(loader: dict, head: dict, name: str, said: list[str]) -> No
     loader['dataset'] = dataset = protect_transforms(loader['dataset'], f'{name}.dataset', said)
     if _name(dataset) in ('', 'GuardedDataset'):
         return
-    ignored = {head.get('ignore_index', 255), innermost(dataset).get('ignore_index', 255)}
+    ignored = {part.get('ignore_index', 255) for part in (head, *leaves(dataset))}
     loader['dataset'] = {
         **dataset,
         'type': 'GuardedDataset',

@@ -19,7 +19,7 @@ def newest_whole_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[str
     """
     folder, passed_over = Path(work_dir), []
     pointer = folder / 'last_checkpoint'
-    named = Path(pointer.read_text().strip()).name if pointer.is_file() else ''
+    named = Path(pointer.read_text(errors='replace').strip()).name if pointer.is_file() else ''
     numbered = {path: int(match[1]) for path in folder.glob('*.pth') if (match := _NUMBERED.fullmatch(path.name))}
     newest_first = sorted(numbered, key=lambda path: numbered[path], reverse=True)
     if named and folder / named not in numbered:

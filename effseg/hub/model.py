@@ -121,11 +121,11 @@ def load(source: str, device: str | None = None):
     Raises:
         WeightsError: when a file is missing or damaged, or names what it may not.
     """
-    import torch
     from mmengine.config import Config
     from mmengine.registry import init_default_scope
     from mmseg.registry import MODELS
 
+    from ..apis.opening import to_device
     from ..checkpoint.load import load_segmentor
     from ..checkpoint.read import read_checkpoint
     from ..datasets import transforms  # noqa: F401  registers the backend on_white
@@ -154,7 +154,7 @@ def load(source: str, device: str | None = None):
         raise WeightsError(f'{folder / CONFIG} describes no model that can be built: {first_line(error)}') from error
     load_segmentor(model, weights)
     model.cfg, model.dataset_meta = cfg, {'classes': tuple(content['classes']), 'palette': content['palette']}
-    return model.to(device or ('cuda' if torch.cuda.is_available() else 'cpu')).eval()
+    return to_device(model, device).eval()
 
 
 def push(folder: str, repository: str, private: bool = False) -> str:
@@ -238,6 +238,10 @@ def _read_config(path: Path) -> dict:
         if 'model' in content:
             content['model'] = _without(content['model'], _TRAINING)  # earlier versions wrote them
         schema.check(content)
+        heads = content['model']['decode_head']
+        labels = (heads[-1] if isinstance(heads, list) else heads).get('num_classes')
+        if labels != len(content['classes']):
+            raise ValueError(f'it names {len(content["classes"])} classes, and its decode head has {labels}')
     except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f'{path} is not the config of an effseg model: {error}') from error
     return content

@@ -65,8 +65,8 @@ def score(config: str, segmenter: Segmenter, folder: Path, cfg_options: dict | N
     # MMEngine keeps one visualizer per name and process, which would go on writing into the first one's folder
     cfg.visualizer = dict(type='SegLocalVisualizer', vis_backends=[], name=str(folder))
     metric = cfg.test_evaluator
-    ignore = metric.get('ignore_index', 255) if isinstance(metric, dict) else 255
     metrics = [metric] if isinstance(metric, dict) else list(metric or ())
+    ignore = next((metric['ignore_index'] for metric in metrics if 'ignore_index' in metric), 255)
     if not metrics:
         raise ConfigError("test_evaluator names no metric; IoUMetric scores a segmenter: dict(type='IoUMetric', ...)")
     below = segmenter.unknown_below

@@ -47,6 +47,14 @@ def test_a_dry_run_ends_with_a_config_that_is_read_as_any_other(tool, masks, tmp
     assert wrapper.optimizer == dict(type='AdamW', lr=5e-4, weight_decay=1e-2) and wrapper.clip_grad
 
 
+def test_a_converted_folder_without_its_images_is_one_line(tool, masks, tmp_path):
+    tool('convert', masks, '--out', tmp_path / 'data')
+    for image in (tmp_path / 'data/images/train').iterdir():
+        image.unlink()
+    outcome = tool('fit', tmp_path / 'data', '--out', tmp_path / 'out', '--budget', '3', '--dry-run', *OPTIONS)
+    assert outcome.status == 2 and 'no image ends in' in outcome.err, outcome.err
+
+
 def test_what_there_is_not_is_said_before_anything_is_written(tool, masks, tmp_path):
     for options, word in (
         (['--model', 'resnet'], 'mlp_effformerv2_s1'),

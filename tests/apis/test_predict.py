@@ -137,6 +137,17 @@ def test_the_sound_of_a_video_stays_as_it_is(checkpoint, clip, tmp_path, suffix,
     assert len(frames_of(done.overlays[0])) == FRAMES
 
 
+@needs_ffmpeg
+def test_the_sound_and_the_label_maps_end_with_the_frames(checkpoint, clip, tmp_path):
+    loud = tmp_path / 'loud.mp4'
+    ffmpeg('-i', clip, '-f', 'lavfi', '-i', 'sine=duration=0.8', '-c:v', 'copy', '-c:a', 'aac', loud)
+    for frames in (3, 2):
+        done = predict(TINY, str(checkpoint), [str(loud)], str(tmp_path / 'out'), frames=frames, frame_labels=True)
+    assert len(list((tmp_path / 'out/loud_labels').iterdir())) == 2 == len(frames_of(done.overlays[0]))
+    sound = ffmpeg('-i', done.overlays[0], '-map', '0:a', '-f', 's16le', '-ac', '1', '-ar', '1000', tmp_path / 'sound')
+    assert not sound and (tmp_path / 'sound').stat().st_size <= 2 * 500  # of 0.4 seconds, in blocks
+
+
 def ffmpeg(*arguments):
     return subprocess.run(
         ['ffmpeg', '-y', '-loglevel', 'error', *map(str, arguments)], check=True, capture_output=True, text=True

@@ -163,6 +163,7 @@ def newest(folder):
         (lambda f: (f / 'iter_8.pth').unlink(), 'iter_6.pth', 'iter_8.pth is missing'),
         (lambda f: (f / 'last_checkpoint').unlink(), 'iter_8.pth', ''),
         (lambda f: (f / 'last_checkpoint').write_text(''), 'iter_8.pth', ''),
+        (lambda f: (f / 'last_checkpoint').write_bytes(b'\xff\0'), 'iter_8.pth', 'is missing'),
         (lambda f: (f / 'last_checkpoint').write_text('/elsewhere/iter_8.pth'), 'iter_8.pth', ''),
         (lambda f: shutil.copy(f / 'best.pth', f / 'iter_8.pth'), 'iter_6.pth', 'holds no state'),
         (
@@ -192,6 +193,7 @@ def test_the_newest_whole_checkpoint_is_found(trained, tmp_path, corrupt, expect
 def test_a_cut_newest_checkpoint_is_passed_over_aloud(trained, tmp_path, tool):
     folder = shutil.copytree(trained, tmp_path / 'run')
     (folder / 'iter_8.pth').write_bytes(b'')
+    (folder / 'last_checkpoint').write_bytes(b'\xff')  # of a disk that lost it
     outcome = tool('train', TINY, '--work-dir', folder, '--resume')
     assert (
         outcome.status == 0 and 'iter_8.pth' in outcome.err + outcome.out and 'passed over' in outcome.err + outcome.out

@@ -154,13 +154,19 @@ def test_a_config_that_names_more_than_models_is_refused(stranger, edit):
     [
         (lambda c: c.pop('classes'), 'not complete'),
         (lambda c: c.update(effseg_hub=9), 'another version'),
-        (lambda c: c['model']['decode_head'].update(num_classes=5), 'model.safetensors'),
+        (lambda c: c['model']['decode_head'].update(num_classes=5), '8 classes, and its decode head has 5'),
+        (lambda c: (c['classes'].pop(), c['palette'].pop()), '7 classes, and its decode head has 8'),
         (lambda c: c['model']['backbone'].update(color=1), 'cannot|describes no'),
     ],
 )
 def test_a_config_that_does_not_fit_is_refused(stranger, edit, said):
     with pytest.raises(WeightsError, match=said):
         hub.load(stranger(edit))
+
+
+def test_a_device_that_is_not_there_is_said(saved):
+    with pytest.raises(ConfigError, match='--device nowhere cannot be used'):
+        hub.load(str(saved), 'nowhere')
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ def find_splits(cfg: Config, names: tuple[str, ...] = ('train', 'val', 'test')) 
     splits, files_of = [], {}
     for name in names:
         loader = cfg.get(f'{name}_dataloader')
-        datasets = list(_leaves(loader.dataset)) if loader else []
+        datasets = list(leaves(loader.dataset)) if loader else []
         files_of[name] = [(data.get('data_root'), data.get('data_prefix'), data.get('ann_file')) for data in datasets]
         if name == 'test' and files_of['test'] == files_of.get('val'):
             continue
@@ -61,13 +61,13 @@ def find_splits(cfg: Config, names: tuple[str, ...] = ('train', 'val', 'test')) 
     return splits
 
 
-def _leaves(dataset: Config) -> Iterator[Config]:
+def leaves(dataset: Config) -> Iterator[Config]:
     """The data sets inside wrappers (RepeatDataset, ConcatDataset)."""
     if 'datasets' in dataset:
         for inner in dataset.datasets:
-            yield from _leaves(inner)
+            yield from leaves(inner)
     elif 'dataset' in dataset:
-        yield from _leaves(dataset.dataset)
+        yield from leaves(dataset.dataset)
     else:
         yield dataset
 
