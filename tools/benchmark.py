@@ -16,6 +16,18 @@ What the runtimes' programs printed on phones, as one table: python tools/benchm
 
 from effseg.apis import cli
 
+# by what is done: the other options and arguments that it takes
+TAKES = {
+    'compare': 'config checkpoint image size runs threads compile cfg_options',
+    'models': 'size runs threads',
+    'artifacts': 'config checkpoint image runs threads engines cfg_options',
+    'rivals': 'size runs threads scores plot',
+    'zoo': 'size runs',
+    'phone': 'plot',
+    'loading': 'config device cfg_options',
+}
+ON_DEVICE = 'config checkpoint device precision batch size runs compile cfg_options'  # --compare with --device
+
 
 def parser() -> cli.Parser:
     parser = cli.Parser(description=__doc__)
@@ -112,6 +124,10 @@ def main(argv: list[str]) -> None:
 
     if (args.compare or args.loading) and not args.config:
         arguments.error('--compare and --loading take a config')
+    for done, takes in TAKES.items():
+        if getattr(args, done):
+            takes = takes if done != 'compare' or args.device is None else ON_DEVICE
+            arguments.refuse_others(args, f'--{done}', f'{done} trust_checkpoint {takes}')
     size, timed = tuple(args.size), (args.runs, tuple(args.threads))
     with trusted(args.trust_checkpoint):
         if args.models:

@@ -86,12 +86,12 @@ def main(argv: list[str]) -> None:
     from effseg.apis.export import export, export_all
     from effseg.apis.weights import export_weights
     from effseg.checkpoint.read import trusted
-    from effseg.deploy.presets import settle
 
-    args = parser().parse_args(argv)
+    arguments = parser()
+    args = arguments.parse_args(argv)
     with trusted(args.trust_checkpoint):
         if args.to == 'safetensors':
-            settle(args.preset, args.to, args.output, args.fit)
+            arguments.refuse_others(args, '--to safetensors', 'config checkpoint to out cfg_options trust_checkpoint')
             print(export_weights(args.config, args.checkpoint, args.out, args.cfg_options))
             return
         options = dict(

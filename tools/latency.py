@@ -31,15 +31,18 @@ def main(argv: list[str]) -> None:
     from effseg.slimming.latency import emit, measure, read_back, verify
 
     if args.measured:
+        parser.refuse_others(args, '--from', 'config measured emit out device threads cfg_options')
         if not args.emit or not args.out:
             parser.error('--from takes --emit DIR, where the files are, and -o for the table')
         read_back(args.config, args.emit, args.measured, args.out, args.device, args.threads, args.cfg_options)
     elif args.emit:
+        parser.refuse_others(args, '--emit', 'config runtime size emit cfg_options')
         print(emit(args.config, args.runtime, tuple(args.size), args.emit, args.cfg_options))
         return
     elif not args.out:
         parser.error('-o names the table')
     else:
+        parser.refuse_others(args, 'without --from it', 'config runtime size threads runs out verify cfg_options')
         size = tuple(args.size)
         table = measure(args.config, args.runtime, size, args.out, args.threads, args.runs, args.cfg_options)
         if args.verify:

@@ -73,6 +73,22 @@ class Parser(argparse.ArgumentParser):
         print(f'error: {message} (see {self.prog} --help)', file=sys.stderr)
         sys.exit(2)
 
+    def refuse_others(self, args: argparse.Namespace, what: str, takes: str) -> None:
+        """Ends where an option was given that would be left aside in silence.
+
+        Args:
+            args: parsed.
+            what: the option that says what is done.
+            takes: the names in ``args`` that it takes, separated by spaces.
+        """
+        others = [
+            (one.option_strings or [one.dest.upper()])[-1]
+            for one in self._actions
+            if one.dest not in takes.split() and getattr(args, one.dest, one.default) != one.default
+        ]
+        if others:
+            self.error(f'{what} does nothing with {", ".join(others)}: leave it out')
+
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """The options that every tool around a Runner has, under MMSegmentation's names."""

@@ -84,6 +84,10 @@ def predict(
     files = _find(others, IMAGE_SUFFIXES + VIDEO_SUFFIXES, 'image or video') if others else []
     images = [file for file in files if file.suffix.lower() not in VIDEO_SUFFIXES]
     videos: list[Path | int] = [*(file for file in files if file.suffix.lower() in VIDEO_SUFFIXES), *map(int, cameras)]
+    if not videos and (frames is not None or frame_labels or show):
+        raise ConfigError(
+            '--frames, --frame-labels and --show are for videos and cameras, and none is among the sources'
+        )
     names: dict = {**output_names(files), **{camera: f'camera{camera}' for camera in map(int, cameras)}}
     kinds = ['overlay.mp4', 'overlay.mkv', *(['labels'] if frame_labels else [])]
     expected = [SHARES, *(f'{names[path]}_{kind}' for path in images for kind in ('overlay.jpg', 'labels.png'))]

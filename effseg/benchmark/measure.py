@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -48,10 +49,22 @@ def check_counts(runs: int, threads: Sequence[int]) -> None:
         )
 
 
+def check_plot(path: str) -> None:
+    """Raises ConfigError for a plot that could not be written, before hours of measurements."""
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    known = FigureCanvasBase.get_supported_filetypes()
+    if not (Path(path).parent.is_dir() and Path(path).suffix[1:].lower() in known):
+        raise ConfigError(f'--plot {path} must lie in a folder that is there, and end in one of {", ".join(known)}')
+
+
 def spec_of(model: nn.Module, runtime: str, size: tuple[int, int]) -> Spec:
     """The spec of a file of logits that is timed and thrown away."""
-    unchanged = dict(mean=torch.zeros(3), std=torch.ones(3))  # images of a preprocessor that has none
-    mean, std = (getattr(model.data_preprocessor, name, own).flatten().tolist() for name, own in unchanged.items())
+    unchanged = dict(mean=torch.zeros(3, 1, 1), std=torch.ones(3, 1, 1))  # images of a preprocessor that has none
+    mean, std = (
+        getattr(model.data_preprocessor, name, own).expand(3, 1, 1).flatten().tolist()
+        for name, own in unchanged.items()
+    )
     spec = Spec.unnamed(runtime, size, model.num_classes, mean, std)
     align_corners = bool(deciding_head(model).align_corners)
     return dataclasses.replace(spec, align_corners=align_corners, threshold=threshold_of(model))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import DataError
+from .measure import check_plot
 
 NUMBER = r'([0-9][0-9.e+-]*)'
 PROGRAMS = 'benchmark_model, executor_runner, onnxruntime_perf_test and MLModelBenchmarker'
@@ -61,7 +62,10 @@ def table_of_phones(paths: Sequence[str], plot: str | None = None) -> None:
 
     Raises:
         DataError: for a file that is not what such a program prints.
+        ConfigError: for a plot that cannot be written there.
     """
+    if plot:
+        check_plot(plot)
     found = sorted((read(Path(path)) for path in paths), key=lambda one: one.milliseconds)
     rows = [HEADER, *(one.row() for one in found)]
     widths = [max(map(len, column)) for column in zip(*rows)]

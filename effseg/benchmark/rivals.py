@@ -21,7 +21,7 @@ from ..errors import FuseError
 from ..fusion.segmentor import check_size, fuse
 from ..timing import time_in_turn
 from .contestants import Contestant, rivals
-from .measure import check_counts, machine, spec_of, thread_counts, work
+from .measure import check_counts, check_plot, machine, spec_of, thread_counts, work
 
 
 def compare_rivals(
@@ -48,6 +48,8 @@ def compare_rivals(
     """
     size = check_size(size)
     check_counts(runs, threads)
+    if plot:
+        check_plot(plot)
     writer, contestants = backend(runtime), rivals() if contestants is None else contestants
     image = given(draw_scene(size, np.random.default_rng(0))[0], Spec.unnamed(runtime, size))
     print(f'{machine()}  {runtime} fp32  {size[0]}x{size[1]}  random weights  image to logits  {runs} runs in turn')

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..apis.opening import open_segmenter, to_device
 from ..demo.scenes import draw_scene
-from ..engine.config import load_config
+from ..engine.config import dataset_of, load_config
 from ..errors import ConfigError
 from ..fusion.segmentor import check_size, fuse
 from ..timing import MB, peak_memory, time_in_turn, wait_for
@@ -120,6 +120,7 @@ def time_loading(
 
     check_counts(batches, (1,))
     cfg = load_config(config, cfg_options)
+    dataset_of(cfg, 'train_dataloader')
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
     preprocessor = to_device(MODELS.build(cfg.model.data_preprocessor), device)

@@ -89,13 +89,20 @@ def score_zoo(
         models, runtimes: those alone.
 
     Raises:
-        ConfigError: when ``out`` is a file of another kind.
+        ConfigError: when ``out``, or what lies where the rows are kept, is a file of another kind.
     """
     if Path(out).exists() and not Path(out).read_bytes().startswith(TITLE.encode()):
         raise ConfigError(f'{out} is no page of the zoo, and would be replaced: give another name')
     known = Path(out).with_suffix('.jsonl')
-    rows = [json.loads(line) for line in known.read_text().splitlines()] if known.exists() else []
-    done = {(row['model'], row['runtime'], *row['size']) for row in rows}
+    if Path(out) == known:
+        raise ConfigError(f'{out} is where the rows are kept: give the page another name, such as zoo.md')
+    try:
+        rows = [json.loads(line) for line in known.read_text().splitlines()] if known.exists() else []
+        done = {(row['model'], row['runtime'], *row['size']) for row in rows}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f'{known} does not hold rows of the zoo ({first_line(error)}): remove the line that was cut, or the file'
+        ) from error
     for name in models or MODELS:
         missing = [runtime for runtime in runtimes if (name, runtime, *size) not in done]
         if not missing:

@@ -113,7 +113,7 @@ class DistilledEncoderDecoder(EncoderDecoder):
         """
         if not self._teacher:
             teacher = Teacher(**self.options)
-            theirs, ours = teacher.model.decode_head.out_channels, self.decode_head.out_channels
+            theirs, ours = teacher.model.out_channels, self.out_channels
             if theirs != ours:
                 raise ConfigError(
                     f'the teacher {teacher.checkpoint} gives {theirs} classes and this model {ours}; '

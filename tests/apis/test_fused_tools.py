@@ -131,6 +131,11 @@ def test_benchmark_prints_both_sides(tool, checkpoint):
         (['--compare', '--runs', 0], '1 or more'),
         (['--compare', '--image', 'none.jpg'], 'none.jpg'),
         ([], '--compare'),
+        (['--compare', '--batch', 2], '--compare does nothing with --batch'),
+        (['--compare', '--device', 'cpu', '--threads', 1], '--compare does nothing with --threads'),
+        (['--models'], '--models does nothing with CONFIG'),
+        (['--loading', '--runs', 3], '--loading does nothing with --runs'),
+        (['--loading', '--cfg-options', 'train_dataloader=None'], 'has no train_dataloader'),
     ],
 )
 def test_benchmark_refuses_in_one_line(tool, arguments, words):

@@ -185,6 +185,12 @@ def test_the_command_counts_images_per_second(tool, scenes, checkpoint, tmp_path
     assert outcome.status == 0 and '2 images in' in outcome.out and 'images/s' in outcome.out
 
 
+def test_options_of_videos_are_refused_of_images(tool, scenes, checkpoint, tmp_path):
+    for option in (['--frames', 2], ['--frame-labels'], ['--show']):
+        outcome = tool('predict', TINY, checkpoint, scenes / 'images' / 'val', '--out-dir', tmp_path / 'out', *option)
+        assert outcome.status == 2 and 'for videos and cameras' in outcome.err and not (tmp_path / 'out').exists()
+
+
 def test_an_empty_folder(tool, checkpoint, tmp_path):
     assert_refused(tool('predict', TINY, checkpoint, tmp_path, '--out-dir', tmp_path / 'out'), tmp_path, '.jpg', '.mp4')
 

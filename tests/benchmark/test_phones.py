@@ -109,5 +109,8 @@ def test_a_table_and_a_plot_come_of_several(tool, output, tmp_path):
         'pixel-cpu',
     ]
     assert (tmp_path / 'plot.png').read_bytes()[:4] == b'\x89PNG'
+    for wrong in ('plot.foo', 'none/plot.png'):
+        outcome = tool('benchmark', '--phone', *paths, '--plot', tmp_path / wrong)
+        assert outcome.status == 2 and f'{wrong} must lie in a folder that is there, and end in' in outcome.err
     outcome = tool('benchmark', '--phone', tmp_path / 'none.txt')
     assert outcome.status == 2 and 'cannot be read: No such file' in outcome.err

@@ -40,3 +40,13 @@ def test_known_rows_are_not_run_again(tmp_path, monkeypatch):
     text = page.read_text()
     assert '## onnx: 1 exported of 1 that were run, of 13' in text and '| FastSCNN | no: litert / cannot |' in text
     assert '| FastSCNN | yes | 1; aten.mean x2 | 1.0e-06 | 100.000 % |' in text
+
+
+def test_what_holds_no_rows_is_one_line(tmp_path):
+    with pytest.raises(ConfigError, match='give the page another name'):
+        zoo.score_zoo(str(tmp_path / 'zoo.jsonl'))
+    for content in ('{"model": "Seg', '{"model": 3}', '[]'):
+        (tmp_path / 'zoo.jsonl').write_text(content)
+        with pytest.raises(ConfigError, match='does not hold rows of the zoo'):
+            zoo.score_zoo(str(tmp_path / 'zoo.md'))
+        assert (tmp_path / 'zoo.jsonl').read_text() == content

@@ -91,6 +91,17 @@ def test_the_teacher_sees_the_image_in_its_own_normalisation(teacher, tmp_path):
     assert not torch.allclose(other.logits(images, preprocessor), expected, atol=1e-2)
 
 
+def test_a_cascade_teaches(tmp_path):
+    config, head = tmp_path / 'cascade.py', dict(in_channels=16, in_index=3, channels=8, num_classes=8)
+    heads = [dict(type='FCNHead', num_convs=1, **head), dict(type='OCRHead', ocr_channels=8, **head)]
+    config.write_text(
+        f"_base_ = [{TINY!r}]\nmodel = dict(type='CascadeEncoderDecoder', num_stages=2, decode_head={heads})\n"
+    )
+    torch.save({'state_dict': build_model(load_config(str(config))).state_dict()}, tmp_path / 'x.pth')
+    model = student(dict(config=str(config), checkpoint=str(tmp_path / 'x.pth')))
+    assert float(model.loss(*batch())['distill.loss_kl'].detach()) > 0
+
+
 def test_the_divergence_is_that_of_the_definition():
     generator = torch.Generator().manual_seed(0)
     ours, theirs = torch.randn(2, 2, 5, 3, 4, generator=generator).double()

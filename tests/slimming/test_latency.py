@@ -274,6 +274,8 @@ def test_missing_rows_are_named(network):
     [
         (('--size', 64, 65), 'multiples of 32'),
         (('--threads', 0), '0 threads'),
+        (('--device', 'phone'), 'does nothing with --device'),
+        (('--emit', 'files', '--verify', 3), '--emit does nothing with --out, --verify'),
     ],
 )
 def test_what_cannot_be_measured_is_said(scenes, tool, tmp_path, arguments, said):
