@@ -124,6 +124,9 @@ def export_all(
 def _settled(to: str | None, options: dict) -> tuple[str, Options]:
     """The runtime and the options, where they are left out those of the preset."""
     asked = Options(**options)
+    for name in ('proof_images', 'calibration'):
+        if getattr(asked, name) < 0:
+            raise ConfigError(f'{name}={getattr(asked, name)} must be 0 or more')
     to, output, fit = presets.settle(asked.preset, to, asked.output, asked.fit)
     return to, dataclasses.replace(asked, output=output, fit=fit)
 

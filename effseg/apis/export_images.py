@@ -53,7 +53,7 @@ class ExportImages:
         every class of the data set to be seen."""
         size, fill = (self.spec.height, self.spec.width), self.spec.mean
         if self.sources:
-            files = find_images(self.sources)[: max(count, 0)]
+            files = find_images(self.sources)[:count]
             return [fit_image(read_image(file), size, number, fill) for number, file in enumerate(files)], []
         from mmseg.registry import DATASETS
 
@@ -62,7 +62,7 @@ class ExportImages:
             dataset = DATASETS.build(dict(dataset_of(self.cfg, loader), pipeline=pipeline, lazy_init=True))
         try:
             dataset.full_init()
-            chosen = np.linspace(0, len(dataset) - 1, min(max(count, 0), len(dataset))).round().astype(int)
+            chosen = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
             shown = [_show(*_sample(dataset, index), size, number, fill) for number, index in enumerate(chosen)]
             if cover and shown and all(mask is not None for _, mask in shown):
                 shown += _unseen(dataset, shown, size, fill)

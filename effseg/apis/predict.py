@@ -3,7 +3,7 @@
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,7 +68,8 @@ def predict(
     Args:
         config, checkpoint, cfg_options, device, fused, precision, unknown_below: see
             :func:`effseg.apis.opening.open_segmenter`. What is unknown has no color, label 255 and a share.
-        sources: image files, video files, folders of them, and the numbers of cameras.
+        sources: image files, video files, folders of them, and the numbers of cameras. In folders, what an earlier call
+            wrote into ``out_dir`` is passed over.
         out_dir: made if missing; files of an earlier call are replaced, files of others are not.
         opacity: of the colors over the image, 0 to 1.
         frames: at most so many of each video or camera.
@@ -81,7 +82,9 @@ def predict(
         raise ConfigError(f'frames={frames} must be 1 or more')
     cameras = [source for source in sources if source.isdecimal() and len(source) < 5 and not Path(source).exists()]
     others = [source for source in sources if source not in cameras]
-    files = _find(others, IMAGE_SUFFIXES + VIDEO_SUFFIXES, 'image or video') if others else []
+    folder = OutputFolder(out_dir)
+    ours = {folder.path / name for name in folder.written}  # overlays of an earlier call are no photos
+    files = _find(others, IMAGE_SUFFIXES + VIDEO_SUFFIXES, 'image or video', ours) if others else []
     images = [file for file in files if file.suffix.lower() not in VIDEO_SUFFIXES]
     videos: list[Path | int] = [*(file for file in files if file.suffix.lower() in VIDEO_SUFFIXES), *map(int, cameras)]
     if not videos and (frames is not None or frame_labels or show):
@@ -92,7 +95,6 @@ def predict(
     kinds = ['overlay.mp4', 'overlay.mkv', *(['labels'] if frame_labels else [])]
     expected = [SHARES, *(f'{names[path]}_{kind}' for path in images for kind in ('overlay.jpg', 'labels.png'))]
     expected += [f'{names[video]}_{kind}' for video in videos for kind in kinds]
-    folder = OutputFolder(out_dir)
     folder.check(expected)
     segmenter = open_segmenter(
         config, checkpoint, fused, cfg_options, device, precision=precision, unknown_below=unknown_below
@@ -171,12 +173,13 @@ def _label_image(segmenter: Segmenter, path: Path, stem: Path, opacity: float) -
     return overlay, class_shares(segmenter.count(labels), segmenter.classes)
 
 
-def _find(sources: Iterable[str], suffixes: tuple[str, ...], what: str) -> list[Path]:
+def _find(sources: Iterable[str], suffixes: tuple[str, ...], what: str, ours: Set[Path] = frozenset()) -> list[Path]:
     sources = list(sources)
     found: list[Path] = []
     for source in map(Path, sources):
         if source.is_dir():
-            found += files_in(source, suffixes)
+            places = ((file, file.resolve()) for file in files_in(source, suffixes))
+            found += (file for file, place in places if ours.isdisjoint([place, *place.parents]))
         elif source.is_file():
             found.append(source)
         else:

@@ -76,6 +76,7 @@ def slim(
         budget=budget,
         images=images,
         search=search,
+        cfg_options=cfg_options or {},
     )
     state = folder.path / STATE
     network, path, losses = _resume(state, asked, original)

@@ -7,6 +7,7 @@ from PIL import Image
 
 import effseg
 from effseg import deploy
+from effseg.errors import ConfigError
 
 SIZE = (32, 64)
 COLORS = np.arange(8, dtype=np.uint8)[:, None] * 30 + np.zeros(3, np.uint8)  # an image shows its label map
@@ -65,3 +66,9 @@ def test_a_network_that_reads_images_as_they_are_keeps_doing_so(checkpoint, scen
 def test_no_image_is_added_where_all_is_seen(proof):
     images, shown = proof([np.full(SIZE, number % 2, np.uint8) for number in range(20)])
     assert seen(np.stack(shown)) == {0, 1} and len(images) == 4
+
+
+@pytest.mark.parametrize('option', ['proof_images', 'calibration'])
+def test_fewer_images_than_none_are_refused_before_anything_is_read(option):
+    with pytest.raises(ConfigError, match=f'{option}=-1 must be 0 or more'):
+        effseg.export('none.py', 'none.pth', 'onnx', **{option: -1})

@@ -137,6 +137,16 @@ def test_the_sound_of_a_video_stays_as_it_is(checkpoint, clip, tmp_path, suffix,
     assert len(frames_of(done.overlays[0])) == FRAMES
 
 
+def test_what_was_written_is_not_labelled_by_the_next_call(scenes, clip, checkpoint, tmp_path):
+    photos = tmp_path / 'photos'
+    photos.mkdir()
+    for file in (scenes / 'images/val/0000.jpg', clip):
+        shutil.copy(file, photos)
+    for _ in range(2):
+        done = predict(TINY, str(checkpoint), [str(photos)], str(photos), frames=1, frame_labels=True)
+        assert [path.name for path in done.overlays] == ['0000_overlay.jpg', 'video_overlay.mp4']
+
+
 @needs_ffmpeg
 def test_the_sound_and_the_label_maps_end_with_the_frames(checkpoint, clip, tmp_path):
     loud = tmp_path / 'loud.mp4'

@@ -105,6 +105,9 @@ def test_an_interrupted_search_goes_on_where_it_was(slimmed, scenes, checkpoint,
     assert json.loads((tmp_path / 'out' / 'report.json').read_text())['path'] == whole['path']
     outcome = tool(*arguments(checkpoint, table, tmp_path / 'out', 0.9))
     assert outcome.status == 2 and 'a search with another budget' in outcome.err
+    options = ['--cfg-options', 'train_dataloader.dataset.data_root=/elsewhere']
+    outcome = tool(*arguments(checkpoint, table, tmp_path / 'out'), *options)
+    assert outcome.status == 2 and 'a search with another cfg_options' in outcome.err
 
 
 @pytest.mark.parametrize('content', [b'cut', {}, {'asked': print}])
