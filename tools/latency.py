@@ -43,6 +43,8 @@ def main(argv: list[str]) -> None:
         parser.error('-o names the table')
     else:
         parser.refuse_others(args, 'without --from it', 'config runtime size threads runs out verify cfg_options')
+        if args.verify is not None and args.verify < 1:
+            parser.error(f'--verify {args.verify} must be 1 or more')
         size = tuple(args.size)
         table = measure(args.config, args.runtime, size, args.out, args.threads, args.runs, args.cfg_options)
         if args.verify:

@@ -66,7 +66,7 @@ def measure(
     table = Table(runtime, device(), threads, size, fingerprint(network))
     if target.exists():
         read = Table.read(target)
-        read.check(table.network, runtime, size, threads)
+        read.check(table.network, runtime, size, threads, table.device)
         table = read
     target.parent.mkdir(parents=True, exist_ok=True)
     parts = [part for part in space.all_parts() if part not in table.ms]
@@ -160,7 +160,7 @@ def read_back(
             f'{folder} and {measured} give no table ({type(error).__name__}: {error}); the folder is of --emit, the '
             'file has the columns file and ms'
         ) from error
-    table.check(fingerprint(original(config, cfg_options)), None, None, None)
+    table.check(fingerprint(original(config, cfg_options)))
     needed = ['whole', *(f'{number:03}_{length}' for number in range(len(parts)) for length in LENGTHS)]
     missing = [name for name in needed if name not in times]
     if missing:
@@ -194,9 +194,7 @@ def verify(config: str, table: Table, count: int, runs: int = RUNS, cfg_options:
         ConfigError: for a table of another network or device, or without some rows.
     """
     network, generator = original(config, cfg_options), random.Random(0)
-    table.check(fingerprint(network), None, None, None)
-    if table.device != device():
-        raise ConfigError(f'the table is of {table.device}, and this is {device()}: nothing can be verified here')
+    table.check(fingerprint(network), device=device())
     space, errors = Space(network), []
     print(f'{"predicted, ms":>14}{"measured, ms":>14}{"error":>9}  architecture')
     with tempfile.TemporaryDirectory(prefix='effseg-latency-') as scratch:

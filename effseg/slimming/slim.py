@@ -63,7 +63,7 @@ def slim(
     names = [table] if isinstance(table, str) else list(table)
     tables, space, folder = [Table.read(name) for name in names], Space(original), OutputFolder(out)
     for one in tables:
-        one.check(fingerprint(original), None, None, None)
+        one.check(fingerprint(original))
         one.require(space.all_parts())
     times = tables[0]
     target = budget * times.predict(space, space.original)

@@ -51,14 +51,22 @@ class Table:
                 'tools/latency.py with the same -o measures those alone'
             )
 
-    def check(self, network: str, runtime: str | None, size: tuple[int, int] | None, threads: int | None) -> None:
-        """Raises ConfigError for a table of another network, and of another runtime, size or thread count where they
-        are given."""
+    def check(
+        self,
+        network: str,
+        runtime: str | None = None,
+        size: tuple[int, int] | None = None,
+        threads: int | None = None,
+        device: str | None = None,
+    ) -> None:
+        """Raises ConfigError for a table of another network, and of another runtime, size, thread count or device where
+        they are given."""
         for what, own, expected in (
             ('network', self.network, network),
             ('runtime', self.runtime, runtime),
             ('size', self.size, size),
             ('number of threads', self.threads, threads),
+            ('device', self.device, device),
         ):
             if expected is not None and own != expected:
                 raise ConfigError(

@@ -142,9 +142,13 @@ def test_a_measurement_goes_on_where_it_was(scenes, tool, counted, tmp_path, mon
         (('--runtime', 'litert'), 'another runtime'),
         (('--threads', 3), 'another number of threads'),
         (('--cfg-options', 'model.decode_head.channels=24'), 'another network'),
+        (('--verify', -1), '--verify -1 must be 1 or more'),
     ):
         outcome = tool(*arguments, *change)
         assert outcome.status == 2 and said in outcome.err
+    monkeypatch.setattr(latency, 'device', lambda: 'a machine beside it')
+    outcome = tool(*arguments)
+    assert outcome.status == 2 and 'another device' in outcome.err
 
 
 def test_files_for_another_device_and_its_times(scenes, tool, counted, tmp_path):
