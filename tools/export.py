@@ -71,7 +71,7 @@ def parser() -> cli.Parser:
     parser.add_argument(
         '--keep-inaccurate',
         action='store_true',
-        help='write an fp16 or int8 file all the same when it costs more accuracy than it may',
+        help='write an fp16, bf16 or int8 file all the same when it costs more accuracy than it may',
     )
     parser.add_argument(
         '-o', '--out', metavar='PATH', help='the artifact, of several their folder (default: beside the checkpoint)'

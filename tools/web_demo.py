@@ -25,6 +25,8 @@ def main(argv: list[str]) -> None:
     parser.add_argument('--port', type=int, default=8000, help='to serve on (default: %(default)s)')
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
     args = parser.parse_args(argv)
+    if not args.serve:
+        parser.refuse_others(args, 'without --serve it', 'artifact out runtime unknown_below')
     folder = write_site(args.artifact, args.out, args.runtime, args.unknown_below)
     print(f'page: {folder} (a static folder; any web server can serve it)')
     if args.serve:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..datasets.images import read_image
+from ..deploy.fit import fill_of
 from ..deploy.images import CONTENTS, fit_mask
 from ..deploy.images import fit as fit_image
 from ..deploy.spec import Spec
@@ -51,7 +52,7 @@ class ExportImages:
         """Images of the artifact's size at three sizes of content, and their masks: from files, which have none, or
         spread over a data set of the config, through its test pipeline; with ``cover`` as many more as it takes for
         every class of the data set to be seen."""
-        size, fill = (self.spec.height, self.spec.width), self.spec.mean
+        size, fill = (self.spec.height, self.spec.width), fill_of(self.spec)
         if self.sources:
             files = find_images(self.sources)[:count]
             return [fit_image(read_image(file), size, number, fill) for number, file in enumerate(files)], []

@@ -97,7 +97,7 @@ def load(path: str | Path, threads: int | None = None) -> Artifact:
         MissingRuntimeError: when its runtime is not installed; names the extra.
     """
     path = Path(path)
-    if not path.exists():
+    if not path.is_file() and not (path.is_dir() and path.suffix == '.mlpackage'):
         raise ArtifactError(f'no artifact at {path}')
     backend = backend_of(path)
     expected = read_beside(path)

@@ -278,8 +278,10 @@ def _check(
         )
     if path.suffix != SUFFIXES[spec.backend]:
         raise ConfigError(f'{path} must end in {SUFFIXES[spec.backend]} to be read by {spec.backend}')
-    if path.is_dir() and not (path.suffix == '.mlpackage' and (path / 'Manifest.json').is_file()):
-        raise ConfigError(f'{path} is a folder of yours, which would be deleted: give another name')
+    package = path.suffix == '.mlpackage' and (path / 'Manifest.json').is_file()
+    for place in (beside(path), *([] if package else [path])):
+        if place.is_dir():
+            raise ConfigError(f'{place} is a folder of yours, which would be deleted: give another name')
     if not len(images):
         raise DataError('there is no image to compare the artifact with its source on; without one no file is written')
     for image in (*images, *calibration):

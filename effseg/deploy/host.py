@@ -87,7 +87,8 @@ def decide_confidently(
         if len(logits) == 1:
             if threshold is None:
                 raise ConfigError("logits of one channel need the threshold of the artifact's spec")
-            likely = 1 / (1 + np.exp(-mixed[0]))
+            with np.errstate(over='ignore'):  # to infinity, of which one part is the 0 that it should be
+                likely = 1 / (1 + np.exp(-mixed[0]))
             labels[part] = likely > threshold
             confidence[part] = np.where(labels[part], likely, 1 - likely)
         else:

@@ -5,7 +5,7 @@ import numpy as np
 CONTENTS = (1.0, None, 0.5)  # the image as it is, shrunk or grown to fit, and half of that
 
 
-def fit(image: np.ndarray, size: tuple[int, int], number: int, fill: tuple[float, ...]) -> np.ndarray:
+def fit(image: np.ndarray, size: tuple[int, int], number: int, fill: tuple[int, ...]) -> np.ndarray:
     """An image in the corner of an image of one size, cut or padded: (H, W, 3) uint8.
 
     Args:
@@ -14,7 +14,7 @@ def fit(image: np.ndarray, size: tuple[int, int], number: int, fill: tuple[float
         number: picks one of :data:`CONTENTS` in turn, so that a set of images shows content of three sizes.
         fill: the color of the padding.
     """
-    return _fit(image, image.shape[:2], size, number, np.round(fill), bilinear=True)
+    return _fit(image, image.shape[:2], size, number, fill, bilinear=True)
 
 
 def fit_mask(mask: np.ndarray, image: tuple[int, int], size: tuple[int, int], number: int) -> np.ndarray:

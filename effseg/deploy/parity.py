@@ -310,9 +310,10 @@ def judge(parity: Parity, precision: str, keep_inaccurate: bool = False) -> None
             f'the artifact does not compute what the trained model computes: {reason}; {parity}. No file was written'
         )
     if reason and not keep_inaccurate:
+        remedy = 'more and other images for --calibration, or fp32' if precision == 'int8' else 'fp32'
         raise ParityError(
-            f'the {precision} artifact is too inaccurate: {reason}; {parity}. No file was written. Try more and other '
-            'images for --calibration, or fp32; --keep-inaccurate writes it all the same'
+            f'the {precision} artifact is too inaccurate: {reason}; {parity}. No file was written. Try {remedy}; '
+            '--keep-inaccurate writes it all the same'
         )
 
 

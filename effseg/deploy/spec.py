@@ -230,7 +230,12 @@ def normalisation(preprocessor: Mapping[str, Any]) -> tuple[Any, Any]:
     """Mean and std of a config's data preprocessor: zeros and ones of one without a mean, which does not normalise."""
     if preprocessor.get('mean') is None:
         return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    return preprocessor['mean'], preprocessor.get('std')
+    # MMSegmentation takes one number for all colors
+    mean, std = (
+        value * 3 if isinstance(value, (list, tuple)) and len(value) == 1 else value
+        for value in (preprocessor['mean'], preprocessor.get('std'))
+    )
+    return mean, std
 
 
 def lost_seal(text: str) -> bool:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..deploy import Artifact, load
 from ..deploy.backends import SUFFIXES
+from ..deploy.fit import fill_of
 from ..deploy.spec import normalisation
 from ..errors import ArtifactError, ConfigError
 from ..fusion.labels import label_map
@@ -247,6 +248,6 @@ class ArtifactSegmentor(EncoderDecoder):
     def _window(self, image: Tensor) -> np.ndarray:
         """The artifact's image with (3, h, w) in its corner, the rest in the mean color."""
         window = np.empty(self.artifact.spec.image_shape, dtype=np.uint8)
-        window[:] = np.round(self.artifact.spec.mean)
+        window[:] = fill_of(self.artifact.spec)
         window[: image.shape[1], : image.shape[2]] = _pixels(image)
         return window

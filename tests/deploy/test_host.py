@@ -8,10 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from effseg.deploy import label_map
+from effseg.deploy import label_map, load
+from effseg.deploy.host import cells_of, decide_confidently
 from effseg.deploy.images import fit
 from effseg.deploy.program import largest
-from effseg.deploy.spec import Spec, read_beside
+from effseg.deploy.spec import Spec, normalisation, read_beside
 from effseg.errors import ArtifactError, ConfigError
 
 from .conftest import spec_of
@@ -124,6 +125,24 @@ def test_label_map_of_a_threshold_and_aligned_corners(size, align_corners):
     np.testing.assert_array_equal(result[decided], (expected > 0.3)[decided])
     with pytest.raises(ConfigError, match='threshold'):
         label_map(logits[0].numpy(), size)
+
+
+@pytest.mark.filterwarnings('error')
+def test_the_confidence_of_large_logits_is_found_in_silence():
+    logits, cells = np.float32([[[-200, 200]]]), cells_of(2, 2, 2, 2)
+    labels, confidence = decide_confidently(logits, cells_of(1, 1, 1, 1), cells, 0.5)
+    assert labels.tolist() == [[0, 1]] and confidence.tolist() == [[1, 1]]
+
+
+def test_one_number_normalises_all_colors():
+    assert normalisation(dict(mean=[127.5], std=(60.0,))) == ([127.5] * 3, (60.0,) * 3)
+
+
+@pytest.mark.parametrize('suffix', ['.onnx', '.pt2', '.pte', '.tflite'])
+def test_a_folder_is_no_artifact(tmp_path, suffix):
+    (tmp_path / f'm{suffix}').mkdir()
+    with pytest.raises(ArtifactError, match='no artifact at'):
+        load(tmp_path / f'm{suffix}')
 
 
 def test_images_come_in_three_sizes_of_content():

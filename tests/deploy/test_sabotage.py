@@ -216,6 +216,24 @@ def test_other_heads_give_what_predict_gives(random_stats, scenes, tmp_path, in_
         deploy.export(model, network, wrong, path, **given)
 
 
+def test_a_folder_in_the_place_of_the_spec_is_kept(trained, network, scenes, tmp_path):
+    mine = tmp_path / 'm.onnx.spec.json' / 'mine.txt'
+    mine.parent.mkdir()
+    mine.write_text('mine')
+    with pytest.raises(ConfigError, match='is a folder of yours'):
+        deploy.export(trained, network, spec_of('onnx', classes=8), tmp_path / 'm.onnx', **arguments(scenes, 'fp32', 0))
+    assert mine.read_text() == 'mine'
+
+
+@pytest.mark.parametrize(
+    'precision, remedy', [('int8', '--calibration, or fp32'), ('fp16', 'Try fp32'), ('bf16', 'Try fp32')]
+)
+def test_the_remedy_is_one_for_the_precision(precision, remedy):
+    proof = parity.Parity(1, 0.0, 0.0, 1.0, 0.999, 100, miou=10.0, source_miou=50.0)
+    with pytest.raises(ParityError, match=remedy):
+        parity.judge(proof, precision)
+
+
 def test_a_head_of_other_classes_is_refused(trained, network, scenes, tmp_path):
     spec = spec_of('onnx', 'labels', classes=3)
     with pytest.raises(ConfigError, match='num_classes=8 and out_channels=8, the data set 3 classes'):

@@ -82,7 +82,10 @@ def test_windows_give_the_logits_of_mmsegmentation(model, artifact, size):
 def test_smaller_images_are_padded_with_the_mean(artifact):
     cfg = config()
     image = torch.randint(0, 256, (1, 3, 40, 50), generator=torch.Generator().manual_seed(1)).float()
-    assert build(cfg, artifact).inference(image, [{}]).shape == (1, 3, 40, 50)
+    model = build(cfg, artifact)
+    assert model.inference(image, [{}]).shape == (1, 3, 40, 50)
+    model.artifact.spec = dataclasses.replace(model.artifact.spec, mean=(-10, 0.5, 300))
+    assert model._window(image[0])[-1, -1].tolist() == [0, 1, 255]  # as an app does: deploy.fit.fill_of
 
 
 @pytest.mark.parametrize(
