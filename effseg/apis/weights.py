@@ -21,7 +21,7 @@ def export_weights(config: str, checkpoint: str, path: str | None = None, cfg_op
         Where it is.
     """
     target = Path(path) if path else Path(checkpoint).with_suffix('.safetensors')
-    if target.suffix != '.safetensors' or target == Path(checkpoint):
+    if target.suffix != '.safetensors' or target.absolute() == Path(checkpoint).absolute():
         raise ConfigError(f'--out {target} must end in .safetensors and be another file than the checkpoint')
     model = open_segmenter(config, checkpoint, cfg_options=cfg_options, device='cpu').trained
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -28,9 +28,13 @@ def test_weights_as_safetensors_are_taken_wherever_a_checkpoint_is(tool, scenes,
     assert_refused(tool('test', TINY, path, '--work-dir', tmp_path / 'work'), path, 'SHA-256')
 
 
-def test_the_checkpoint_itself_is_not_overwritten(tool, scenes, checkpoint, tmp_path):
+def test_the_checkpoint_itself_is_not_overwritten(tool, scenes, checkpoint, tmp_path, monkeypatch):
     for path in (checkpoint, tmp_path / 'x.pth'):
         assert_refused(tool('export', TINY, checkpoint, '--to', 'safetensors', '--out', path), path, '.safetensors')
+    own = tmp_path / 'own.safetensors'
+    assert tool('export', TINY, checkpoint, '--to', 'safetensors', '--out', own).status == 0
+    monkeypatch.chdir(tmp_path)
+    assert_refused(tool('export', TINY, own.name, '--to', 'safetensors', '--out', own), own, 'another file')
     outcome = tool('export', TINY, checkpoint, '--to', 'safetensors', '--for', 'mediapipe', '--precision', 'int8')
     assert outcome.status == 2 and '--to safetensors does nothing with --for, --precision' in outcome.err
 
