@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError
+from ..errors import ConfigError, ParityError
 from ..fusion.segmentor import check_logits
 from ..fusion.trained import deciding_head
 from .program import Unfused
@@ -36,6 +36,7 @@ class Reference:
     Raises:
         ConfigError: when the model has other classes than the spec, or its preprocessing changes the size of images.
         FuseError: when its head returns something else than one tensor of logits.
+        ParityError: when it gives values that are not numbers.
     """
 
     def __init__(self, model: nn.Module, spec: Spec, images: Sequence[np.ndarray], masks: Sequence[np.ndarray] = ()):
@@ -52,6 +53,11 @@ class Reference:
     @torch.no_grad()
     def _predict(self, image: np.ndarray, spec: Spec) -> np.ndarray:
         (sample,) = self.model.predict(self._inputs(image))
+        if not sample.seg_logits.data.isfinite().all():
+            raise ParityError(
+                'the trained model itself gives values that are not numbers, with which no file can be compared; its '
+                'training diverged, or the checkpoint is damaged'
+            )
         if spec.confident:
             likely = probability(sample.seg_logits.data, sample.pred_sem_seg.data)
             self.confidence.append(likely[0].cpu().numpy())

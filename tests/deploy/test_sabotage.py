@@ -234,6 +234,14 @@ def test_the_remedy_is_one_for_the_precision(precision, remedy):
         parity.judge(proof, precision)
 
 
+@pytest.mark.parametrize('scale', [3e38, -3e38])
+def test_a_model_that_gives_no_numbers_proves_nothing(trained, scenes, scale):
+    diverged = copy.deepcopy(trained)
+    diverged.decode_head.conv_seg.weight.data[3] = scale
+    with pytest.raises(ParityError, match='itself gives values that are not numbers'):
+        Reference(diverged, spec_of('onnx', classes=8), [scenes[0][0]])
+
+
 def test_a_head_of_other_classes_is_refused(trained, network, scenes, tmp_path):
     spec = spec_of('onnx', 'labels', classes=3)
     with pytest.raises(ConfigError, match='num_classes=8 and out_channels=8, the data set 3 classes'):
