@@ -141,6 +141,11 @@ def _check_parts(cfg: Config, path: str) -> None:
         raise ConfigError(
             f'the model of {path} has no decode_head with num_classes; it is not the config of a segmenter'
         )
+    if 'data_preprocessor' not in cfg.model:
+        raise ConfigError(
+            f'the model of {path} has no data_preprocessor, which makes batches of images: give it '
+            "dict(type='SegDataPreProcessor', bgr_to_rgb=True, mean=..., std=..., size=...)"
+        )
     if str(cfg.get('log_level', 'INFO')) not in (*logging._nameToLevel, *map(str, logging._levelToName)):
         raise ConfigError(
             f'log_level={cfg.log_level!r} came in {path}; one of {", ".join(logging._nameToLevel)} was expected'

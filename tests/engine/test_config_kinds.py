@@ -55,6 +55,7 @@ def test_a_part_of_a_wrong_kind_is_named(name):
         ({'val_evaluator': [None]}, 'val_evaluator'),
         ({'log_level': 'LOUD'}, 'log_level'),
         ({'model': None}, 'model'),
+        ({'model': dict(_delete_=True, decode_head=dict(num_classes=2))}, 'no data_preprocessor'),
     ],
 )
 def test_a_value_that_nobody_can_mean_is_named(option, word):
