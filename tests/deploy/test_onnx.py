@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from networks import ROOT, TRAINING
 
 import effseg
@@ -12,7 +13,7 @@ from effseg import deploy
 from effseg.deploy.backends import backend
 from effseg.deploy.spec import seal
 from effseg.errors import ArtifactError
-from effseg.fusion.attention import Attention
+from effseg.fusion.attention import Attention, HeadMix
 from effseg.fusion.layers import PoolMixer
 
 from .conftest import need, spec_of
@@ -38,10 +39,13 @@ def test_the_file_has_the_forms_of_its_runtime_and_the_network_keeps_its_own(mod
 
     network = effseg.fuse(model, (512, 512)).exportable()  # a table of some size: the exporter folds tiny ones itself
     layers = [layer for layer in network.modules() if isinstance(layer, Attention)]
+    heads = layers[0].heads
+    layers[0].mix_in = HeadMix(torch.randn(heads, heads, 1, 1)).set_portable()
     backend('onnx').export(network, make_spec('onnx', size=(512, 512)), tmp_path / 'model.onnx', [])
     graph = onnx.load(tmp_path / 'model.onnx').graph
     shapes = {tuple(tensor.dims) for tensor in graph.initializer}
     assert layers and not shapes & {tuple(layer.bias.shape) for layer in layers}
+    assert (heads, heads, 1, 1) not in shapes, 'talking heads are a conv'
     mixers = [layer for layer in network.modules() if isinstance(layer, PoolMixer)]
     assert mixers and [node.op_type for node in graph.node].count('AveragePool') == len(mixers)
     changed = [*(layer.expand_when_run for layer in layers), *(layer.as_mean for layer in mixers)]
