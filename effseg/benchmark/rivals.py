@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 import tempfile
 import warnings
 from collections.abc import Sequence
@@ -90,28 +91,20 @@ def _shown(one: Contestant) -> str:
 
 
 def _plot(path: str, milliseconds: Sequence[float], contestants: Sequence[Contestant], title: str) -> None:
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 5.5), layout='constrained')
     axes = figure.subplots()
     lowest = min((score for one in contestants for score in one.scores), default=0.0) - 1
     unknown = not all(one.scores for one in contestants)
-    for took, one in zip(milliseconds, contestants):
-        color = 'C0' if one.ours else 'C1'
+    colors = colormaps['tab20'].colors  # type: ignore[attr-defined]
+    for took, one, color in zip(milliseconds, contestants, itertools.cycle(colors)):
         if one.scores:
             axes.plot([took] * 2, [min(one.scores), max(one.scores)], color=color, lw=1)
-        place = (took, lowest if one.score is None else one.score)
-        axes.plot(*place, 'o' if one.scores else '|', color=color, ms=9)
-        side = 'right' if one.scores and took > 0.75 * max(milliseconds) else 'left'
-        axes.annotate(
-            one.name,
-            place,
-            (4 if side == 'left' else -4, 6),
-            textcoords='offset points',
-            ha=side,
-            rotation=0 if one.scores else 50,
-            size=8,
-        )
+        shape = ('o' if one.ours else 's') if one.scores else '|'
+        axes.plot(took, lowest if one.score is None else one.score, shape, color=color, ms=9, mew=2, label=one.name)
+    axes.legend(loc='upper left', bbox_to_anchor=(1, 1), fontsize=8)
     axes.set_xlabel('ms from image to logits, ' + title)
     axes.set_ylabel('mIoU (bars at the bottom: not known)' if unknown else 'mIoU')
     figure.savefig(path, dpi=110)
