@@ -148,6 +148,18 @@ def test_the_depthwise_head_is_all_that_differs_from_the_all_mlp_head(path):
     assert {key for key in cfg if cfg[key] != plain[key]} == {'model'}
 
 
+@pytest.mark.parametrize('path', sorted((ROOT / 'configs').glob('evit_*')), ids=lambda path: path.stem)
+def test_the_head_is_all_that_differs_with_efficientvits(path):
+    cfg, plain = read(path), read(path.with_name(path.name.replace('evit_', 'mlp_')))
+    head, other = cfg.model.decode_head, plain.model.decode_head
+    assert (head.type, head.width, head.channels) == ('EfficientViTHead', 96, 384)
+    assert head.in_channels == other.in_channels[1:] and head.in_index == other.in_index[1:]
+    for key in ('num_classes', 'norm_cfg', 'loss_decode', 'align_corners'):
+        assert head[key] == other[key]
+    assert cfg.model == dict(plain.model, decode_head=head)
+    assert {key for key in cfg if cfg[key] != plain[key]} == {'model'}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('tool', ['train', 'test'])
 def test_mmsegmentation_takes_our_config(tool, tmp_path):

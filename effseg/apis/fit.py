@@ -28,7 +28,7 @@ from .train import train
 
 CONFIG = 'config.py'
 VALIDATIONS = 10
-MODEL = 'dwmlp_effformerv2_s1'  # unless told otherwise
+MODEL = 'evit_effformerv2_s1'  # unless told otherwise
 MOST_WORKERS = 8  # that load images for a GPU
 RARE = 0.05  # the share of the pixels below which a class is rare
 FPN_RATE = 5e-4  # of Semantic FPN from random weights; lighter decoders learn best at the recipe's

@@ -57,6 +57,9 @@ def rivals() -> list[Contestant]:
         'dwmlp_effformerv2_s2': None,
         'mlp_effformer_l1': None,
         'evit_effformer_l1': None,
+        'evit_effformerv2_s0': None,
+        'evit_effformerv2_s1': None,
+        'evit_effformerv2_s2': None,
     }
     known = {name: (score,) if score else () for name, score in published.items()}
     segformer = theirs / 'segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py'

@@ -35,7 +35,7 @@ def test_a_dry_run_ends_with_a_config_that_is_read_as_any_other(tool, masks, tmp
     outcome = tool('fit', masks, '--out', tmp_path / 'out', '--budget', '3', '--dry-run')
     assert outcome.status == 0, outcome.err
     cfg = load_config(str(tmp_path / 'out/config.py'))
-    assert cfg.model.backbone.arch == 's1' and cfg.model.decode_head.type == 'DepthwiseSegformerHead'
+    assert cfg.model.backbone.arch == 's1' and cfg.model.decode_head.type == 'EfficientViTHead'
     assert cfg.train_cfg.max_iters == 3 and cfg.model.decode_head.num_classes == 8
     assert len(cfg.model.decode_head.loss_decode.class_weight) == 8 and cfg.model.backbone.init_cfg is None
     assert any(step.type == 'RareClassCrop' for step in cfg.train_dataloader.dataset.pipeline)

@@ -40,7 +40,7 @@ def test_the_file_has_the_forms_of_its_runtime_and_the_network_keeps_its_own(mod
     network = effseg.fuse(model, (512, 512)).exportable()  # a table of some size: the exporter folds tiny ones itself
     layers = [layer for layer in network.modules() if isinstance(layer, Attention)]
     heads = layers[0].heads
-    layers[0].mix_in = HeadMix(torch.randn(heads, heads, 1, 1)).set_portable()
+    layers[0].mix_in = HeadMix(torch.randn(heads, heads, 1, 1)).set_portable().to(layers[0].bias.dtype)
     backend('onnx').export(network, make_spec('onnx', size=(512, 512)), tmp_path / 'model.onnx', [])
     graph = onnx.load(tmp_path / 'model.onnx').graph
     shapes = {tuple(tensor.dims) for tensor in graph.initializer}
