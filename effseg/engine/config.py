@@ -44,6 +44,8 @@ def load_config(path: str, cfg_options: dict | None = None, work_dir: str | None
         cfg.merge_from_dict(cfg_options or {})
     except Exception as error:  # a config is code: whatever it raises is the user's to see, as one line
         raise ConfigError(f'{path} cannot be read as a config: {type(error).__name__}: {error}') from error
+    if cfg.get('data_preprocessor') and isinstance(cfg.get('model'), dict):
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)  # as MMEngine's Runner does
     _check_parts(cfg, path)
     if 'data_root' in (cfg_options or {}):
         for loader in DATALOADERS:
@@ -141,7 +143,7 @@ def _check_parts(cfg: Config, path: str) -> None:
         raise ConfigError(
             f'the model of {path} has no decode_head with num_classes; it is not the config of a segmenter'
         )
-    if 'data_preprocessor' not in cfg.model:
+    if 'backbone' in cfg.model and 'data_preprocessor' not in cfg.model:
         raise ConfigError(
             f'the model of {path} has no data_preprocessor, which makes batches of images: give it '
             "dict(type='SegDataPreProcessor', bgr_to_rgb=True, mean=..., std=..., size=...)"

@@ -55,12 +55,20 @@ def test_a_part_of_a_wrong_kind_is_named(name):
         ({'val_evaluator': [None]}, 'val_evaluator'),
         ({'log_level': 'LOUD'}, 'log_level'),
         ({'model': None}, 'model'),
-        ({'model': dict(_delete_=True, decode_head=dict(num_classes=2))}, 'no data_preprocessor'),
     ],
 )
 def test_a_value_that_nobody_can_mean_is_named(option, word):
     with pytest.raises(ConfigError, match=word):
         load_config(TINY, option)
+
+
+def test_a_preprocessor_is_asked_for_and_may_stand_beside_the_model(tmp_path):
+    config, model = tmp_path / 'config.py', 'model = dict(backbone={}, decode_head=dict(num_classes=2))\n'
+    config.write_text(model)
+    with pytest.raises(ConfigError, match='no data_preprocessor'):
+        load_config(str(config))
+    config.write_text(model + 'data_preprocessor = dict(type="SegDataPreProcessor")\n')
+    assert load_config(str(config)).model.data_preprocessor == dict(type='SegDataPreProcessor')
 
 
 @pytest.mark.medium
