@@ -6,8 +6,8 @@ from mmengine.config import Config, ConfigDict
 from mmengine.model import is_model_wrapper
 
 from ..checkpoint.safetensors import write_safetensors
-from ..datasets.check.split import leaves
 from ..datasets.images import IMAGE_SUFFIXES
+from ..datasets.wrapped import leaves
 from ..engine.config import dataset_of, load_config
 from ..engine.progress import say
 from ..engine.protect import protect

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 from ..checkpoint.load import load_segmentor
-from ..datasets.check.split import leaves
+from ..datasets.wrapped import leaves
 from ..engine.config import build_model, dataset_of, load_config, of_config
 from ..engine.optim import check_bfloat16
 from ..errors import ArtifactError, ConfigError, first_line

@@ -12,7 +12,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from ..datasets.check.split import leaves
+from ..datasets.wrapped import leaves
 from ..errors import ConfigError, EffsegError
 
 DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')

@@ -5,7 +5,7 @@ import os
 
 from mmengine.config import Config
 
-from ..datasets.check.split import leaves
+from ..datasets.wrapped import leaves
 from .config import DATALOADERS
 from .progress import say
 

@@ -2,7 +2,6 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import shorten
@@ -12,6 +11,7 @@ from mmengine.registry import init_default_scope
 
 from ...errors import ConfigError
 from ..images import IMAGE_SUFFIXES
+from ..wrapped import leaves
 from .findings import ERROR, WARNING, Finding, finding
 from .pair import Rules
 
@@ -59,17 +59,6 @@ def find_splits(cfg: Config, names: tuple[str, ...] = ('train', 'val', 'test')) 
         raise ConfigError(f'the config has no data set for {", ".join(names)}')
     _check_shared_files(splits)
     return splits
-
-
-def leaves(dataset: Config) -> Iterator[Config]:
-    """The data sets inside wrappers (RepeatDataset, ConcatDataset)."""
-    if 'datasets' in dataset:
-        for inner in dataset.datasets:
-            yield from leaves(inner)
-    elif 'dataset' in dataset:
-        yield from leaves(dataset.dataset)
-    else:
-        yield dataset
 
 
 def _split(name: str, number: str, dataset_cfg: Config, cfg: Config) -> Split:
